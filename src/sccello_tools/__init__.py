@@ -1,0 +1,29 @@
+"""sccello-tools: the transcriptome foundation model that learned the Cell Ontology, on AnnData."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from ._settings import settings
+
+if TYPE_CHECKING:
+    from . import datasets, metrics, models, ontology, pl, pp, tl
+
+__version__ = version("sccello-tools")
+__all__ = ["__version__", "datasets", "metrics", "models", "ontology", "pl", "pp", "settings", "tl"]
+
+# Loaded on first use, so that `import sccello_tools` needs neither torch nor scanpy nor matplotlib.
+_SUBMODULES = frozenset(__all__) - {"__version__", "settings"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f".{name}", __name__)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,62 @@
+"""What can go wrong, by name. Each message says what was found, what was expected and what to call next."""
+
+from __future__ import annotations
+
+
+class ScCelloError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class NotCountsError(ScCelloError, ValueError):
+    """The chosen matrix does not hold raw counts."""
+
+
+class GeneMatchError(ScCelloError, ValueError):
+    """Too few genes of the data are known to the model's vocabulary."""
+
+
+class LabelError(ScCelloError, ValueError):
+    """A cell type is unknown to the Cell Ontology, obsolete without successor, or ambiguous."""
+
+
+class OntologyError(ScCelloError, ValueError):
+    """An ontology file cannot be read, or does not hold what is asked of it."""
+
+
+class ConfigError(ScCelloError, ValueError):
+    """A configuration is inconsistent or incomplete."""
+
+
+class WeightsError(ScCelloError, RuntimeError):
+    """Model weights are missing, damaged, or do not fit their configuration."""
+
+
+class ModelNotFoundError(WeightsError, LookupError):
+    """No model of that name is in the manifest and no folder of that name exists."""
+
+
+class DownloadError(WeightsError, OSError):
+    """A file could not be fetched: no network, offline mode, or a server that fails."""
+
+
+class HashMismatchError(WeightsError):
+    """A file's sha256 is not the one that was expected."""
+
+
+class BackendError(ScCelloError, RuntimeError):
+    """A device, precision or attention backend that was asked for by name is not available here."""
+
+
+class MissingExtraError(ScCelloError, ImportError):
+    """An optional dependency is missing.
+
+    Parameters
+    ----------
+    what
+        What needs it, as the user named it.
+    extra
+        The extra of this package that brings it.
+    """
+
+    def __init__(self, what: str, *, extra: str) -> None:
+        super().__init__(f'{what} needs an optional dependency. Install it with: pip install "sccello-tools[{extra}]"')
