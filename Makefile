@@ -1,0 +1,61 @@
+# Every target sets up what it needs: a fresh clone and `make demo` or `make test` is enough.
+# The environment lives in .venv; .venv/.installed says that it fits pyproject.toml and constraints.txt.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+PIP_INSTALL := $(BIN)/python -m pip install -qq -c constraints.txt
+
+# Two test processes with one computing thread each: the tests' models are far too small to keep two
+# threads busy, and most of the time goes to Python and imports, which only processes run side by side.
+# A file's tests stay in one process, so that its fixtures are made once.
+JOBS ?= 2
+PYTEST := MPLBACKEND=agg OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations=15
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help install demo test lint format docs bench constraints clean
+
+help:  ## Show what can be made
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+install: $(STAMP)  ## Set up .venv (the others do it by themselves)
+
+# torch comes first and alone, so that a machine's own choice of build (CPU, CUDA) is settled before anything else asks for it.
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Setting up .venv: some minutes the first time"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP_INSTALL) --upgrade pip
+	@$(PIP_INSTALL) torch
+	@$(PIP_INSTALL) -e . --group dev --group doc
+	@touch $@
+
+demo: $(STAMP)  ## Embed, draw and score 583 real pancreas cells
+	$(BIN)/sccello demo
+
+# pytest comes last: its closing line is what a CI run is read by.
+test: lint docs  ## Lint, build the documentation, run the tests
+	$(PYTEST)
+
+lint: $(STAMP)  ## ruff, mypy and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## Format the code and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(STAMP)  ## Build the documentation into docs/_build/html, warnings as errors
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+bench: $(STAMP)  ## Print the figures of benchmarks/
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+constraints: $(STAMP)  ## Pin what .venv holds (after raising a version there)
+	$(BIN)/python scripts/pin_constraints.py > constraints.new
+	mv constraints.new constraints.txt
+
+clean:  ## Remove everything that make has made
+	rm -rf .venv docs/_build docs/generated build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
