@@ -1,0 +1,25 @@
+"""Arrays in, arrays out: genes, counts and tokens. No torch, no AnnData."""
+
+from __future__ import annotations
+
+from .counts import Chunk, ValueSummary, looks_like_counts, row_chunks
+from .genes import GeneMatch, match_gene_names
+from .tokens import MAX_LENGTH, RaggedTokens, Tokenizer
+from .vocabulary import CLS_ID, MASK_ID, PAD_ID, VOCABULARY_SIZE, GeneVocabulary
+
+__all__ = [
+    "CLS_ID",
+    "MASK_ID",
+    "MAX_LENGTH",
+    "PAD_ID",
+    "VOCABULARY_SIZE",
+    "Chunk",
+    "GeneMatch",
+    "GeneVocabulary",
+    "RaggedTokens",
+    "Tokenizer",
+    "ValueSummary",
+    "looks_like_counts",
+    "match_gene_names",
+    "row_chunks",
+]

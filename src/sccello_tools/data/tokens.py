@@ -1,0 +1,183 @@
+"""Rank-value tokens: a cell as the list of its genes, most remarkable first (METHOD: Tokens)."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ._token_kernels import count_kept, rank_rows
+from .vocabulary import CLS_ID, GeneVocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_array
+
+    from .genes import GeneMatch
+
+MAX_LENGTH = 2048  # learned positions of the published model
+_ROWS_PER_TASK = 256  # small enough to balance threads, large enough to hide their cost
+
+
+@dataclass(frozen=True, eq=False)
+class RaggedTokens:
+    """Token sequences of several cells, one after the other, without padding.
+
+    Cell ``i`` owns ``ids[indptr[i]:indptr[i + 1]]``; a cell in which no gene of the vocabulary was counted owns nothing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sccello_tools.data import RaggedTokens
+    >>> tokens = RaggedTokens(
+    ...     indptr=np.array([0, 3, 5]),
+    ...     ids=np.array([25426, 9, 4, 25426, 7], dtype=np.int32),
+    ...     values=np.array([0, 2.5, 1.0, 0, 3.0], dtype=np.float32),
+    ... )
+    >>> len(tokens), tokens.lengths.tolist(), tokens[1].tolist()
+    (2, [3, 2], [25426, 7])
+    """
+
+    indptr: NDArray[np.int64]
+    """Where each cell begins, shape (n_cells + 1,)."""
+
+    ids: NDArray[np.int32]
+    """Token ids, shape (n_tokens,): ``<cls>``, then genes in rank order."""
+
+    values: NDArray[np.float32]
+    """``log1p`` of counts per 10,000 of each token's gene, 0 at ``<cls>``, shape (n_tokens,)."""
+
+    n_genes: NDArray[np.int32] | None = None
+    """Genes of the vocabulary that each cell expresses, before the cut to ``max_length``, shape (n_cells,)."""
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    def __getitem__(self, cell: int) -> NDArray[np.int32]:
+        """Token ids of one cell."""
+        if not -len(self) <= cell < len(self):
+            msg = f"cell {cell} is out of range: there are {len(self)} cells"
+            raise IndexError(msg)
+        cell %= len(self)
+        return self.ids[self.indptr[cell] : self.indptr[cell + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each cell, ``<cls>`` included, shape (n_cells,)."""
+        return np.diff(self.indptr)
+
+    @property
+    def truncated(self) -> NDArray[np.bool_]:
+        """Whether genes of a cell were cut off at ``max_length``, shape (n_cells,)."""
+        if self.n_genes is None:
+            return np.zeros(len(self), dtype=bool)
+        return self.n_genes > np.maximum(self.lengths - 1, 0)
+
+    def take(self, cells: NDArray[np.integer] | Sequence[int]) -> RaggedTokens:
+        """Return the tokens of some cells, in the order given."""
+        cells = np.asarray(cells, dtype=np.int64)
+        lengths = self.lengths[cells]
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        # position of every token to copy: its cell's start, plus its place within the cell
+        source = np.repeat(self.indptr[cells] - indptr[:-1], lengths) + np.arange(indptr[-1])
+        return RaggedTokens(
+            indptr,
+            self.ids[source],
+            self.values[source],
+            None if self.n_genes is None else self.n_genes[cells],
+        )
+
+    def truncate(self, max_length: int) -> RaggedTokens:
+        """Cut every cell to its first ``max_length`` tokens, ``<cls>`` included."""
+        lengths = np.minimum(self.lengths, max_length)
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        source = np.repeat(self.indptr[:-1] - indptr[:-1], lengths) + np.arange(indptr[-1])
+        n_genes = np.maximum(self.lengths - 1, 0).astype(np.int32) if self.n_genes is None else self.n_genes
+        return RaggedTokens(indptr, self.ids[source], self.values[source], n_genes)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[RaggedTokens]) -> RaggedTokens:
+        """Join the cells of several collections, in order."""
+        if not parts:
+            return cls(np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+        lengths = np.concatenate([part.lengths for part in parts])
+        genes = [part.n_genes for part in parts if part.n_genes is not None]
+        return cls(
+            np.concatenate([[0], np.cumsum(lengths)]),
+            np.concatenate([part.ids for part in parts]),
+            np.concatenate([part.values for part in parts]),
+            np.concatenate(genes) if len(genes) == len(parts) else None,
+        )
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Turns rows of counts into tokens, given which gene each column is.
+
+    For raw counts ``x`` of one cell over the genes of the vocabulary, genes are ranked by ``x / median`` descending, zeros left
+    out, ties by token id ascending; ``log1p(10_000 x / sum(x))`` goes with each. Two columns of one gene are summed first.
+    """
+
+    gene_match: GeneMatch
+    """Which gene each column of the matrix is."""
+
+    max_length: int = MAX_LENGTH
+    """Most tokens of a cell, ``<cls>`` included."""
+
+    def __post_init__(self) -> None:
+        if self.max_length < 2:
+            msg = f"max_length is {self.max_length}; a cell needs at least 2 tokens, <cls> and one gene"
+            raise ValueError(msg)
+
+    def __call__(self, rows: csr_array) -> RaggedTokens:
+        """Tokenize one chunk of rows, a CSR array of shape (n_cells, n_columns) of non-negative finite counts."""
+        column_token = self.gene_match.tokens
+        medians = GeneVocabulary.load().median_of_token
+        indptr = rows.indptr.astype(np.int64, copy=False)
+        indices = rows.indices.astype(np.int32, copy=False)
+        data = rows.data if rows.data.dtype == np.float32 else rows.data.astype(np.float64, copy=False)
+        n_cells = rows.shape[0]
+        summed = self.gene_match.n_duplicates > 0 or not rows.has_canonical_format
+
+        n_genes = np.zeros(n_cells, dtype=np.int32)
+        _in_threads(n_cells, lambda a, b: count_kept(indptr, indices, data, column_token, summed, a, b, n_genes))
+        lengths = np.where(n_genes > 0, np.minimum(n_genes.astype(np.int64) + 1, self.max_length), 0)
+        out_indptr = np.concatenate([[0], np.cumsum(lengths)])
+        ids = np.empty(out_indptr[-1], dtype=np.int32)
+        values = np.empty(out_indptr[-1], dtype=np.float32)
+        _in_threads(
+            n_cells,
+            lambda a, b: rank_rows(
+                indptr, indices, data, column_token, medians, summed, CLS_ID, a, b, n_genes, out_indptr, ids, values
+            ),
+        )
+        return RaggedTokens(out_indptr, ids, values, n_genes)
+
+
+def n_threads() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def _row_blocks(n_rows: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, n_rows, _ROWS_PER_TASK):
+        yield start, min(start + _ROWS_PER_TASK, n_rows)
+
+
+def _in_threads(n_rows: int, work: Callable[[int, int], object]) -> None:
+    """Run ``work(first, last)`` over blocks of rows; the kernels hold no lock, so plain threads use every core."""
+    blocks = list(_row_blocks(n_rows))
+    if len(blocks) <= 1:
+        for first, last in blocks:
+            work(first, last)
+        return
+    with ThreadPoolExecutor(min(n_threads(), len(blocks))) as pool:
+        for done in [pool.submit(work, first, last) for first, last in blocks]:
+            done.result()
+
+
