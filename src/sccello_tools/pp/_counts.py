@@ -1,0 +1,103 @@
+"""Choose the matrix of raw counts of an AnnData and walk it as tokens."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sccello_tools._errors import NotCountsError
+from sccello_tools._settings import settings
+from sccello_tools.data import RaggedTokens, Tokenizer, ValueSummary, looks_like_counts, row_chunks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anndata import AnnData
+
+    from sccello_tools.data.counts import CountsPolicy
+
+
+class TokenChunk(NamedTuple):
+    """Tokens of some consecutive cells."""
+
+    start: int
+    """Index of the first cell."""
+
+    tokens: RaggedTokens
+    """Their tokens."""
+
+
+def counts_matrix(adata: AnnData, layer: str | None) -> Any:
+    """Return the matrix of a layer, or ``X``; of any type, perhaps on disk."""
+    if layer is None:
+        if adata.X is None:
+            msg = f"adata.X is empty. {_where_counts_are(adata, layer)}"
+            raise NotCountsError(msg)
+        return adata.X
+    if layer not in adata.layers:
+        msg = f"adata has no layer {layer!r}. {_where_counts_are(adata, layer)}"
+        raise NotCountsError(msg)
+    return adata.layers[layer]
+
+
+def iter_token_chunks(
+    adata: AnnData,
+    tokenizer: Tokenizer,
+    *,
+    layer: str | None,
+    counts: CountsPolicy,
+    chunk_cells: int | None = None,
+) -> Iterator[TokenChunk]:
+    """Tokenize the cells of an AnnData chunk by chunk, in order, checking that the matrix holds raw counts on the way.
+
+    Raises
+    ------
+    NotCountsError
+        At the first chunk with values that are not raw counts, or at the end if there was no count at all.
+    """
+    if counts not in {"check", "trust"}:
+        msg = f"counts is {counts!r}; expected is 'check' or 'trust'"
+        raise ValueError(msg)
+    matrix = counts_matrix(adata, layer)
+    summary = ValueSummary()
+    n_empty = 0
+    for chunk in row_chunks(matrix, n_rows=chunk_cells or settings.chunk_cells):
+        summary.add(chunk.rows.data)
+        if complaint := summary.complaint(counts):
+            raise NotCountsError(_not_counts(adata, layer, complaint))
+        tokens = tokenizer(chunk.rows)
+        n_empty += int((tokens.lengths == 0).sum())
+        yield TokenChunk(chunk.start, tokens)
+    if adata.n_obs and not summary.n_positive:
+        raise NotCountsError(_not_counts(adata, layer, "every value is zero"))
+    if n_empty:
+        warnings.warn(
+            f"{n_empty:,} of {adata.n_obs:,} cells have no count in any gene of the vocabulary. "
+            "They keep their row, without tokens, and their embedding is NaN.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _name(layer: str | None) -> str:
+    return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+
+
+def _not_counts(adata: AnnData, layer: str | None, complaint: str) -> str:
+    return f"{_name(layer)} does not hold raw counts: {complaint}. {_where_counts_are(adata, layer)}"
+
+
+def _where_counts_are(adata: AnnData, tried: str | None) -> str:
+    """Name the places of an AnnData that do hold raw counts, and how to use them."""
+    layers = [name for name in adata.layers if name != tried and looks_like_counts(adata.layers[name])]
+    ways = [f"layer={name!r}" for name in layers]
+    if tried is not None and adata.X is not None and looks_like_counts(adata.X):
+        ways.append("layer=None (adata.X)")
+    if ways:
+        return f"Raw counts are in: {', '.join(ways)}."
+    if adata.raw is not None and looks_like_counts(adata.raw.X):
+        return "adata.raw holds raw counts: pass adata.raw.to_adata()."
+    return (
+        "No layer and no .raw holds raw counts either. Pass the counts as they came from the aligner; "
+        "if these are estimated counts, such as after ambient correction, pass counts='trust'."
+    )

@@ -1,0 +1,114 @@
+"""Tell which gene of the vocabulary each variable of an AnnData is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from sccello_tools import _keys
+from sccello_tools._docs import shared_docs
+from sccello_tools._errors import GeneMatchError
+from sccello_tools._logging import log_written, logger
+from sccello_tools.data import GeneMatch, match_gene_names
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from anndata import AnnData
+
+
+@shared_docs
+def match_genes(
+    adata: AnnData,
+    *,
+    gene_ids: str | None = None,
+    organism: Literal["human"] = "human",
+    min_matched: int = 500,
+    key_added: str = _keys.GENE_ID,
+    copy: bool = False,
+) -> GeneMatch | AnnData:
+    """Match the variables of an AnnData to the model's vocabulary of human genes.
+
+    Ensembl ids with or without version, symbols of any age and alternative symbols are understood, also mixed. Variables that
+    repeat a gene are kept and are summed with it when tokenizing. ``var_names`` stay as they are.
+
+    Calling this is optional: every function that tokenizes calls it if it must. Call it to see the report, or to name a column.
+
+    Parameters
+    ----------
+    adata
+        Annotated data of shape (n_obs, n_vars).
+    gene_ids
+        Column of ``adata.var`` that holds Ensembl ids or symbols; ``var_names`` if not given.
+    organism
+        Only ``"human"``: the vocabulary holds human genes.
+    min_matched
+        %(min_matched)s
+    key_added
+        Column of ``adata.var`` to write.
+    copy
+        %(copy)s
+
+    Returns
+    -------
+    The report, or the changed copy with ``copy=True``. Fields written:
+
+    `adata.var[key_added]` : str (dtype object), shape (n_vars,)
+        Unversioned Ensembl id of the gene, "" if unmatched.
+
+    Raises
+    ------
+    GeneMatchError
+        If fewer than ``min_matched`` variables match, ``gene_ids`` is not a column, or ``organism`` is not human.
+
+    See Also
+    --------
+    sccello_tools.pp.tokenize : uses the column that this function writes.
+
+    Notes
+    -----
+    A symbol that names several genes of the vocabulary goes to the one that no other variable names; among several of those, to
+    the one listed under it by NCBI and Ensembl today; else it is left out and reported as ambiguous.
+
+    Examples
+    --------
+    >>> import sccello_tools as sccello
+    >>> adata = sccello.datasets.pancreas_tritschler()
+    >>> match = sccello.pp.match_genes(adata)
+    >>> match.n_matched
+    19964
+    """
+    if organism != "human":
+        msg = (
+            f"organism is {organism!r}, but the vocabulary holds human genes only. "
+            "Map the genes to human one-to-one orthologues first, then call with organism='human'."
+        )
+        raise GeneMatchError(msg)
+    if copy:
+        adata = adata.copy()
+    match = match_gene_names(_names(adata, gene_ids), min_matched=min_matched)
+    adata.var[key_added] = pd.Series(match.gene_ids, index=adata.var_names, dtype=object)
+    logger.info(str(match))
+    log_written("match_genes", f".var[{key_added!r}]")
+    return adata if copy else match
+
+
+def _names(adata: AnnData, column: str | None) -> list[str]:
+    if column is None:
+        return [str(name) for name in adata.var_names]
+    if column not in adata.var:
+        found = ", ".join(repr(name) for name in adata.var.columns) or "none"
+        msg = f"adata.var has no column {column!r} (columns: {found}). Name one of them in gene_ids=, or leave it out to use var_names."
+        raise GeneMatchError(msg)
+    # a missing id is an unmatched gene, not a gene called "nan"
+    return ["" if pd.isna(name) else str(name) for name in adata.var[column]]
+
+
+def gene_match_of(adata: AnnData, *, gene_ids: str | None, min_matched: int) -> GeneMatch:
+    """Match genes for a function that tokenizes, without writing: an earlier `match_genes` is honoured."""
+    if gene_ids is None and _keys.GENE_ID in adata.var:
+        gene_ids = _keys.GENE_ID
+    match = match_gene_names(_names(adata, gene_ids), min_matched=min_matched)
+    logger.info(str(match))
+    return match
