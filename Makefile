@@ -51,7 +51,7 @@ docs: $(STAMP)  ## Build the documentation into docs/_build/html, warnings as er
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 bench: $(STAMP)  ## Print the figures of benchmarks/
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 constraints: $(STAMP)  ## Pin what .venv holds (after raising a version there)
 	$(BIN)/python scripts/pin_constraints.py > constraints.new

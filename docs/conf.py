@@ -38,7 +38,9 @@ autosummary_generate = True
 autosummary_ignore_module_all = False
 autosummary_imported_members = True
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"  # types stand in signatures only; this puts them beside the parameters
+autodoc_typehints = (
+    "description"  # types stand in signatures only; this puts them beside the parameters
+)
 autodoc_typehints_description_target = "documented"
 
 napoleon_google_docstring = False
