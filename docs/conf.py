@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib.metadata import version as installed_version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sphinx.application import Sphinx
 
 project = "sccello-tools"
 author = "The sccello-tools developers"
@@ -21,6 +28,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 
+smartquotes_action = "De"  # dashes and dots; curly quotes would spoil adata.obs["..."]
 exclude_patterns = ["_build", "_templates", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
 root_doc = "index"
@@ -61,6 +69,18 @@ if os.environ.get("SCCELLO_DOCS_INTERSPHINX") == "1":
 
 html_theme = "sphinx_book_theme"
 html_title = "sccello-tools"
-html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": False}
+html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": False, "navbar_persistent": []}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+
+def plain_field_names(*event: Any) -> None:
+    """Returns sections list written slots as `adata.obs["..."]`; napoleon makes such names bold by itself."""
+    lines: list[str] = event[-1]
+    lines[:] = [re.sub(r"^`([^`]+)`( : |$)", r"\1\2", line) for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    app.connect(
+        "autodoc-process-docstring", plain_field_names, priority=400
+    )  # napoleon listens at 500
