@@ -12,6 +12,15 @@ from .attention import (
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import EncoderConfig
 from .encoder import Encoder
+from .losses import (
+    LossAndAccuracy,
+    MaskedTokens,
+    coherence_loss,
+    mask_tokens,
+    masked_gene_loss,
+    ontology_alignment_loss,
+    prototype_regularization,
+)
 from .model import Representation, ScCelloModel
 
 __all__ = [
@@ -19,10 +28,17 @@ __all__ = [
     "AttentionName",
     "Encoder",
     "EncoderConfig",
+    "LossAndAccuracy",
+    "MaskedTokens",
     "Representation",
     "ScCelloModel",
     "available_backends",
+    "coherence_loss",
     "load_checkpoint",
+    "mask_tokens",
+    "masked_gene_loss",
+    "ontology_alignment_loss",
+    "prototype_regularization",
     "resolve_attention",
     "save_checkpoint",
     "sdpa_attention",

@@ -54,7 +54,8 @@ def published_names(config: EncoderConfig) -> dict[str, tuple[str, ...]]:
     config
         Size of the model.
     """
-    modules: dict[str, tuple[str, ...]] = dict(_NORM) | {name: (name,) for name in _SAME}
+    modules: dict[str, tuple[str, ...]] = {**_NORM}
+    modules.update((name, (name,)) for name in _SAME)
     for i in range(config.n_layers):
         for ours, parts in _LAYER.items():
             modules[f"encoder.layers.{i}.{ours}"] = tuple(
@@ -63,7 +64,7 @@ def published_names(config: EncoderConfig) -> dict[str, tuple[str, ...]]:
     for head in ("cls", "cell_cls"):
         for ours, theirs in _HEAD.items():
             modules[f"{head}.{ours}"] = (f"{head}.predictions.{theirs}",)
-    names: dict[str, tuple[str, ...]] = dict(_EMBEDDINGS)
+    names: dict[str, tuple[str, ...]] = {**_EMBEDDINGS}
     names |= {"learned_centroid.weight": ("learned_centroid.weight",)}
     for ours, parts in modules.items():
         for kind in ("weight", "bias"):

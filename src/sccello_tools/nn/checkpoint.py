@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from sccello_tools._errors import ConfigError, WeightsError
+
 from ._names import NOT_WEIGHTS, TIED, join_published, to_published
 from .config import EncoderConfig
 from .model import ScCelloModel

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from sccello_tools._errors import ConfigError
+
 from .pooling import attend_from_first
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from sccello_tools._errors import ConfigError
+
 from .encoder import Encoder
 from .heads import Head
 
