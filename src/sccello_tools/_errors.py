@@ -35,6 +35,10 @@ class ModelNotFoundError(WeightsError, LookupError):
     """No model of that name is in the manifest and no folder of that name exists."""
 
 
+class ManifestError(WeightsError, ValueError):
+    """A weights manifest, or the description beside a model, cannot be read or says what cannot be."""
+
+
 class DownloadError(WeightsError, OSError):
     """A file could not be fetched: no network, offline mode, or a server that fails."""
 

@@ -1,0 +1,9 @@
+"""Models: what there is, where it comes from, and the one function that loads it."""
+
+from __future__ import annotations
+
+from ._catalog import ModelInfo, info
+from ._catalog import list_models as list
+from .load import LoadedModel, load
+
+__all__ = ["LoadedModel", "ModelInfo", "info", "list", "load"]

@@ -1,0 +1,152 @@
+"""What models there are, and what is known of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ._records import CARD_FILE
+from .hub import is_available, model_folder
+from .load import find_model
+from .manifest import read_manifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from ._records import ModelEntry
+
+
+@dataclass(frozen=True, repr=False)
+class ModelInfo:
+    """What is known of one model; printing it shows all."""
+
+    entry: ModelEntry
+    """What the manifest, or the folder's ``metadata.json``, says."""
+
+    folder: Path
+    """Where its files are, or will be once fetched."""
+
+    is_available: bool
+    """Whether all of its files are on this machine."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.entry.name
+
+    @property
+    def card(self) -> Path | None:
+        """The model card on this machine, if there is one."""
+        path = self.folder / CARD_FILE
+        return path if path.is_file() else None
+
+    @property
+    def homepage(self) -> str | None:
+        """Page of the model on Hugging Face."""
+        return None if self.entry.repo is None else f"https://huggingface.co/{self.entry.repo}"
+
+    def __repr__(self) -> str:
+        entry = self.entry
+        size = "" if entry.n_bytes is None else f", {entry.n_bytes / 1e6:.1f} MB"
+        here = "on this machine" if self.is_available else "not on this machine"
+        parameters = None if entry.n_parameters is None else f"{entry.n_parameters:,}"
+        hashes = [f"{file.path}: {file.sha256}" for file in entry.files]
+        rows = {
+            "description": entry.description or None,
+            "source": f"{entry.source}, {here}{size}",
+            "folder": self.folder,
+            "card": self.card or self.homepage,
+            "files": "\n".join(hashes) or None,
+            "parameters": parameters,
+            "hidden size": entry.hidden_size,
+            "representation": entry.representation,
+            "vocabulary": entry.vocabulary and entry.vocabulary.name,
+            "cell types": entry.label_space
+            and f"{entry.label_space.n_labels} ({entry.label_space.name})",
+            "ontology": entry.ontology_release,
+            "training data": entry.training_data and entry.training_data.description,
+            "licence": " – ".join(t for t in (entry.licence, entry.licence_note) if t) or None,
+            "citation": entry.citation,
+            "paper": entry.paper,
+        }
+        lines = [self.name]
+        for label, value in rows.items():
+            text = "unknown" if value is None else str(value).replace("\n", "\n" + " " * 18)
+            lines.append(f"  {label:<16}{text}")
+        return "\n".join(lines)
+
+
+def list_models(manifest: str | Path | None = None) -> pd.DataFrame:
+    """List the models that can be loaded by name.
+
+    Parameters
+    ----------
+    manifest
+        A manifest of your own, read on top of the packaged one.
+
+    Returns
+    -------
+    One row a model: name, source, available (all files on this machine), n_parameters, hidden_size,
+    size_mb (millions of bytes), licence, ontology_release, n_training_cells, description. What is
+    not known is missing.
+
+    Raises
+    ------
+    ManifestError
+        If a manifest cannot be read.
+
+    Examples
+    --------
+    >>> import sccello_tools as sccello
+    >>> sccello.models.list()["name"].tolist()
+    ['sccello-small', 'sccello-zeroshot']
+    """
+    import pandas as pd
+
+    table = pd.DataFrame.from_records([_row(entry) for entry in read_manifest(manifest).values()])
+    counts = ["n_parameters", "hidden_size", "n_training_cells"]
+    return table.astype(dict.fromkeys(counts, "Int64") | {"size_mb": "float64"})
+
+
+def info(name_or_folder: str | Path, *, manifest: str | Path | None = None) -> ModelInfo:
+    """Tell what is known of a model, without loading or fetching it.
+
+    Parameters
+    ----------
+    name_or_folder
+        Name of a model, its repository on Hugging Face, or path of a model folder.
+    manifest
+        A manifest of your own, read on top of the packaged one.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is neither a model nor a folder of that name.
+    ManifestError
+        If the manifest or the folder's ``metadata.json`` cannot be read.
+
+    Examples
+    --------
+    >>> import sccello_tools as sccello
+    >>> sccello.models.info("sccello-zeroshot").homepage
+    'https://huggingface.co/katarinayuan/scCello-zeroshot'
+    """
+    entry = find_model(name_or_folder, manifest)
+    return ModelInfo(entry, model_folder(entry), is_available(entry))
+
+
+def _row(entry: ModelEntry) -> dict[str, object]:
+    return {
+        "name": entry.name,
+        "source": entry.source,
+        "available": is_available(entry),
+        "n_parameters": entry.n_parameters,
+        "hidden_size": entry.hidden_size,
+        "size_mb": None if entry.n_bytes is None else round(entry.n_bytes / 1e6, 1),
+        "licence": entry.licence,
+        "ontology_release": entry.ontology_release,
+        "n_training_cells": entry.training_data and entry.training_data.n_cells,
+        "description": entry.description,
+    }
