@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 import inspect
@@ -10,6 +11,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,36 @@ def test_constraints_pin_what_make_installs() -> None:
         if not requirement.specifier.contains(pins.get(canonicalize_name(requirement.name), "0"))
     ]
     assert not unpinned, "missing from constraints.txt or below the bound: run `make constraints`"
+
+
+def _imported_packages() -> set[str]:
+    nodes = [
+        node
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+    ]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [
+        node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level
+    ]
+    return {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"sccello_tools"}
+
+
+def test_what_is_imported_is_declared() -> None:
+    extras = [
+        text for texts in PROJECT["project"]["optional-dependencies"].values() for text in texts
+    ]
+    declared = {
+        canonicalize_name(Requirement(text).name)
+        for text in [*PROJECT["project"]["dependencies"], *extras]
+    }
+    carriers = packages_distributions()
+    undeclared = [
+        package
+        for package in sorted(_imported_packages())
+        if not declared & {canonicalize_name(name) for name in carriers.get(package, [package])}
+    ]
+    assert undeclared == []
 
 
 # --- layers
