@@ -1,0 +1,123 @@
+"""Score an embedding on every evaluation file with known types, beside logistic regression and PCA on the same cells.
+
+python benchmarks/embedding.py --data ../shared/data [--model sccello-small] [--json out.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy import sparse
+
+import sccello_tools as sccello
+from sccello_tools.data import match_gene_names
+from sccello_tools.metrics import annotation_score, knn_vote
+
+EVALUATION = ("kang_pbmc_2donors", "ovarian_tumour_1donor", "pancreas_tritschler", "pbmc3k")
+LABEL = "cell_type_ontology_term_id"
+
+
+def log_cp10k(adata: ad.AnnData) -> sparse.csr_matrix:
+    """log1p of counts per 10,000 over the vocabulary, one column a token id."""
+    match = match_gene_names(adata.var_names)
+    columns = np.flatnonzero(match.tokens >= 0)
+    to_token = sparse.csr_matrix(
+        (np.ones(len(columns), dtype=np.float32), (columns, match.tokens[columns])),
+        shape=(adata.n_vars, 25_427),
+    )
+    counts = sparse.csr_matrix(adata.X) @ to_token
+    totals = np.asarray(counts.sum(axis=1)).ravel()
+    scaled = sparse.diags(1e4 / np.maximum(totals, 1)) @ counts
+    return scaled.log1p().tocsr().astype(np.float32)
+
+
+def accepted_answers(truth: np.ndarray, known: set[str]) -> dict[str, set[str]]:
+    """For each true type that training could teach: itself and its subtypes."""
+    ontology = sccello.ontology.CellOntology.load()
+    accepted = {t: {t, *ontology.descendants(t)} for t in np.unique(truth)}
+    return {t: answers for t, answers in accepted.items() if answers & known}
+
+
+def baselines(
+    train: list[ad.AnnData], labels: np.ndarray, queries: dict[str, ad.AnnData]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Predictions of logistic regression and of a neighbour vote on 50 principal components."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.linear_model import LogisticRegression
+
+    reference = sparse.vstack([log_cp10k(adata) for adata in train]).tocsr()
+    features = {name: log_cp10k(query) for name, query in queries.items()}
+    regression = LogisticRegression(C=1.0, max_iter=60, tol=1e-2, solver="lbfgs").fit(
+        reference, labels
+    )
+    # truncated SVD is PCA without centring: the counts stay sparse
+    components = TruncatedSVD(50, random_state=0).fit(reference)
+    projected = components.transform(reference)
+    return {
+        "logistic regression": {name: regression.predict(x) for name, x in features.items()},
+        "PCA-50 + 15 neighbours": {
+            name: knn_vote(projected, labels, components.transform(x), metric="euclidean")
+            for name, x in features.items()
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", default="sccello-small")
+    parser.add_argument("--no-baselines", action="store_true")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+
+    train = [ad.read_h5ad(path) for path in sorted((args.data / "cells" / "train").glob("*.h5ad"))]
+    queries = {
+        name: ad.read_h5ad(args.data / "cells" / "eval" / f"{name}.h5ad") for name in EVALUATION
+    }
+    labels = np.concatenate([adata.obs[LABEL].astype(str).to_numpy() for adata in train])
+
+    for adata in (*train, *queries.values()):
+        sccello.tl.embed(adata, args.model)
+    reference = np.concatenate([adata.obsm["X_sccello"] for adata in train])
+    predictions = {
+        f"{Path(args.model).name} + 15 neighbours": {
+            name: knn_vote(reference, labels, query.obsm["X_sccello"])
+            for name, query in queries.items()
+        }
+    }
+    if not args.no_baselines:
+        predictions |= baselines(train, labels, queries)
+
+    table = Table(title="accuracy / mean recall over known types (a subtype counts as right)")
+    table.add_column("file")
+    results: dict[str, dict[str, list[float]]] = {}
+    for method in predictions:
+        table.add_column(method)
+    for name, query in queries.items():
+        truth = query.obs[LABEL].astype(str).to_numpy()
+        accepted = accepted_answers(truth, set(labels))
+        scores = {
+            method: annotation_score(truth, p[name], accepted) for method, p in predictions.items()
+        }
+        results[name] = {method: [s.accuracy, s.mean_recall] for method, s in scores.items()}
+        table.add_row(name, *(f"{s.accuracy:.3f} / {s.mean_recall:.3f}" for s in scores.values()))
+    means = {
+        method: np.mean([results[name][method] for name in results], axis=0)
+        for method in predictions
+    }
+    table.add_row("mean", *(f"{a:.3f} / {r:.3f}" for a, r in means.values()))
+    Console().print(table)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Embed the cells of an AnnData."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from sccello_tools import __version__, _keys
+from sccello_tools._docs import shared_docs
+from sccello_tools._logging import log_written
+from sccello_tools._progress import progress_bar
+from sccello_tools.data import Tokenizer
+from sccello_tools.models import LoadedModel, load
+from sccello_tools.pp._counts import iter_token_chunks
+from sccello_tools.pp._match_genes import gene_match_of
+from sccello_tools.pp._tokenize import write_token_counts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+    from typing import Literal
+
+    from anndata import AnnData
+
+    from sccello_tools.data.counts import CountsPolicy
+    from sccello_tools.engine import Precision
+    from sccello_tools.nn import AttentionName, Representation
+
+T = TypeVar("T")
+
+
+@shared_docs
+def embed(
+    adata: AnnData,
+    model: str | Path | LoadedModel = "sccello-small",
+    *,
+    layer: str | None = None,
+    gene_ids: str | None = None,
+    key_added: str = _keys.EMBEDDING,
+    representation: Representation = "cls",
+    max_length: int | None = None,
+    batch_tokens: int | Literal["auto"] = "auto",
+    device: str = "auto",
+    precision: Precision = "auto",
+    attention: AttentionName = "auto",
+    counts: CountsPolicy = "check",
+    min_matched: int = 500,
+    copy: bool = False,
+) -> AnnData | None:
+    """Embed each cell with a scCello model.
+
+    Every cell gives a row, in order. A cell without any gene of the vocabulary gives NaN; how many do is said in one warning.
+    The same cell gives the same row whatever the batch, the matrix type or the order of cells and genes.
+
+    Parameters
+    ----------
+    adata
+        %(adata)s
+    model
+        %(model)s
+    layer
+        %(layer)s
+    gene_ids
+        %(gene_ids)s
+    key_added
+        Key of ``adata.obsm`` and ``adata.uns`` to write.
+    representation
+        ``"cls"``: last hidden state at ``<cls>``, the vector that the published clustering scores use.
+        ``"cell"``: unit vector of the cell head, which the losses train; for novel types and drug response.
+    max_length
+        Most tokens of a cell, ``<cls>`` included; the model's number of positions if not given.
+    batch_tokens
+        Most tokens in a batch. The result does not depend on it; memory and speed do.
+    device
+        %(device)s
+    precision
+        ``"auto"`` computes in bfloat16 where the hardware does, else in float32. ``"float32"`` is exact everywhere.
+    attention
+        Attention backend: ``"auto"``, ``"flash"``, ``"torch_varlen"`` or ``"sdpa"``.
+    counts
+        %(counts)s
+    min_matched
+        %(min_matched)s
+    copy
+        %(copy)s
+
+    Returns
+    -------
+    ``None``, or the changed copy with ``copy=True``. Fields written:
+
+    `adata.obsm[key_added]` : float32, shape (n_obs, d)
+        Embedding.
+    `adata.obs["sccello_n_tokens"]` : int32, shape (n_obs,)
+        Tokens that the model saw, ``<cls>`` included.
+    `adata.obs["sccello_truncated"]` : bool, shape (n_obs,)
+        Whether genes were cut off at ``max_length``.
+    `adata.uns[key_added]` : dict
+        Model, hash of its weights, parameters, versions.
+
+    Raises
+    ------
+    NotCountsError
+        If the matrix does not hold raw counts. The message names the layers that do.
+    GeneMatchError
+        If too few genes match the vocabulary.
+    ModelNotFoundError, DownloadError, HashMismatchError, WeightsError
+        If the model cannot be had.
+    BackendError
+        If a device, precision or attention backend asked for by name is not available.
+
+    Notes
+    -----
+    arXiv 2408.12373, section 3.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sccello_tools as sccello
+    >>> adata = sccello.datasets.pancreas_tritschler()[:50].copy()
+    >>> sccello.tl.embed(adata)
+    >>> adata.obsm["X_sccello"].shape
+    (50, 128)
+    >>> sc.pp.neighbors(adata, use_rep="X_sccello")
+    """
+    from sccello_tools.engine import encode
+
+    loaded = model if isinstance(model, LoadedModel) else load(model, device=device)
+    positions = loaded.config.max_positions
+    length = positions if max_length is None else max_length
+    if length > positions:
+        msg = f"max_length is {length}, but {loaded.name} has {positions} positions. Pass max_length={positions} or less."
+        raise ValueError(msg)
+    if copy:
+        adata = adata.copy()
+    tokenizer = Tokenizer(gene_match_of(adata, gene_ids=gene_ids, min_matched=min_matched), length)
+    chunks = iter_token_chunks(adata, tokenizer, layer=layer, counts=counts)
+
+    embedding = np.full((adata.n_obs, loaded.config.hidden_size), np.nan, dtype=np.float32)
+    lengths = np.zeros(adata.n_obs, dtype=np.int32)
+    truncated = np.zeros(adata.n_obs, dtype=bool)
+    with progress_bar("embedding cells", adata.n_obs) as advance:
+        for chunk in _ahead(chunks):
+            rows = slice(chunk.start, chunk.start + len(chunk.tokens))
+            embedding[rows] = encode(
+                loaded.network,
+                chunk.tokens,
+                representation=representation,
+                batch_tokens=batch_tokens,
+                precision=precision,
+                attention=attention,
+                on_progress=advance,
+            )
+            lengths[rows] = chunk.tokens.lengths
+            truncated[rows] = chunk.tokens.truncated
+
+    adata.obsm[key_added] = embedding
+    write_token_counts(adata, lengths, truncated)
+    adata.uns[key_added] = {
+        "model": loaded.name,
+        "weights_sha256": loaded.sha256,
+        "representation": representation,
+        "max_length": length,
+        "precision": precision,
+        "layer": layer or "X",
+        "ontology_release": loaded.ontology_release,
+        "sccello_tools_version": __version__,
+    }
+    slots = (
+        f".obsm[{key_added!r}]",
+        f".uns[{key_added!r}]",
+        f".obs[{_keys.N_TOKENS!r}]",
+        f".obs[{_keys.TRUNCATED!r}]",
+    )
+    log_written("embed", *slots)
+    return adata if copy else None
+
+
+def _ahead(items: Iterable[T]) -> Iterator[T]:
+    """Prepare the next item in a thread while the caller works on this one."""
+    source = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(next, source, None)
+        while (item := pending.result()) is not None:
+            pending = pool.submit(next, source, None)
+            yield item

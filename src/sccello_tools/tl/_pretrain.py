@@ -1,0 +1,205 @@
+"""Pretrain a model on AnnData in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from sccello_tools._docs import shared_docs
+from sccello_tools._errors import LabelError
+from sccello_tools._logging import logger
+from sccello_tools.data import GeneVocabulary, RaggedTokens, Tokenizer
+from sccello_tools.ontology import CellOntology
+from sccello_tools.pp._counts import iter_token_chunks
+from sccello_tools.pp._match_genes import gene_match_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from sccello_tools.data.counts import CountsPolicy
+    from sccello_tools.models import LoadedModel
+    from sccello_tools.train import LabelledTokens, PretrainConfig
+
+
+@shared_docs
+def pretrain(
+    adatas: AnnData | Sequence[AnnData] | Mapping[str, AnnData],
+    *,
+    out: str | Path,
+    label_key: str = "cell_type_ontology_term_id",
+    config: PretrainConfig | None = None,
+    name: str | None = None,
+    layer: str | None = None,
+    gene_ids: str | None = None,
+    counts: CountsPolicy = "check",
+    min_matched: int = 500,
+    ontology: CellOntology | None = None,
+    checkpoint_dir: str | Path | None = None,
+    trainer_kwargs: Mapping[str, Any] | None = None,
+) -> LoadedModel:
+    """Pretrain a scCello model: masked genes, ontology alignment, cell-type coherence.
+
+    All tokens are held in memory. Cells without a label or without any gene of the vocabulary are left out, and counted.
+
+    Parameters
+    ----------
+    adatas
+        One or more AnnData with raw counts, each of shape (n_obs, n_vars); a mapping names the sources.
+    out
+        Folder to write the model to: weights, configuration, labels, loss curve, metadata.
+    label_key
+        Column of ``obs`` that holds Cell Ontology ids. Obsolete ids are replaced by their successors.
+    config
+        Size of the model, losses, schedule. ``PretrainConfig.published()`` is the paper's.
+    name
+        Name of the model; that of the folder if not given.
+    layer
+        %(layer)s
+    gene_ids
+        %(gene_ids)s
+    counts
+        %(counts)s
+    min_matched
+        %(min_matched)s
+    ontology
+        Cell Ontology to align to; the shipped release if not given.
+    checkpoint_dir
+        Folder for checkpoints. A run that finds its own last checkpoint there goes on from it.
+    trainer_kwargs
+        Passed to ``lightning.Trainer``: ``accelerator``, ``devices``, ``strategy``, ``logger``, ``callbacks`` and so on.
+
+    Returns
+    -------
+    The trained model, as :func:`sccello_tools.models.load` gives it.
+
+    Raises
+    ------
+    LabelError
+        If ``label_key`` is not a column, an id is unknown to the ontology, or there are fewer than two cell types.
+    NotCountsError, GeneMatchError
+        If a matrix does not hold raw counts of human genes.
+    TrainingError
+        If the loss is no longer a number.
+
+    Notes
+    -----
+    arXiv 2408.12373, section 3.3, equations 1 to 5.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import sccello_tools as sccello
+    >>> from sccello_tools.train import PretrainConfig
+    >>> adata = sccello.datasets.pancreas_tritschler()[:60].copy()
+    >>> config = PretrainConfig(hidden_size=16, n_layers=1, n_heads=2, max_length=64, max_steps=2, batch_cells=4)
+    >>> model = sccello.tl.pretrain(adata, out=tempfile.mkdtemp(), config=config)
+    >>> sccello.tl.embed(adata, model)
+    """
+    from pathlib import Path
+
+    from sccello_tools import models
+    from sccello_tools.train import PretrainConfig, fit
+
+    config = config or PretrainConfig()
+    ontology = ontology or CellOntology.load()
+    sources = [
+        _labelled_tokens(
+            adata,
+            source,
+            label_key=label_key,
+            ontology=ontology,
+            layer=layer,
+            gene_ids=gene_ids,
+            counts=counts,
+            min_matched=min_matched,
+            max_length=config.max_length,
+        )
+        for source, adata in _named(adatas).items()
+    ]
+    result = fit(
+        sources,
+        ontology,
+        config,
+        checkpoint_dir=Path(checkpoint_dir) if checkpoint_dir is not None else None,
+        trainer_kwargs=dict(trainer_kwargs or {}),
+    )
+    out = Path(out)
+    models.save(
+        result.network,
+        out,
+        labels=pd.DataFrame(
+            {
+                "cell_type_ontology_term_id": result.labels,
+                "cell_type": [ontology.name(label) for label in result.labels],
+            }
+        ),
+        metadata={
+            "name": name or out.name,
+            "ontology_release": ontology.release,
+            "vocabulary_sha256": GeneVocabulary.load().sha256,
+            "training_data": {source.source: len(source.tokens) for source in sources},
+            "pretrain_config": config.to_dict(),
+        },
+    )
+    result.curve.to_csv(out / "training_curve.csv", index=False, float_format="%.5g")
+    logger.info("pretrain: wrote the model to %s", out)
+    return models.load(out)
+
+
+def _named(adatas: AnnData | Sequence[AnnData] | Mapping[str, AnnData]) -> dict[str, AnnData]:
+    if isinstance(adatas, Mapping):
+        return dict(adatas)
+    if isinstance(adatas, AnnData):
+        return {"cells": adatas}
+    return {f"cells-{number}": adata for number, adata in enumerate(adatas)}
+
+
+def _labelled_tokens(
+    adata: AnnData,
+    source: str,
+    *,
+    label_key: str,
+    ontology: CellOntology,
+    layer: str | None,
+    gene_ids: str | None,
+    counts: CountsPolicy,
+    min_matched: int,
+    max_length: int,
+) -> LabelledTokens:
+    """Tokenize one AnnData and keep the cells that can train."""
+    from sccello_tools.train import LabelledTokens
+
+    if label_key not in adata.obs:
+        msg = (
+            f"{source}: adata.obs has no column {label_key!r} (columns: {list(adata.obs.columns)}). "
+            "Name the column that holds Cell Ontology ids in label_key=; see pp.map_cell_types for free-text labels."
+        )
+        raise LabelError(msg)
+    given = adata.obs[label_key].astype(object)
+    labels = np.array(["" if pd.isna(label) else str(label) for label in given])
+    current = {label: ontology.current(label) for label in np.unique(labels) if label}
+    tokenizer = Tokenizer(
+        gene_match_of(adata, gene_ids=gene_ids, min_matched=min_matched), max_length
+    )
+    tokens = RaggedTokens.concatenate(
+        [chunk.tokens for chunk in iter_token_chunks(adata, tokenizer, layer=layer, counts=counts)]
+    )
+    usable = np.flatnonzero((labels != "") & (tokens.lengths > 0))
+    if len(usable) < len(labels):
+        logger.warning(
+            "%s: %d of %d cells have no label or no gene and are left out",
+            source,
+            len(labels) - len(usable),
+            len(labels),
+        )
+    return LabelledTokens(
+        tokens.take(usable),
+        np.array([current[label] for label in labels[usable]], dtype=str),
+        source,
+    )

@@ -1,0 +1,133 @@
+"""What a pretraining run is: size of the model, losses, schedule."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING
+
+from sccello_tools._errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Everything that decides the outcome of a pretraining run, besides its data.
+
+    The defaults are those of a small model that trains on a laptop. :meth:`published` gives the paper's.
+
+    Examples
+    --------
+    >>> from sccello_tools.train import PretrainConfig
+    >>> PretrainConfig(max_steps=100).hidden_size, PretrainConfig.published().hidden_size
+    (128, 256)
+    """
+
+    hidden_size: int = 128
+    n_layers: int = 4
+    n_heads: int = 4
+    intermediate_size: int = 256
+    max_length: int = 512
+    """Most tokens of a cell, ``<cls>`` included; also the model's number of positions."""
+    dropout: float = 0.02
+    """Of hidden states, as published."""
+    attention_dropout: float = 0.0
+    """Of attention weights; published 0.02. Above 0, torch has no fast attention on CPUs, and a step takes four times as long."""
+
+    tau: float = 0.05
+    """Temperature of every loss."""
+    mask_probability: float = 0.15
+    """Share of tokens whose gene is to be told."""
+    weight_masked_gene: float = 1.0
+    weight_alignment: float = 1.0
+    weight_coherence: float = 1.0
+    weight_regularization: float = 1.0
+    n_negatives: int | None = 4096
+    """Genes sampled as wrong answers for masked genes; ``None`` takes the whole vocabulary, as published."""
+    second_pass: bool = False
+    """Encode each batch twice, with other dropout, for the alignment of a cell with itself, as published; costs a third more."""
+
+    max_steps: int = 2_000
+    """Optimiser steps."""
+    batch_cells: int = 48
+    """Cells of a step."""
+    learning_rate: float = 1e-3
+    """Peak of the schedule."""
+    warmup_steps: int = 100
+    """Steps of linear rise; then the rate falls to zero along a half cosine."""
+    weight_decay: float = 0.01
+    """Of matrices; biases and LayerNorm are left alone."""
+    gradient_clip: float = 1.0
+    """Largest norm of the gradient."""
+    balance: float = 0.5
+    """Types are drawn by count to the power of (1 - balance): 0 as they come, 1 all types alike."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+
+    source_weights: dict[str, float] = field(default_factory=dict)
+    """Share of cells drawn from each named source; sources that are not named share what is left by their size."""
+
+    @classmethod
+    def published(cls) -> PretrainConfig:
+        """Return the paper's size and losses (arXiv 2408.12373, appendix; METHOD: Encoder, Losses)."""
+        return cls(
+            hidden_size=256,
+            n_layers=6,
+            n_heads=4,
+            intermediate_size=512,
+            max_length=2048,
+            attention_dropout=0.02,
+            tau=0.01,
+            n_negatives=None,
+            second_pass=True,
+            batch_cells=12,
+            balance=0.0,
+        )
+
+    def __post_init__(self) -> None:
+        for name in (
+            "hidden_size",
+            "n_layers",
+            "n_heads",
+            "intermediate_size",
+            "max_steps",
+            "batch_cells",
+        ):
+            if getattr(self, name) < 1:
+                msg = f"{name} is {getattr(self, name)}; expected is at least 1"
+                raise ConfigError(msg)
+        if self.hidden_size % self.n_heads:
+            msg = f"hidden_size ({self.hidden_size}) must be a multiple of n_heads ({self.n_heads})"
+            raise ConfigError(msg)
+        if self.max_length < 2:
+            msg = f"max_length is {self.max_length}; a cell needs at least 2 tokens, <cls> and one gene"
+            raise ConfigError(msg)
+        if self.batch_cells < 2 and self.weight_alignment:
+            msg = "batch_cells is 1, but ontology alignment compares the cells of a batch. Take at least 2, or weight_alignment=0."
+            raise ConfigError(msg)
+        for name in ("dropout", "attention_dropout", "mask_probability", "balance"):
+            if not 0 <= getattr(self, name) <= 1:
+                msg = f"{name} is {getattr(self, name)}; expected is a number from 0 to 1"
+                raise ConfigError(msg)
+        if self.tau <= 0 or self.learning_rate <= 0:
+            msg = f"tau ({self.tau}) and learning_rate ({self.learning_rate}) must be above 0"
+            raise ConfigError(msg)
+        if sum(self.source_weights.values()) > 1 + 1e-9 or any(
+            w < 0 for w in self.source_weights.values()
+        ):
+            msg = f"source_weights are {self.source_weights}; expected are shares that add up to at most 1"
+            raise ConfigError(msg)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PretrainConfig:
+        """Build a configuration from plain values; unknown names are an error."""
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            msg = f"Unknown settings: {unknown}. Known are: {sorted(known)}."
+            raise ConfigError(msg)
+        return cls(**values)
