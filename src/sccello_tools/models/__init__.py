@@ -1,9 +1,10 @@
-"""Models: what there is, where it comes from, and the one function that loads it."""
+"""Models: what there is, where it comes from, and the one door to weights."""
 
 from __future__ import annotations
 
 from ._catalog import ModelInfo, info
 from ._catalog import list_models as list
+from ._save import save
 from .load import LoadedModel, load
 
-__all__ = ["LoadedModel", "ModelInfo", "info", "list", "load"]
+__all__ = ["LoadedModel", "ModelInfo", "info", "list", "load", "save"]

@@ -11,7 +11,7 @@ from sccello_tools._errors import ManifestError
 
 from ._hashes import sha256_of
 from ._parse import DESCRIPTION_FIELDS, check_fields, parse_config, parse_description
-from ._records import CONFIG_FILE, METADATA_FILE, ModelEntry, ModelFile
+from ._records import CONFIG_FILE, FREE_FIELDS, KNOWN_FILES, METADATA_FILE, ModelEntry, ModelFile
 
 if TYPE_CHECKING:
     from typing import Any
@@ -34,9 +34,11 @@ def entry_from_folder(folder: Path) -> ModelEntry:
     config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
     name = metadata.pop("name", None) or folder.resolve().name
     described = parse_description(metadata, str(folder / METADATA_FILE))
+    # Whatever else lies there, training checkpoints say, is no part of the model.
     found = tuple(
         ModelFile(path.relative_to(folder).as_posix(), n_bytes=path.stat().st_size)
-        for path in model_paths(folder)
+        for path in (folder / known for known in KNOWN_FILES)
+        if path.is_file()
     )
     return ModelEntry(
         name=str(name),
@@ -59,13 +61,19 @@ def model_paths(folder: Path) -> list[Path]:
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """Read ``metadata.json`` of a model folder and refuse fields that it cannot have."""
+    """Read ``metadata.json`` of a model folder, free fields apart; refuse fields that it cannot have."""
     path = folder / METADATA_FILE
     if not path.is_file():
         return {}
     metadata = read_json(path)
-    check_fields(metadata, known=DESCRIPTION_FIELDS | {"name"}, required=(), where=str(path))
-    return metadata
+    check_metadata(metadata, str(path))
+    return {key: value for key, value in metadata.items() if key not in FREE_FIELDS}
+
+
+def check_metadata(metadata: dict[str, Any], where: str) -> None:
+    """Refuse fields that ``metadata.json`` cannot have."""
+    known = DESCRIPTION_FIELDS | {"name", *FREE_FIELDS}
+    check_fields(metadata, known=known, required=(), where=where)
 
 
 def read_json(path: Path) -> dict[str, Any]:

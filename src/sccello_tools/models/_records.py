@@ -22,6 +22,8 @@ LABELS_FILE: Final = "labels.tsv"
 METADATA_FILE: Final = "metadata.json"
 CARD_FILE: Final = "README.md"
 WEIGHTS_FILES: Final = ("model.safetensors", "pytorch_model.bin")  # the first that exists is read
+KNOWN_FILES: Final = (CONFIG_FILE, *WEIGHTS_FILES, LABELS_FILE, METADATA_FILE, CARD_FILE)
+FREE_FIELDS: Final = ("pretrain_config",)  # of metadata.json: kept for the reader, of any form
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ where none is published).
 
 from __future__ import annotations
 
-import errno
 import shutil
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +20,7 @@ from sccello_tools._logging import logger
 from sccello_tools._settings import settings
 
 from ._body import MissingOnServerError, Received, etag_path
+from ._disk import cannot_write, check_space
 from ._hashes import check_pin, sha256_of
 from ._http import Transfer, download
 from ._parse import check_path
@@ -164,7 +164,7 @@ def fetch(
     except DownloadError:  # an OSError too, and its message stands
         raise
     except OSError as error:
-        raise _cannot_write(path.parent, error) from error
+        raise cannot_write(path.parent, error) from error
     return path
 
 
@@ -220,7 +220,7 @@ def _fetch_from(source: Address, path: Path, file: ModelFile, transfer: Transfer
     if kept > limit or (not file.is_verified and not etag_path(part).exists()):
         _drop(part)
         kept = 0
-    _check_space(path.parent, (file.n_bytes or file.n_bytes_about or 0) - kept)
+    check_space(path.parent, (file.n_bytes or file.n_bytes_about or 0) - kept)
     logger.info("fetching %s from %s", path.name, source.url)
     received = _receive(source, part, file, limit, transfer)
     digest = sha256_of(part)
@@ -269,23 +269,6 @@ def _copy(source: Path, part: Path, limit: int) -> None:
 
 def _expected(file: ModelFile, received: Received) -> str | None:
     return file.sha256 if file.is_verified else received.announced_sha256
-
-
-def _check_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        msg = f"No space in {folder}: {needed:,} bytes are needed, {free:,} are free. Make space, or set settings.cache_dir (environment: SCCELLO_CACHE) to another disk."
-        raise DownloadError(msg)
-
-
-def _cannot_write(folder: Path, error: OSError) -> DownloadError:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        found = f"No space in {folder}"
-    else:
-        found = f"The cache folder {folder} cannot be written"
-    return DownloadError(
-        f"{found} ({error}). Set settings.cache_dir (environment: SCCELLO_CACHE) to another folder."
-    )
 
 
 def _is_file(source: Address) -> bool:

@@ -160,7 +160,7 @@ def parse_manifest(text: str, *, base: Path, where: str) -> dict[str, ModelEntry
 
 
 def update_entry(
-    name: str, folder: str | Path, *, path: str | Path | None = None, **fields: Any
+    name: str, folder: str | Path, /, *, path: str | Path | None = None, **fields: Any
 ) -> ModelEntry:
     """Bring a model's entry of a manifest up to date with its folder.
 
