@@ -15,6 +15,10 @@ class GeneMatchError(ScCelloError, ValueError):
     """Too few genes of the data are known to the model's vocabulary."""
 
 
+class BackedDataError(ScCelloError, ValueError):
+    """An AnnData on disk cannot be written to, or copied, in the way asked for."""
+
+
 class LabelError(ScCelloError, ValueError):
     """A cell type is unknown to the Cell Ontology, obsolete without successor, or ambiguous."""
 
@@ -51,6 +55,10 @@ class BackendError(ScCelloError, RuntimeError):
     """A device, precision or attention backend that was asked for by name is not available here."""
 
 
+class FileFormatError(ScCelloError, ValueError):
+    """A file is missing, damaged, or of another format than expected."""
+
+
 class MissingExtraError(ScCelloError, ImportError):
     """An optional dependency is missing.
 
@@ -63,4 +71,6 @@ class MissingExtraError(ScCelloError, ImportError):
     """
 
     def __init__(self, what: str, *, extra: str) -> None:
-        super().__init__(f'{what} needs an optional dependency. Install it with: pip install "sccello-tools[{extra}]"')
+        super().__init__(
+            f'{what} needs an optional dependency. Install it with: pip install "sccello-tools[{extra}]"'
+        )

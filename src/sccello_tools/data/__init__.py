@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .counts import Chunk, ValueSummary, looks_like_counts, row_chunks
+from ._row_chunks import Chunk, row_chunks
+from .counts import ValueSummary, looks_like_counts
 from .genes import GeneMatch, match_gene_names
 from .tokens import MAX_LENGTH, RaggedTokens, Tokenizer
 from .vocabulary import CLS_ID, MASK_ID, PAD_ID, VOCABULARY_SIZE, GeneVocabulary

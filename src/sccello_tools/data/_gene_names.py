@@ -20,16 +20,23 @@ _HUMAN_ID = re.compile(r"ENSG\d{11}(\.\d+)?(_PAR_Y)?", re.IGNORECASE)
 _OTHER_ID = re.compile(r"ENS([A-Z]{3,4})?G\d{11}(\.\d+)?", re.IGNORECASE)
 _TRANSCRIPT = re.compile(r"ENS[A-Z]*T\d{11}(\.\d+)?", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+(\.0)?")
-_MOUSE_SYMBOL = re.compile(r"[A-Z][a-z]+[a-z0-9-]*|[A-Z][a-z]+\d*[A-Z]?[a-z0-9-]*|\d{7}[A-Z]\d{2}Rik|mt-[A-Z][a-z0-9]+|Gm\d+")
+_MOUSE_SYMBOL = re.compile(
+    r"[A-Z][a-z]+[a-z0-9-]*|[A-Z][a-z]+\d*[A-Z]?[a-z0-9-]*|\d{7}[A-Z]\d{2}Rik|mt-[A-Z][a-z0-9]+|Gm\d+"
+)
 
 _SYMBOLS = "Expected are Ensembl ids (ENSG...) or human gene symbols"
-_OF_COLUMN = "If a column of adata.var holds them, name it: pp.match_genes(adata, gene_ids='that column')."
+_OF_COLUMN = (
+    "If a column of adata.var holds them, name it: pp.match_genes(adata, gene_ids='that column')."
+)
 
 
 def describe_names(names: Sequence[str]) -> NameKind:
     """Say what most of the names look like."""
     if not names:
         return NameKind("there are none", f"{_SYMBOLS}, one a column.")
+
+    if sum(not name for name in names) > len(names) / 2:
+        return NameKind("most names are empty", f"{_SYMBOLS}, one a column. {_OF_COLUMN}")
 
     def mostly(pattern: re.Pattern[str]) -> bool:
         return sum(pattern.fullmatch(name) is not None for name in names) > len(names) / 2
@@ -47,14 +54,19 @@ def describe_names(names: Sequence[str]) -> NameKind:
             f"{_SYMBOLS}: map the numbers to symbols or Ensembl ids first. {_OF_COLUMN}",
         )
     if mostly(_HUMAN_ID):
-        return NameKind("ids look like human Ensembl genes", "Lower min_matched if the panel is meant to be this small.")
+        return NameKind(
+            "ids look like human Ensembl genes",
+            "Lower min_matched if the panel is meant to be this small.",
+        )
     if mostly(_OTHER_ID):
         return NameKind(
             "ids look like Ensembl genes of another species than human",
             "The model knows human genes only: map them to human one-to-one orthologues first.",
         )
     if mostly(_TRANSCRIPT):
-        return NameKind("ids look like Ensembl transcripts", f"{_SYMBOLS}: sum transcripts to genes first.")
+        return NameKind(
+            "ids look like Ensembl transcripts", f"{_SYMBOLS}: sum transcripts to genes first."
+        )
     if mostly(_MOUSE_SYMBOL):
         return NameKind(
             "names look like mouse symbols",

@@ -1,38 +1,41 @@
-"""Walk a matrix of raw counts in chunks of rows, whatever it is stored in, and make sure that it holds counts."""
+"""Tell whether a matrix holds raw counts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy import sparse
 
 from sccello_tools._errors import NotCountsError
 
-from ._token_kernels import fill_csr_from_csc, inspect_values, slice_csc_rows
+from ._row_chunks import is_on_disk_sparse
+from ._threads import in_threads
+from ._token_kernels import inspect_values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from typing import Any
 
     from numpy.typing import NDArray
 
 CountsPolicy = Literal["check", "trust"]
-
-
-class Chunk(NamedTuple):
-    """Some consecutive rows of a matrix."""
-
-    start: int
-    """Index of the first row."""
-
-    rows: sparse.csr_array
-    """The rows, shape (n_rows, n_columns)."""
+_VALUES_PER_TASK = 1 << 20
+_SAMPLE = 1 << 20  # stored values that a first look takes
 
 
 @dataclass
 class ValueSummary:
-    """What the stored values of a matrix are, gathered chunk by chunk."""
+    """What the stored values of a matrix are, gathered chunk by chunk.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sccello_tools.data import ValueSummary
+    >>> summary = ValueSummary()
+    >>> summary.add(np.array([1.0, 0.5, 3.0]))
+    >>> summary.complaint()
+    '1 of 3 non-zero values are fractions (largest 3), as after log1p'
+    """
 
     n_nan: int = 0
     n_infinite: int = 0
@@ -40,25 +43,39 @@ class ValueSummary:
     n_fractional: int = 0
     n_positive: int = 0
     largest: float = 0.0
+    is_boolean: bool = False
 
     def add(self, values: NDArray[Any]) -> None:
-        """Take in more stored values."""
-        if values.dtype.kind in "bu":
-            self.n_positive += int(np.count_nonzero(values))
+        """Take in more stored values, an array of numbers of any shape.
+
+        Raises
+        ------
+        NotCountsError
+            If they are not numbers.
+        """
+        kind = values.dtype.kind
+        if kind not in "biuf":
+            msg = f"The matrix holds values of type {values.dtype}, not numbers. Raw counts are expected."
+            raise NotCountsError(msg)
+        values = values.ravel()
+        if kind != "f":
+            self.is_boolean = kind == "b"
+            self.n_negative += int(np.count_nonzero(values < 0)) if kind == "i" else 0
+            self.n_positive += int(np.count_nonzero(values > 0))
             self.largest = max(self.largest, float(values.max(initial=0)))
             return
-        if values.dtype.kind not in "if":
-            msg = f"The matrix holds {values.dtype} values, not numbers. Raw counts are expected."
-            raise NotCountsError(msg)
-        if values.dtype.itemsize < 4:  # float16 and small integers: numba compiles for the common types only
-            values = values.astype(np.float32)
-        n_nan, n_infinite, n_negative, n_fractional, largest, n_positive = inspect_values(values)
-        self.n_nan += n_nan
-        self.n_infinite += n_infinite
-        self.n_negative += n_negative
-        self.n_fractional += n_fractional
-        self.n_positive += n_positive
-        self.largest = max(self.largest, largest)
+        if values.dtype not in (np.float32, np.float64):  # float16, other byte orders
+            values = values.astype(np.float64)
+        for found in in_threads(
+            values.size, lambda a, b: inspect_values(values, a, b), block=_VALUES_PER_TASK
+        ):
+            n_nan, n_infinite, n_negative, n_fractional, largest, n_positive = found
+            self.n_nan += n_nan
+            self.n_infinite += n_infinite
+            self.n_negative += n_negative
+            self.n_fractional += n_fractional
+            self.n_positive += n_positive
+            self.largest = max(self.largest, largest)
 
     def complaint(self, policy: CountsPolicy = "check") -> str:
         """Say in words why these are not raw counts, "" if they may be.
@@ -71,74 +88,46 @@ class ValueSummary:
             return f"{self.n_infinite:,} values are infinite"
         if self.n_negative:
             return f"{self.n_negative:,} values are negative, as after scaling or regression"
-        if policy == "check" and self.n_fractional:
-            how = "as after log1p" if self.largest < 25 else "as after normalisation, denoising or ambient correction"
-            return f"{self.n_fractional:,} of {self.n_positive:,} non-zero values are fractions (largest {self.largest:.4g}), {how}"
+        if policy == "trust":
+            return ""
+        if self.is_boolean:
+            return "its values are true or false: whether a gene was seen, not how often"
+        if self.n_fractional:
+            # log1p of counts per 10,000 is at most 9.2, and of any count that fits 32 bits at most 22
+            how = "log1p" if self.largest < 25 else "normalisation, denoising or ambient correction"
+            return (
+                f"{self.n_fractional:,} of {self.n_positive:,} non-zero values are fractions "
+                f"(largest {self.largest:.4g}), as after {how}"
+            )
         return ""
 
 
 def looks_like_counts(matrix: Any, *, n_rows: int = 512) -> bool:
-    """Whether the first rows of a matrix are whole, non-negative and not all zero."""
-    summary = ValueSummary()
-    for chunk in row_chunks(matrix, n_rows=n_rows, stop=n_rows):
-        if chunk.rows.data.dtype.kind not in "biuf":
-            return False
-        summary.add(chunk.rows.data)
-    return summary.n_positive > 0 and not summary.complaint()
-
-
-def row_chunks(matrix: Any, *, n_rows: int, stop: int | None = None) -> Iterator[Chunk]:
-    """Walk a matrix from top to bottom, holding ``n_rows`` rows at a time.
+    """Whether the first values of a matrix are whole, non-negative and not all zero: a look, not a proof.
 
     Parameters
     ----------
     matrix
-        Shape (n_cells, n_columns): a NumPy array, any SciPy sparse matrix, a matrix of a backed h5ad or zarr file, or a dask array.
+        As :func:`row_chunks` takes it.
     n_rows
-        Rows to hold at a time.
-    stop
-        Row to stop before; all rows if not given.
-
-    Yields
-    ------
-    The rows as CSR, in order.
+        Rows to look at if the matrix is dense or a dask array; of sparse matrices, the first million stored values are taken.
     """
-    if n_rows < 1:
-        msg = f"n_rows is {n_rows}; at least one row must be held at a time"
-        raise ValueError(msg)
-    n_cells = matrix.shape[0] if stop is None else min(stop, matrix.shape[0])
-    if sparse.issparse(matrix) and matrix.format == "csc":
-        yield from _csc_chunks(matrix, n_rows, n_cells)
-        return
-    if sparse.issparse(matrix) and matrix.format not in {"csr", "csc"}:
-        matrix = matrix.tocsr()
-    for start in range(0, n_cells, n_rows):
-        yield Chunk(start, _as_csr(matrix[start : min(start + n_rows, n_cells)]))
+    values = _first_values(matrix, n_rows)
+    if values.dtype.kind not in "biuf":
+        return False
+    summary = ValueSummary()
+    summary.add(values)
+    return summary.n_positive > 0 and not summary.complaint()
 
 
-def _as_csr(rows: Any) -> sparse.csr_array:
-    """Read rows of any kind into a CSR array."""
-    if hasattr(rows, "compute"):  # dask
-        rows = rows.compute()
-    if hasattr(rows, "to_memory"):  # anndata's on-disk sparse matrices, where a slice is lazy
-        rows = rows.to_memory()
-    if not sparse.issparse(rows):
-        rows = np.asarray(rows)
-    return sparse.csr_array(rows)
-
-
-def _csc_chunks(matrix: Any, n_rows: int, n_cells: int) -> Iterator[Chunk]:
-    """Walk a CSC matrix by rows with one pointer a column, so that the whole walk reads each entry twice, not once a chunk."""
-    if not matrix.has_sorted_indices:
-        matrix = matrix.sorted_indices()
-    position = matrix.indptr[:-1].astype(np.int64)
-    for start in range(0, n_cells, n_rows):
-        stop = min(start + n_rows, n_cells)
-        row_counts = np.zeros(stop - start, dtype=np.int64)
-        ends = slice_csc_rows(matrix.indptr, matrix.indices, position, stop, row_counts, start)
-        indptr = np.concatenate([[0], np.cumsum(row_counts)])
-        indices = np.empty(indptr[-1], dtype=np.int32)
-        data = np.empty(indptr[-1], dtype=matrix.data.dtype)
-        fill_csr_from_csc(matrix.indices, matrix.data, position, ends, start, indptr, indices, data)
-        position = ends
-        yield Chunk(start, sparse.csr_array((data, indices, indptr), shape=(stop - start, matrix.shape[1])))
+def _first_values(matrix: Any, n_rows: int) -> NDArray[Any]:
+    if is_on_disk_sparse(matrix):
+        matrix = matrix.group["data"]
+        n_rows = _SAMPLE
+    elif hasattr(matrix, "tocsr"):
+        matrix = (matrix if matrix.format in {"csr", "csc", "coo"} else matrix.tocsr()).data
+        n_rows = _SAMPLE
+    values = matrix[:n_rows]
+    if hasattr(values, "dask"):
+        values = values.compute()
+    return np.asarray(values.data if hasattr(values, "tocsr") else values)

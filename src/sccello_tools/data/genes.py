@@ -5,21 +5,22 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from sccello_tools._errors import GeneMatchError
 
 from ._gene_names import describe_names
-from .vocabulary import UNMATCHED, GeneVocabulary, gene_aliases
+from .vocabulary import UNMATCHED, GeneVocabulary, current_symbols, gene_aliases, primary_genes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
-_ENSEMBL = re.compile(r"(ENSG\d{11})(\.\d+)?(_PAR_Y)?", re.IGNORECASE)
+# GENCODE up to release 24 wrote the pseudoautosomal genes of chromosome Y as ENSGR...
+_ENSEMBL = re.compile(r"(ENSG[\dR]\d{10})(\.\d+)?(_PAR_Y)?", re.IGNORECASE)
 _MADE_UNIQUE = re.compile(r"(.+)[-.]\d+")  # what `var_names_make_unique` and R's make.unique append
 _N_EXAMPLES = 5
 
@@ -84,17 +85,22 @@ class GeneMatch:
         return self.n_matched - self.n_genes
 
     def __str__(self) -> str:
-        parts = [
+        summary = (
             f"{self.n_matched:,} of {self.n_columns:,} genes match ({self.looks_like}): "
             f"{self.n_by_id:,} by Ensembl id, {self.n_by_symbol:,} by symbol, {self.n_by_alias:,} by alias; "
             f"{self.n_genes:,} of the vocabulary's {self.n_vocabulary:,} genes are covered"
-        ]
+        )
+        parts = [summary]
         if self.n_duplicates:
             parts.append(f"{self.n_duplicates:,} columns repeat a gene and are summed with it")
         if self.ambiguous:
-            parts.append(f"{len(self.ambiguous):,} symbols name several genes and are left out ({examples(self.ambiguous)})")
+            parts.append(
+                f"{len(self.ambiguous):,} symbols name several genes and are left out ({examples(self.ambiguous)})"
+            )
         if self.unmatched:
-            parts.append(f"{len(self.unmatched):,} are not in the vocabulary ({examples(self.unmatched)})")
+            parts.append(
+                f"{len(self.unmatched):,} are not in the vocabulary ({examples(self.unmatched)})"
+            )
         return "; ".join(parts)
 
 
@@ -107,8 +113,9 @@ def examples(names: Sequence[str]) -> str:
 def match_gene_names(names: Sequence[str], *, min_matched: int = 500) -> GeneMatch:
     """Match gene names to the vocabulary: Ensembl ids with or without version, symbols of any age, or a mixture.
 
-    A symbol that names several genes goes to the one that no other column names; among several of those, to the one that
-    NCBI and Ensembl list under it today; else it is reported as ambiguous and left out.
+    A symbol that names several genes goes to the one that no other column names; among several of those, to the one that NCBI
+    and Ensembl call so today, then to the one on the primary assembly (the others are copies on alternative haplotypes, as of
+    HLA-A and TNF); else it is reported as ambiguous and left out. The order of the names has no say in it.
 
     Parameters
     ----------
@@ -125,43 +132,33 @@ def match_gene_names(names: Sequence[str], *, min_matched: int = 500) -> GeneMat
     ------
     GeneMatchError
         If fewer than ``min_matched`` names match. The message says what the names look like.
+
+    Examples
+    --------
+    >>> from sccello_tools.data import match_gene_names
+    >>> print(match_gene_names(["HLA-A", "TNF", "SEPT7"], min_matched=1).gene_ids)
+    ['ENSG00000206503' 'ENSG00000232810' 'ENSG00000122545']
     """
     vocabulary = GeneVocabulary.load()
     names = [str(name).strip() for name in names]
     columns = Counter(names)
-    gene_of: list[str] = [""] * len(names)
-    n_found: Counter[str] = Counter()
-    undecided: list[tuple[int, str, tuple[str, ...]]] = []
+    found = {name: _candidates(name, columns) for name in columns}
+    gene_of = _settle(found)
 
-    for column, name in enumerate(names):
-        found, how = _candidates(name, columns, vocabulary)
-        if len(found) == 1:
-            gene_of[column] = found[0]
-            n_found[how] += 1
-        elif found:
-            undecided.append((column, how, found))
-
-    named = set(gene_of)
-    ambiguous = []
-    for column, how, found in undecided:
-        gene = _settle(names[column], found, named)
-        if gene:
-            gene_of[column] = gene
-            named.add(gene)
-            n_found[how] += 1
-        else:
-            ambiguous.append(names[column])
-
-    left_out = set(ambiguous)
+    gene_ids = [gene_of.get(name, "") for name in names]
+    n_found = Counter(found[name].how for name in names if name in gene_of)
+    left_out = [name for name in names if name not in gene_of]
     match = GeneMatch(
-        gene_ids=np.array(gene_of, dtype=str) if gene_of else np.zeros(0, dtype="<U15"),
-        tokens=np.array([vocabulary.token_of[gene] if gene else UNMATCHED for gene in gene_of], dtype=np.int32),
+        gene_ids=np.array(gene_ids, dtype="<U15"),
+        tokens=np.array(
+            [vocabulary.token_of[gene] if gene else UNMATCHED for gene in gene_ids], dtype=np.int32
+        ),
         n_by_id=n_found["id"],
         n_by_symbol=n_found["symbol"],
         n_by_alias=n_found["alias"],
         looks_like=describe_names(names).description,
-        ambiguous=tuple(ambiguous),
-        unmatched=tuple(name for name, gene in zip(names, gene_of) if not gene and name not in left_out),
+        ambiguous=tuple(name for name in left_out if found[name].genes),
+        unmatched=tuple(name for name in left_out if not found[name].genes),
         n_vocabulary=len(vocabulary),
     )
     if match.n_matched < min_matched:
@@ -169,34 +166,65 @@ def match_gene_names(names: Sequence[str], *, min_matched: int = 500) -> GeneMat
     return match
 
 
-def _candidates(name: str, columns: Counter[str], vocabulary: GeneVocabulary) -> tuple[tuple[str, ...], str]:
-    """Genes that a name may mean, and how they were found."""
+class _Candidates(NamedTuple):
+    """Genes that a name may mean."""
+
+    genes: tuple[str, ...] = ()
+    symbol: str = ""  # under which the genes were found
+    how: str = ""
+
+
+def _candidates(name: str, columns: Collection[str]) -> _Candidates:
+    vocabulary = GeneVocabulary.load()
     if ensembl := _ENSEMBL.fullmatch(name):
-        gene = ensembl[1].upper()
-        return ((gene,) if gene in vocabulary.token_of else ()), "id"
-    if found := vocabulary.genes_by_symbol.get(name, ()):
-        return found, "symbol"
-    if found := gene_aliases().get(name, ()):
-        return found, "alias"
-    # "TBCE-1" beside a column "TBCE" is the second column of that symbol, renamed by make_unique
+        gene = ensembl[1].upper().replace("R", "0")
+        return _Candidates((gene,) if gene in vocabulary.token_of else (), how="id")
+    if genes := vocabulary.genes_by_symbol.get(name, ()):
+        return _Candidates(genes, name, "symbol")
+    if genes := gene_aliases().get(name, ()):
+        return _Candidates(genes, name, "alias")
+    # "TBCE-1" beside a column "TBCE" is the second column of that name, renamed by make_unique
     if (renamed := _MADE_UNIQUE.fullmatch(name)) and renamed[1] in columns:
-        return vocabulary.genes_by_symbol.get(renamed[1], ()), "symbol"
-    return (), ""
+        return _candidates(renamed[1], columns)
+    return _Candidates()
 
 
-def _settle(name: str, found: tuple[str, ...], named: set[str]) -> str:
-    """Choose the gene that a name of several genes means, "" if that cannot be told."""
-    free = [gene for gene in found if gene not in named]
-    if len(free) == 1:
-        return free[0]
-    current = set(gene_aliases().get(name, ()))
-    listed = [gene for gene in free if gene in current]
-    return listed[0] if len(listed) == 1 else ""
+def _settle(found: dict[str, _Candidates]) -> dict[str, str]:
+    """Choose one gene for each name that means one or can be told; names that can't be told are absent."""
+    gene_of = {name: genes[0] for name, (genes, _, _) in found.items() if len(genes) == 1}
+    named = set(gene_of.values())
+    chosen: dict[str, str] = {}
+    # vocabulary's symbols before aliases, then by name: whatever the order of the columns
+    undecided = sorted(
+        (candidates.how != "symbol", candidates.symbol, name)
+        for name, candidates in found.items()
+        if len(candidates.genes) > 1
+    )
+    for _, symbol, name in undecided:
+        genes = found[name].genes
+        if symbol not in chosen:  # a renamed duplicate goes where its first column went
+            chosen[symbol] = _choose(genes, symbol, named)
+            named.add(chosen[symbol])
+        if chosen[symbol]:
+            gene_of[name] = chosen[symbol]
+    return gene_of
+
+
+def _choose(genes: tuple[str, ...], symbol: str, named: Collection[str]) -> str:
+    """Choose the gene that a symbol of several genes means, "" if that cannot be told."""
+    free = [gene for gene in genes if gene not in named]
+    today = [gene for gene in free if gene in current_symbols().get(symbol, ())]
+    primary = [gene for gene in today or free if gene in primary_genes()]
+    for narrowed in (free, today, primary):
+        if len(narrowed) == 1:
+            return narrowed[0]
+    return ""
 
 
 def _too_few(match: GeneMatch, names: list[str], min_matched: int) -> str:
     kind = describe_names(names)
+    shown = f": {examples(match.unmatched or names)}" if names else ""
     return (
         f"Only {match.n_matched:,} of {match.n_columns:,} genes match the model's vocabulary of human genes, "
-        f"and at least {min_matched:,} are expected ({kind.description}: {examples(names)}). {kind.advice}"
+        f"and at least {min_matched:,} are expected ({kind.description}{shown}). {kind.advice}"
     )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._threads import in_threads
 from ._token_kernels import count_kept, rank_rows
-from .vocabulary import CLS_ID, GeneVocabulary
+from .vocabulary import CLS_ID, UNMATCHED, GeneVocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
@@ -97,14 +97,23 @@ class RaggedTokens:
         lengths = np.minimum(self.lengths, max_length)
         indptr = np.concatenate([[0], np.cumsum(lengths)])
         source = np.repeat(self.indptr[:-1] - indptr[:-1], lengths) + np.arange(indptr[-1])
-        n_genes = np.maximum(self.lengths - 1, 0).astype(np.int32) if self.n_genes is None else self.n_genes
+        n_genes = (
+            np.maximum(self.lengths - 1, 0).astype(np.int32)
+            if self.n_genes is None
+            else self.n_genes
+        )
         return RaggedTokens(indptr, self.ids[source], self.values[source], n_genes)
 
     @classmethod
     def concatenate(cls, parts: Sequence[RaggedTokens]) -> RaggedTokens:
         """Join the cells of several collections, in order."""
         if not parts:
-            return cls(np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+            return cls(
+                np.zeros(1, np.int64),
+                np.zeros(0, np.int32),
+                np.zeros(0, np.float32),
+                np.zeros(0, np.int32),
+            )
         lengths = np.concatenate([part.lengths for part in parts])
         genes = [part.n_genes for part in parts if part.n_genes is not None]
         return cls(
@@ -136,48 +145,41 @@ class Tokenizer:
 
     def __call__(self, rows: csr_array) -> RaggedTokens:
         """Tokenize one chunk of rows, a CSR array of shape (n_cells, n_columns) of non-negative finite counts."""
+        if rows.shape[1] != self.gene_match.n_columns:
+            msg = f"the matrix has {rows.shape[1]:,} columns, but {self.gene_match.n_columns:,} were matched to genes"
+            raise ValueError(msg)
         column_token = self.gene_match.tokens
         medians = GeneVocabulary.load().median_of_token
         indptr = rows.indptr.astype(np.int64, copy=False)
         indices = rows.indices.astype(np.int32, copy=False)
-        data = rows.data if rows.data.dtype == np.float32 else rows.data.astype(np.float64, copy=False)
+        # numba compiles for these two only; every count that matters fits float64
+        dtype = np.float32 if rows.data.dtype == np.float32 else np.float64
+        data: NDArray[np.floating] = rows.data.astype(dtype, copy=False)
         n_cells = rows.shape[0]
-        summed = self.gene_match.n_duplicates > 0 or not rows.has_canonical_format
+        ordered = self._columns_ascend and bool(rows.has_canonical_format)
 
         n_genes = np.zeros(n_cells, dtype=np.int32)
-        _in_threads(n_cells, lambda a, b: count_kept(indptr, indices, data, column_token, summed, a, b, n_genes))
-        lengths = np.where(n_genes > 0, np.minimum(n_genes.astype(np.int64) + 1, self.max_length), 0)
+        in_threads(
+            n_cells,
+            lambda a, b: count_kept(
+                indptr, indices, data, column_token, len(medians), ordered, a, b, n_genes
+            ),
+            block=_ROWS_PER_TASK,
+        )
+        lengths = np.where(n_genes > 0, np.minimum(n_genes + np.int64(1), self.max_length), 0)
         out_indptr = np.concatenate([[0], np.cumsum(lengths)])
         ids = np.empty(out_indptr[-1], dtype=np.int32)
         values = np.empty(out_indptr[-1], dtype=np.float32)
-        _in_threads(
+        counts = indptr, indices, data, column_token, medians, CLS_ID, ordered
+        in_threads(
             n_cells,
-            lambda a, b: rank_rows(
-                indptr, indices, data, column_token, medians, summed, CLS_ID, a, b, n_genes, out_indptr, ids, values
-            ),
+            lambda a, b: rank_rows(*counts, a, b, out_indptr, ids, values),
+            block=_ROWS_PER_TASK,
         )
         return RaggedTokens(out_indptr, ids, values, n_genes)
 
-
-def n_threads() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
-def _row_blocks(n_rows: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, n_rows, _ROWS_PER_TASK):
-        yield start, min(start + _ROWS_PER_TASK, n_rows)
-
-
-def _in_threads(n_rows: int, work: Callable[[int, int], object]) -> None:
-    """Run ``work(first, last)`` over blocks of rows; the kernels hold no lock, so plain threads use every core."""
-    blocks = list(_row_blocks(n_rows))
-    if len(blocks) <= 1:
-        for first, last in blocks:
-            work(first, last)
-        return
-    with ThreadPoolExecutor(min(n_threads(), len(blocks))) as pool:
-        for done in [pool.submit(work, first, last) for first, last in blocks]:
-            done.result()
-
-
+    @cached_property
+    def _columns_ascend(self) -> bool:
+        """Whether the columns' tokens ascend strictly, as they do for Ensembl ids in order, so that no row needs sorting by token."""
+        tokens = self.gene_match.tokens
+        return bool((np.diff(tokens[tokens != UNMATCHED]) > 0).all())

@@ -7,12 +7,15 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Final
+
     from numpy.typing import NDArray
 
 PAD_ID: Final = 0
@@ -53,7 +56,9 @@ class GeneVocabulary:
     @cache
     def load(cls) -> GeneVocabulary:
         """Read the vocabulary that ships with the package (once per process)."""
-        raw = gzip.decompress(files("sccello_tools.resources").joinpath("gene_vocabulary.tsv.gz").read_bytes())
+        raw = gzip.decompress(
+            files("sccello_tools.resources").joinpath("gene_vocabulary.tsv.gz").read_bytes()
+        )
         lines = [line.split("\t") for line in raw.decode().splitlines()[1:]]
         tokens = np.array([int(line[1]) for line in lines], dtype=np.int32)
         medians = np.full(VOCABULARY_SIZE, np.nan)
@@ -82,7 +87,11 @@ class GeneVocabulary:
     @cached_property
     def symbol_of(self) -> dict[str, str]:
         """Symbol by Ensembl id; genes without a symbol are absent."""
-        return {gene: symbol for gene, symbol in zip(self.gene_ids.tolist(), self.symbols.tolist()) if symbol}
+        return {
+            gene: symbol
+            for gene, symbol in zip(self.gene_ids.tolist(), self.symbols.tolist())
+            if symbol
+        }
 
     @cached_property
     def genes_by_symbol(self) -> dict[str, tuple[str, ...]]:
@@ -95,11 +104,33 @@ class GeneVocabulary:
 
 @cache
 def gene_aliases() -> dict[str, tuple[str, ...]]:
-    """Read the alias table: Ensembl ids of the vocabulary by any symbol that was ever published for them."""
+    """Ensembl ids of the vocabulary by any symbol that was ever published for them, today's included."""
+    table = _alias_table()
+    return _group([*table["alias"], *table["symbol"]], [*table["gene_id"]] * 2)
+
+
+@cache
+def current_symbols() -> dict[str, tuple[str, ...]]:
+    """Ensembl ids of the vocabulary by the symbol that NCBI and Ensembl give them today."""
+    table = _alias_table()
+    return _group(table["symbol"], table["gene_id"])
+
+
+@cache
+def primary_genes() -> frozenset[str]:
+    """Of genes that share a symbol, those that are annotated on the primary assembly of the human genome."""
+    text = files("sccello_tools.resources").joinpath("primary_genes.txt").read_text()
+    return frozenset(line for line in text.splitlines() if not line.startswith("#"))
+
+
+@cache
+def _alias_table() -> pd.DataFrame:
     with files("sccello_tools.resources").joinpath("gene_aliases.tsv.gz").open("rb") as file:
-        table = pd.read_csv(file, sep="\t", compression="gzip", dtype=str, keep_default_na=False)
+        return pd.read_csv(file, sep="\t", compression="gzip", dtype=str, keep_default_na=False)
+
+
+def _group(names: Iterable[str], genes: Iterable[str]) -> dict[str, tuple[str, ...]]:
     found: dict[str, dict[str, None]] = {}
-    for alias, symbol, gene in zip(table["alias"], table["symbol"], table["gene_id"]):
-        found.setdefault(alias, {})[gene] = None
-        found.setdefault(symbol, {})[gene] = None
-    return {alias: tuple(genes) for alias, genes in found.items()}
+    for name, gene in zip(names, genes):
+        found.setdefault(name, {})[gene] = None
+    return {name: tuple(of_name) for name, of_name in found.items()}

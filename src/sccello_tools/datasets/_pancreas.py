@@ -32,5 +32,7 @@ def pancreas_tritschler() -> AnnData:
     """
     import anndata
 
-    with as_file(files("sccello_tools.resources").joinpath("cells", "pancreas_tritschler.h5ad")) as path:
+    with as_file(
+        files("sccello_tools.resources").joinpath("cells", "pancreas_tritschler.h5ad")
+    ) as path:
         return anndata.read_h5ad(path)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sccello_tools._errors import NotCountsError
 from sccello_tools._settings import settings
-from sccello_tools.data import RaggedTokens, Tokenizer, ValueSummary, looks_like_counts, row_chunks
+from sccello_tools.data import ValueSummary, looks_like_counts, row_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from anndata import AnnData
 
+    from sccello_tools.data import RaggedTokens, Tokenizer
     from sccello_tools.data.counts import CountsPolicy
 
 
@@ -33,11 +35,29 @@ def counts_matrix(adata: AnnData, layer: str | None) -> Any:
         if adata.X is None:
             msg = f"adata.X is empty. {_where_counts_are(adata, layer)}"
             raise NotCountsError(msg)
-        return adata.X
+        # each slice of a CSC file costs as much as the whole
+        in_slices = adata.isbacked and adata.is_view and "csc" not in _encoding(adata)
+        return _BackedView(adata) if in_slices else adata.X
     if layer not in adata.layers:
         msg = f"adata has no layer {layer!r}. {_where_counts_are(adata, layer)}"
         raise NotCountsError(msg)
     return adata.layers[layer]
+
+
+def _encoding(adata: AnnData) -> str:
+    """How a backed ``X`` is stored: "array", "csr_matrix" or "csc_matrix"."""
+    return str(adata.file["X"].attrs.get("encoding-type", ""))
+
+
+class _BackedView:
+    """``X`` of a view of a backed AnnData, read slice by slice; ``view.X`` would read all of it."""
+
+    def __init__(self, adata: AnnData) -> None:
+        self._adata = adata
+        self.shape = adata.shape
+
+    def __getitem__(self, rows: slice) -> Any:
+        return self._adata[rows].X
 
 
 def iter_token_chunks(
@@ -61,7 +81,8 @@ def iter_token_chunks(
     matrix = counts_matrix(adata, layer)
     summary = ValueSummary()
     n_empty = 0
-    for chunk in row_chunks(matrix, n_rows=chunk_cells or settings.chunk_cells):
+    n_rows = settings.chunk_cells if chunk_cells is None else chunk_cells
+    for chunk in row_chunks(matrix, n_rows=n_rows):
         summary.add(chunk.rows.data)
         if complaint := summary.complaint(counts):
             raise NotCountsError(_not_counts(adata, layer, complaint))
@@ -84,12 +105,16 @@ def _name(layer: str | None) -> str:
 
 
 def _not_counts(adata: AnnData, layer: str | None, complaint: str) -> str:
-    return f"{_name(layer)} does not hold raw counts: {complaint}. {_where_counts_are(adata, layer)}"
+    return (
+        f"{_name(layer)} does not hold raw counts: {complaint}. {_where_counts_are(adata, layer)}"
+    )
 
 
 def _where_counts_are(adata: AnnData, tried: str | None) -> str:
     """Name the places of an AnnData that do hold raw counts, and how to use them."""
-    layers = [name for name in adata.layers if name != tried and looks_like_counts(adata.layers[name])]
+    layers = [
+        name for name in adata.layers if name != tried and looks_like_counts(adata.layers[name])
+    ]
     ways = [f"layer={name!r}" for name in layers]
     if tried is not None and adata.X is not None and looks_like_counts(adata.X):
         ways.append("layer=None (adata.X)")

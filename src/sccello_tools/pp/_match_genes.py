@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from sccello_tools import _keys
 from sccello_tools._docs import shared_docs
 from sccello_tools._errors import GeneMatchError
 from sccello_tools._logging import log_written, logger
-from sccello_tools.data import GeneMatch, match_gene_names
+from sccello_tools.data import match_gene_names
+
+from ._writing import check_writable, writing
 
 if TYPE_CHECKING:
     from typing import Literal
 
     from anndata import AnnData
+
+    from sccello_tools.data import GeneMatch
 
 
 @shared_docs
@@ -61,6 +66,8 @@ def match_genes(
     ------
     GeneMatchError
         If fewer than ``min_matched`` variables match, ``gene_ids`` is not a column, or ``organism`` is not human.
+    BackedDataError
+        If ``adata`` is backed and a copy is asked for, or it is a view of a backed AnnData.
 
     See Also
     --------
@@ -69,7 +76,8 @@ def match_genes(
     Notes
     -----
     A symbol that names several genes of the vocabulary goes to the one that no other variable names; among several of those, to
-    the one listed under it by NCBI and Ensembl today; else it is left out and reported as ambiguous.
+    the one that NCBI and Ensembl call so today, then to the one on the primary assembly; else it is left out and reported as
+    ambiguous.
 
     Examples
     --------
@@ -79,19 +87,19 @@ def match_genes(
     >>> match.n_matched
     19964
     """
-    if organism != "human":
+    if str(organism) != "human":  # callers without a type checker
         msg = (
             f"organism is {organism!r}, but the vocabulary holds human genes only. "
             "Map the genes to human one-to-one orthologues first, then call with organism='human'."
         )
         raise GeneMatchError(msg)
-    if copy:
-        adata = adata.copy()
+    check_writable(adata, copy=copy)
     match = match_gene_names(_names(adata, gene_ids), min_matched=min_matched)
-    adata.var[key_added] = pd.Series(match.gene_ids, index=adata.var_names, dtype=object)
     logger.info(str(match))
+    with writing(adata, copy=copy) as target:
+        target.var[key_added] = match.gene_ids.astype(object)
     log_written("match_genes", f".var[{key_added!r}]")
-    return adata if copy else match
+    return target if copy else match
 
 
 def _names(adata: AnnData, column: str | None) -> list[str]:
@@ -102,7 +110,7 @@ def _names(adata: AnnData, column: str | None) -> list[str]:
         msg = f"adata.var has no column {column!r} (columns: {found}). Name one of them in gene_ids=, or leave it out to use var_names."
         raise GeneMatchError(msg)
     # a missing id is an unmatched gene, not a gene called "nan"
-    return ["" if pd.isna(name) else str(name) for name in adata.var[column]]
+    return ["" if pd.isna(name) else str(name) for name in np.asarray(adata.var[column])]
 
 
 def gene_match_of(adata: AnnData, *, gene_ids: str | None, min_matched: int) -> GeneMatch:

@@ -13,6 +13,7 @@ from sccello_tools.data import MAX_LENGTH, RaggedTokens, Tokenizer
 
 from ._counts import iter_token_chunks
 from ._match_genes import gene_match_of
+from ._writing import check_writable, writing
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -72,6 +73,8 @@ def tokenize(
         If too few genes match the vocabulary.
     NotCountsError
         If the matrix does not hold raw counts. The message names the layers that do.
+    BackedDataError
+        If ``adata`` is backed and a copy is asked for, or it is a view of a backed AnnData.
 
     Notes
     -----
@@ -85,14 +88,18 @@ def tokenize(
     >>> len(tokens), int(tokens.lengths.max())
     (583, 2048)
     """
-    if copy:
-        adata = adata.copy()
-    tokenizer = Tokenizer(gene_match_of(adata, gene_ids=gene_ids, min_matched=min_matched), max_length)
-    chunks = iter_token_chunks(adata, tokenizer, layer=layer, counts=counts, chunk_cells=chunk_cells)
+    check_writable(adata, copy=copy)
+    tokenizer = Tokenizer(
+        gene_match_of(adata, gene_ids=gene_ids, min_matched=min_matched), max_length
+    )
+    chunks = iter_token_chunks(
+        adata, tokenizer, layer=layer, counts=counts, chunk_cells=chunk_cells
+    )
     tokens = RaggedTokens.concatenate([chunk.tokens for chunk in chunks])
-    write_token_counts(adata, tokens.lengths, tokens.truncated)
+    with writing(adata, copy=copy) as target:
+        write_token_counts(target, tokens.lengths, tokens.truncated)
     log_written("tokenize", f".obs[{_keys.N_TOKENS!r}]", f".obs[{_keys.TRUNCATED!r}]")
-    return (tokens, adata) if copy else tokens
+    return (tokens, target) if copy else tokens
 
 
 def write_token_counts(adata: AnnData, lengths: np.ndarray, truncated: np.ndarray) -> None:
