@@ -137,7 +137,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def quick():
     return Transfer(
-        connect_timeout=2, stall_timeout=0.2, attempts=3, backoff=0.01, chunk_bytes=1024, lock_timeout=5
+        connect_timeout=2, stall_timeout=0.4, attempts=3, backoff=0.01, chunk_bytes=1024, lock_timeout=5
     )  # fmt: skip
 
 

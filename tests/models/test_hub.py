@@ -77,7 +77,7 @@ def test_a_server_that_keeps_stalling_keeps_the_part(server, remote, body, quick
     server.faults = ["stall:10240"]
     server.always = "stall:0"
     with pytest.raises(
-        DownloadError, match=r"sent nothing for 0\.2 s.*10,240 of 30,000 bytes are kept.*call again"
+        DownloadError, match=r"sent nothing for 0\.4 s.*10,240 of 30,000 bytes are kept.*call again"
     ):
         fetch(entry.files[0], entry, transfer=quick)
     folder = model_folder(entry)
