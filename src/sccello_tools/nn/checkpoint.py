@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 PUBLISHED_WEIGHTS_FILE = "pytorch_model.bin"
+_SIZES = ("vocab_size", "hidden_size", "n_layers", "n_heads", "intermediate_size", "max_positions")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -137,6 +138,10 @@ def _read_config(path: Path) -> Mapping[str, object]:
     if not isinstance(values, Mapping):
         msg = f"{path} holds a {type(values).__name__}, expected an object of names and values."
         raise ConfigError(msg)
+    if "num_hidden_layers" not in values and (lacking := [n for n in _SIZES if n not in values]):
+        # a default in their place could fit the tensors and still be another model
+        msg = f"{path} lacks {lacking}. Write the model again with save_checkpoint."
+        raise ConfigError(msg)
     return values
 
 
@@ -159,11 +164,12 @@ def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        # torch's own text would advise to load the file unsafely
         if "GLOBAL" in str(error):
             msg = f"{path} holds code, not only tensors, and code is never run. Fetch the model from its source again."
         else:
-            msg = f"{path} is damaged: {str(error).splitlines()[0]} Fetch the model again."
-        raise WeightsError(msg) from error
+            msg = f"{path} is damaged: no table of tensors can be read from it. Fetch the model again."
+        raise WeightsError(msg) from None
     if not isinstance(tensors, Mapping) or not all(
         isinstance(name, str) and isinstance(t, torch.Tensor) for name, t in tensors.items()
     ):

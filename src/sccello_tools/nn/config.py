@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -104,12 +105,14 @@ class EncoderConfig:
                 msg = f"{name} is {value!r}, expected a whole number of at least 1."
                 raise ConfigError(msg)
         for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                msg = f"{name} is {getattr(self, name)!r}, expected a share in [0, 1)."
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < 1:
+                msg = f"{name} is {value!r}, expected a share in [0, 1)."
                 raise ConfigError(msg)
         for name in ("tau", "layer_norm_eps", "initializer_range"):
-            if not getattr(self, name) > 0:
-                msg = f"{name} is {getattr(self, name)!r}, expected a number above 0."
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < math.inf:
+                msg = f"{name} is {value!r}, expected a number above 0."
                 raise ConfigError(msg)
         if self.hidden_size % self.n_heads:
             msg = f"hidden_size {self.hidden_size} is not a multiple of n_heads {self.n_heads}."
@@ -118,7 +121,7 @@ class EncoderConfig:
             msg = f"hidden_act is {self.hidden_act!r}; only 'relu', the published activation, is supported."
             raise ConfigError(msg)
         special = (self.pad_token_id, self.mask_token_id, self.cls_token_id)
-        if len(set(special)) < 3 or not all(0 <= token < self.vocab_size for token in special):
+        if len(set(special)) < 3 or not all(token in range(self.vocab_size) for token in special):
             msg = (
                 f"pad, mask and cls token ids are {special}; expected three different ids below "
                 f"vocab_size {self.vocab_size}. Give cls_token_id with a vocabulary of another size."

@@ -46,6 +46,31 @@ def attend_from_first(
     -------
     (B, d): the heads' outputs side by side, before the output projection.
     """
+    # All of it in float32, whatever the precision of the rest: it is a small part of the work, and
+    # scores rounded to bfloat16 before the softmax would be the coarsest numbers of the model.
+    with torch.autocast(x.device.type, enabled=False):
+        out = _attend_from_first(
+            x.float(),
+            qkv_weight.float(),
+            qkv_bias.float(),
+            cu_seqlens,
+            max_seqlen,
+            n_heads=n_heads,
+            dropout_p=dropout_p,
+        )
+    return out.to(qkv_weight.dtype)
+
+
+def _attend_from_first(
+    x: torch.Tensor,
+    qkv_weight: torch.Tensor,
+    qkv_bias: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    max_seqlen: int,
+    *,
+    n_heads: int,
+    dropout_p: float,
+) -> torch.Tensor:
     d = x.shape[1]
     head_dim = d // n_heads
     w_q, w_k, w_v = qkv_weight.chunk(3)
@@ -55,7 +80,7 @@ def attend_from_first(
     # W_k^T q, head by head
     queries = torch.einsum("bhe,hed->bhd", q, w_k.view(n_heads, head_dim, d))  # (B, n_heads, d)
     pool = _pool_by_runs if x.device.type == "cpu" else _pool_padded
-    pooled = pool(x, queries.to(x.dtype), cu_seqlens, max_seqlen, dropout_p)  # (B, n_heads, d)
+    pooled = pool(x, queries, cu_seqlens, max_seqlen, dropout_p)  # (B, n_heads, d)
     out: torch.Tensor = torch.einsum("bhd,hed->bhe", pooled, w_v.view(n_heads, head_dim, d))
     return out.reshape(-1, d) + b_v
 
@@ -66,11 +91,8 @@ def _weighted_mean(
     scores = queries @ x.transpose(1, 2)  # (n, n_heads, L)
     if mask is not None:
         scores = scores.masked_fill(~mask[:, None], float("-inf"))
-    # float32 whatever the precision of the rest: a softmax over 2,048 tokens in bfloat16 is coarse
-    weights = functional.dropout(
-        torch.softmax(scores.float(), dim=-1), dropout_p, training=dropout_p > 0
-    )
-    return weights.to(x.dtype) @ x  # (n, n_heads, d)
+    weights = functional.dropout(scores.softmax(-1), dropout_p, training=dropout_p > 0)
+    return weights @ x  # (n, n_heads, d)
 
 
 def _pool_by_runs(
