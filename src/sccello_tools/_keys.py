@@ -10,3 +10,6 @@ TRUNCATED: Final = "sccello_truncated"  # obs: bool, whether genes were cut off 
 EMBEDDING: Final = "X_sccello"  # obsm: float32 (n_obs, d); uns: its provenance
 CELL_TYPE: Final = "sccello_cell_type"  # obs: category
 CELL_TYPE_ID: Final = "sccello_cell_type_ontology_term_id"  # obs: category
+MAPPED_CELL_TYPE: Final = "sccello_mapped_cell_type"  # obs: category, name of the term that a label was mapped to
+TERM_ID_SUFFIX: Final = "_ontology_term_id"  # obs: category, added to a column of names for that of their ids
+MATCH_SUFFIX: Final = "_match"  # obs: category, added likewise for how each label was mapped

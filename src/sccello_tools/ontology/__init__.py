@@ -1,0 +1,24 @@
+"""The Cell Ontology: its graph, likeness of its terms, and labels to terms. No torch, no AnnData."""
+
+from __future__ import annotations
+
+from ._search import TermHit
+from .graph import CellOntology
+from .label_space import published_labels
+from .labels import LabelMatch, LabelReport, match_label, match_labels
+from .ranking import spearman_matrix
+from .similarity import ancestor_mask, pagerank_rows, similarity_levels
+
+__all__ = [
+    "CellOntology",
+    "LabelMatch",
+    "LabelReport",
+    "TermHit",
+    "ancestor_mask",
+    "match_label",
+    "match_labels",
+    "pagerank_rows",
+    "published_labels",
+    "similarity_levels",
+    "spearman_matrix",
+]
