@@ -48,6 +48,7 @@ format: $(STAMP)  ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 
 docs: $(STAMP)  ## Build the documentation into docs/_build/html, warnings as errors
+	@rm -rf docs/generated
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 bench: $(STAMP)  ## Print the figures of benchmarks/
