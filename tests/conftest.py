@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anndata
 import numpy as np
@@ -11,6 +13,9 @@ import pytest
 from scipy import sparse
 
 from sccello_tools.data import GeneVocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 N_CELLS, N_GENES = 30, 900
 
@@ -49,9 +54,14 @@ def adata(dense_counts: np.ndarray, gene_ids: list[str]) -> anndata.AnnData:
     )
 
 
-@pytest.fixture
-def zarr_v3():
-    """Let anndata write zarr's current format, of which it would otherwise say that it is about to become the default."""
+@pytest.fixture(scope="session")
+def write_zarr() -> Callable[[anndata.AnnData, Path], None]:
+    """Write an AnnData to zarr, deaf to what anndata and zarr have to say of each other's versions."""
     pytest.importorskip("zarr")
-    with anndata.settings.override(zarr_write_format=3):
-        yield
+
+    def write(adata: anndata.AnnData, path: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            adata.write_zarr(path)
+
+    return write

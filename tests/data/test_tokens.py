@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ MEDIANS = VOCABULARY.median_of_token
 BY_MEDIAN = VOCABULARY.gene_ids[np.argsort(MEDIANS[VOCABULARY.tokens], kind="stable")]
 EQUAL_MEDIANS = [
     str(gene)
-    for a, b in zip(BY_MEDIAN, BY_MEDIAN[1:])
+    for a, b in pairwise(BY_MEDIAN)
     if MEDIANS[VOCABULARY.token_of[a]] == MEDIANS[VOCABULARY.token_of[b]]
     for gene in (a, b)
 ]

@@ -38,14 +38,14 @@ def csc_file_chunks(
     data = group["data"]
     n_chunks = -(-shape[0] // n_rows)
     n_entries = np.zeros(n_chunks, dtype=np.int64)
-    for first, last in _blocks(len(data)):
+    for first, last in _blocks(data.shape[0]):
         n_entries += np.bincount(group["indices"][first:last] // n_rows, minlength=n_chunks)
     bounds = np.concatenate([[0], np.cumsum(n_entries)])
 
     entry = np.dtype([("row", np.int32), ("column", np.int32), ("value", data.dtype)])
     logger.info(
         "The matrix is CSC on disk: regrouping %.0f MB by rows in %s",
-        len(data) * entry.itemsize / 1e6,
+        data.shape[0] * entry.itemsize / 1e6,
         tempfile.gettempdir(),
     )
     with tempfile.TemporaryFile(prefix="sccello-") as file:
@@ -74,7 +74,7 @@ def _blocks(n: int) -> Iterator[tuple[int, int]]:
 def _entries(group: Any, entry: np.dtype[Any]) -> Iterator[NDArray[Any]]:
     """Read row, column and value of the stored entries, in order of the file, block by block."""
     indptr = np.asarray(group["indptr"][:], dtype=np.int64)
-    for first, last in _blocks(len(group["data"])):
+    for first, last in _blocks(group["data"].shape[0]):
         block = np.empty(last - first, dtype=entry)
         block["row"], block["value"] = group["indices"][first:last], group["data"][first:last]
         begins, ends = np.clip(indptr[:-1], first, last), np.clip(indptr[1:], first, last)

@@ -93,7 +93,7 @@ def _spans(n_cells: int, n_rows: int) -> Iterator[tuple[int, int]]:
 
 
 def _csr_chunks(matrix: Any, n_rows: int) -> Iterator[Chunk]:
-    """Windows on a CSR matrix in memory: nothing is copied."""
+    """Windows on a CSR matrix in memory."""
     for start, stop in _spans(matrix.shape[0], n_rows):
         a, b = matrix.indptr[start], matrix.indptr[stop]
         parts = matrix.data[a:b], matrix.indices[a:b], matrix.indptr[start : stop + 1] - a
@@ -107,8 +107,10 @@ def _sliced_chunks(matrix: Any, n_rows: int) -> Iterator[Chunk]:
         if not sparse.issparse(rows):
             rows = np.asarray(rows)
             _refuse_what_is_no_number(rows.dtype)
-            if rows.dtype == np.float16:  # SciPy has no sparse matrices of these
-                rows = rows.astype(np.float32)
+            # SciPy has no sparse matrices of half precision or foreign byte order
+            rows = rows.astype(
+                np.float32 if rows.dtype == np.float16 else rows.dtype.newbyteorder("="), copy=False
+            )
         yield Chunk(start, sparse.csr_array(rows))
 
 

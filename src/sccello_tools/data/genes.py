@@ -178,7 +178,9 @@ def _candidates(name: str, columns: Collection[str]) -> _Candidates:
     vocabulary = GeneVocabulary.load()
     if ensembl := _ENSEMBL.fullmatch(name):
         gene = ensembl[1].upper()
-        if gene not in vocabulary.token_of:  # not all of the ENSGR ids are there: the gene of chromosome X then
+        if (
+            gene not in vocabulary.token_of
+        ):  # not all of the ENSGR ids are there: the gene of chromosome X then
             gene = gene.replace("R", "0")
         return _Candidates((gene,) if gene in vocabulary.token_of else (), how="id")
     if genes := vocabulary.genes_by_symbol.get(name, ()):
