@@ -35,16 +35,14 @@ _NOTHING: Final = frozenset({
 _CAPITALS: Final = re.compile(r"(?=.*[A-Z0-9].*[A-Z0-9])\w{1,5}")
 _STRONG_JOINS: Final = re.compile(r"[/&;|]|\s\+\s|\b(?:and|or|vs)\b", re.IGNORECASE)
 _JOINS: Final = re.compile(f"{_STRONG_JOINS.pattern}|,", re.IGNORECASE)
-_SAYS_LITTLE: Final = frozenset(
-    {"CL:0000034", "CL:0011026", "CL:0011115"}
-)  # stem, progenitor, precursor cell
+# stem, progenitor and precursor cell: "adipocyte progenitor cell" is one type, not two
+_SAYS_LITTLE: Final = frozenset({"CL:0000034", "CL:0011026", "CL:0011115"})
 _TOO_SHORT: Final = "a short form of the ontology that may mean something else here"
 
 # words that are short for others inside a longer label, where they are clear; alone they are not
 _SHORT_FOR: Final[dict[str, Words]] = {
     "astro": ("astrocyte",),
     "ec": ("endothelial", "cell"),
-    "ecs": ("endothelial", "cell"),
     "endo": ("endothelial",),
     "epi": ("epithelial",),
     "fib": ("fibroblast",),
@@ -185,7 +183,7 @@ def several_names(words: Words, index: LabelIndex) -> Found | None:
                 best[stop] = (*before, *terms)
                 break
     ids = best[-1]
-    if not ids or ids[-1] in _SAYS_LITTLE:  # "adipocyte progenitor cell" is one type
+    if not ids or ids[-1] in _SAYS_LITTLE:
         return None
     return Found("ambiguous", tuple(dict.fromkeys(ids)), "the label names several types")
 

@@ -22,8 +22,7 @@ def unit_ranks(
 ) -> None:
     """Write the unit ranks of each row; NaN for a row that holds a NaN, or a single value throughout.
 
-    Rows of a few hundred values are sorted by their bits, a byte at a time: six times as fast here as numba's argsort, and the order
-    of equal values is the same on every machine.
+    Rows of a few hundred values are sorted by their bits, a byte at a time: several times as fast here as numba's argsort.
 
     Parameters
     ----------

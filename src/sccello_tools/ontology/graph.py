@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import as_file, files
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ._search import TermHit
 
 ROOT: Final = "CL:0000000"
+_ALMOST_ID: Final = re.compile(r"(?:.*\bCL)?[:_\s-]*(\d{1,7})\D?", re.IGNORECASE)
 SNAPSHOT: Final = "cl-2026-03-26.obo.gz"
 
 
@@ -225,9 +227,8 @@ class CellOntology:
 
     def _unknown(self, term: str) -> str:
         msg = f"{term!r} is no term of the Cell Ontology, release {self.release} ({len(self):,} terms)."
-        bare = "".join(filter(str.isdigit, term))
-        tidy = f"CL:{bare:0>7}"
-        if bare and not CL_ID.fullmatch(term) and tidy in self._terms:
+        number = _ALMOST_ID.fullmatch(term)
+        if number and not CL_ID.fullmatch(term) and (tidy := f"CL:{number[1]:0>7}") in self._terms:
             return (
                 f"{msg} Did you mean {self._named(tidy)}? Ids are written CL:, then seven digits."
             )

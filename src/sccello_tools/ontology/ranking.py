@@ -47,7 +47,7 @@ def spearman_matrix(
     --------
     >>> import numpy as np
     >>> from sccello_tools.ontology import spearman_matrix
-    >>> spearman_matrix([[0.1, 0.2, 0.3]], [[1.0, 2.0, 9.0], [9.0, 2.0, 1.0]])
+    >>> spearman_matrix([[0.1, 0.2, 0.3]], [[1.0, 2.0, 9.0], [9.0, 2.0, 1.0]]).round(3)
     array([[ 1., -1.]], dtype=float32)
     """
     x, y = np.asarray(cells), np.asarray(rows)

@@ -14,6 +14,8 @@ from sccello_tools._errors import LabelError
 from sccello_tools._logging import log_written, logger
 from sccello_tools.ontology import CellOntology, match_labels
 
+from ._writing import check_writable, writing
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -79,6 +81,8 @@ def map_cell_types(
         there or a term that does not exist.
     OntologyError
         If the ontology cannot be read.
+    BackedDataError
+        If ``adata`` is backed and a copy is asked for, or it is a view of a backed AnnData.
 
     See Also
     --------
@@ -102,6 +106,7 @@ def map_cell_types(
     if not 0 <= min_mapped <= 1:
         msg = f"min_mapped is {min_mapped}; expected is a share between 0 and 1"
         raise ValueError(msg)
+    check_writable(adata, copy=copy)
     if not isinstance(ontology, CellOntology):
         ontology = CellOntology.load(ontology)
     values = adata.obs[key]
@@ -111,22 +116,22 @@ def map_cell_types(
     if report.n_rows_mapped < min_mapped * report.n_rows or not report.n_mapped:
         raise LabelError(_too_few(report, key, min_mapped))
 
-    if copy:
-        adata = adata.copy()
     columns = {"": "name", _keys.TERM_ID_SUFFIX: "id", _keys.MATCH_SUFFIX: "status"}
-    for suffix, field in columns.items():
-        text_of = {match.query: getattr(match, field) for match in report.matches}
-        adata.obs[key_added + suffix] = pd.Categorical([text_of.get(label, "") for label in labels])
-    adata.uns[key_added] = {
-        "key": key,
-        "ontology_release": report.release,
-        "sccello_tools_version": version("sccello-tools"),
-    }
+    with writing(adata, copy=copy) as target:
+        for suffix, field in columns.items():
+            text_of = {match.query: getattr(match, field) for match in report.matches}
+            texts = [text_of.get(label, "") for label in labels]
+            target.obs[key_added + suffix] = pd.Categorical(texts)
+        target.uns[key_added] = {
+            "key": key,
+            "ontology_release": report.release,
+            "sccello_tools_version": version("sccello-tools"),
+        }
     # labels that stay open are a loss of data, and said without being asked for
     logger.log(WARNING if report.n_mapped < report.n_labels else INFO, str(report))
     slots = [f".obs[{key_added + suffix!r}]" for suffix in columns]
     log_written("map_cell_types", *slots, f".uns[{key_added!r}]")
-    return adata if copy else report
+    return target if copy else report
 
 
 def _too_few(report: LabelReport, key: str, min_mapped: float) -> str:
