@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Final
 
 GENE_ID: Final = "sccello_gene_id"  # var: unversioned Ensembl id, "" if unmatched
 N_TOKENS: Final = "sccello_n_tokens"  # obs: int32, tokens that the model sees, <cls> included
@@ -10,6 +13,10 @@ TRUNCATED: Final = "sccello_truncated"  # obs: bool, whether genes were cut off 
 EMBEDDING: Final = "X_sccello"  # obsm: float32 (n_obs, d); uns: its provenance
 CELL_TYPE: Final = "sccello_cell_type"  # obs: category
 CELL_TYPE_ID: Final = "sccello_cell_type_ontology_term_id"  # obs: category
-MAPPED_CELL_TYPE: Final = "sccello_mapped_cell_type"  # obs: category, name of the term that a label was mapped to
-TERM_ID_SUFFIX: Final = "_ontology_term_id"  # obs: category, added to a column of names for that of their ids
+MAPPED_CELL_TYPE: Final = (
+    "sccello_mapped_cell_type"  # obs: category, name of the term that a label was mapped to
+)
+TERM_ID_SUFFIX: Final = (
+    "_ontology_term_id"  # obs: category, added to a column of names for that of their ids
+)
 MATCH_SUFFIX: Final = "_match"  # obs: category, added likewise for how each label was mapped

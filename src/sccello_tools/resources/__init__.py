@@ -1,0 +1,1 @@
+"""Data files that ship inside the package; README.md says where each comes from."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import lightning as L
 import torch
@@ -12,6 +12,8 @@ from sccello_tools._errors import ConfigError, ScCelloError
 from sccello_tools.nn import losses, resolve_attention
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
     from sccello_tools.nn import ScCelloModel
