@@ -115,7 +115,8 @@ def match_gene_names(names: Sequence[str], *, min_matched: int = 500) -> GeneMat
 
     A symbol that names several genes goes to the one that no other column names; among several of those, to the one that NCBI
     and Ensembl call so today, then to the one on the primary assembly (the others are copies on alternative haplotypes, as of
-    HLA-A and TNF); else it is reported as ambiguous and left out. The order of the names has no say in it.
+    HLA-A and TNF); else it is reported as ambiguous and left out. A symbol whose gene in the vocabulary is a retired id goes to
+    the gene that NCBI and Ensembl list under it (SEPT1, TAZ). The order of the names has no say in it.
 
     Parameters
     ----------
@@ -183,10 +184,13 @@ def _candidates(name: str, columns: Collection[str]) -> _Candidates:
         ):  # not all of the ENSGR ids are there: the gene of chromosome X then
             gene = gene.replace("R", "0")
         return _Candidates((gene,) if gene in vocabulary.token_of else (), how="id")
-    if genes := vocabulary.genes_by_symbol.get(name, ()):
+    genes, known = vocabulary.genes_by_symbol.get(name, ()), gene_aliases().get(name, ())
+    if known and set(known).isdisjoint(
+        genes
+    ):  # what the vocabulary calls so, if anything, is retired
+        return _Candidates(known, name, "alias")
+    if genes:
         return _Candidates(genes, name, "symbol")
-    if genes := gene_aliases().get(name, ()):
-        return _Candidates(genes, name, "alias")
     # "TBCE-1" beside a column "TBCE" is the second column of that name, renamed by make_unique
     if (renamed := _MADE_UNIQUE.fullmatch(name)) and renamed[1] in columns:
         return _candidates(renamed[1], columns)

@@ -35,29 +35,11 @@ def counts_matrix(adata: AnnData, layer: str | None) -> Any:
         if adata.X is None:
             msg = f"adata.X is empty. {_where_counts_are(adata, layer)}"
             raise NotCountsError(msg)
-        # each slice of a CSC file costs as much as the whole
-        in_slices = adata.isbacked and adata.is_view and "csc" not in _encoding(adata)
-        return _BackedView(adata) if in_slices else adata.X
+        return adata.X
     if layer not in adata.layers:
         msg = f"adata has no layer {layer!r}. {_where_counts_are(adata, layer)}"
         raise NotCountsError(msg)
     return adata.layers[layer]
-
-
-def _encoding(adata: AnnData) -> str:
-    """How a backed ``X`` is stored: "array", "csr_matrix" or "csc_matrix"."""
-    return str(adata.file["X"].attrs.get("encoding-type", ""))
-
-
-class _BackedView:
-    """``X`` of a view of a backed AnnData, read slice by slice; ``view.X`` would read all of it."""
-
-    def __init__(self, adata: AnnData) -> None:
-        self._adata = adata
-        self.shape = adata.shape
-
-    def __getitem__(self, rows: slice) -> Any:
-        return self._adata[rows].X
 
 
 def iter_token_chunks(
