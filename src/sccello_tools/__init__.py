@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._settings import settings
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from . import datasets, metrics, models, ontology, pl, pp, tl
 
 __version__ = version("sccello-tools")

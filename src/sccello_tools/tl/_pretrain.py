@@ -20,7 +20,7 @@ from sccello_tools.pp._match_genes import gene_match_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-    from typing import Any
+    from typing import Any, Literal
 
     from sccello_tools.data.counts import CountsPolicy
     from sccello_tools.models import LoadedModel
@@ -41,6 +41,7 @@ def pretrain(
     min_matched: int = 500,
     ontology: CellOntology | None = None,
     checkpoint_dir: str | Path | None = None,
+    weights_dtype: Literal["float32", "float16"] = "float32",
     trainer_kwargs: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
     """Pretrain a scCello model: masked genes, ontology alignment, cell-type coherence.
@@ -71,6 +72,8 @@ def pretrain(
         Cell Ontology to align to; the shipped release if not given.
     checkpoint_dir
         Folder for checkpoints. A run that finds its own last checkpoint there goes on from it.
+    weights_dtype
+        Precision of the weights on disk. ``"float16"`` halves the file; the model computes as before on weights so rounded.
     trainer_kwargs
         Passed to ``lightning.Trainer``: ``accelerator``, ``devices``, ``strategy``, ``logger``, ``callbacks`` and so on.
 
@@ -146,6 +149,7 @@ def pretrain(
             "training_data": {source.source: len(source.tokens) for source in sources},
             "pretrain_config": config.to_dict(),
         },
+        dtype=weights_dtype,
     )
     result.curve.to_csv(out / "training_curve.csv", index=False, float_format="%.5g")
     logger.info("pretrain: wrote the model to %s", out)

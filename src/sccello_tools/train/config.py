@@ -35,6 +35,13 @@ class PretrainConfig:
     attention_dropout: float = 0.0
     """Of attention weights; published 0.02. Above 0, torch has no fast attention on CPUs, and a step takes four times as long."""
 
+    initializer_range: float = 0.05
+    """Standard deviation of fresh weights; published 0.02, which is too little signal through narrow layers."""
+    embedding_std: float | None = 0.2
+    """Standard deviation of fresh gene embeddings; positions get a tenth of it and the constant legacy vectors start at zero, so
+    that a token is first of all its gene. ``None`` draws all three alike, as published: then all tokens share most of their
+    input, cells look the same at ``<cls>``, and a small model sits at the class frequencies for hundreds of steps."""
+
     tau: float = 0.05
     """Temperature of every loss."""
     mask_probability: float = 0.15
@@ -78,6 +85,8 @@ class PretrainConfig:
             intermediate_size=512,
             max_length=2048,
             attention_dropout=0.02,
+            initializer_range=0.02,
+            embedding_std=None,
             tau=0.01,
             n_negatives=None,
             second_pass=True,
@@ -110,8 +119,8 @@ class PretrainConfig:
             if not 0 <= getattr(self, name) <= 1:
                 msg = f"{name} is {getattr(self, name)}; expected is a number from 0 to 1"
                 raise ConfigError(msg)
-        if self.tau <= 0 or self.learning_rate <= 0:
-            msg = f"tau ({self.tau}) and learning_rate ({self.learning_rate}) must be above 0"
+        if min(self.tau, self.learning_rate, self.initializer_range) <= 0:
+            msg = f"tau ({self.tau}), learning_rate ({self.learning_rate}) and initializer_range ({self.initializer_range}) must be above 0"
             raise ConfigError(msg)
         if sum(self.source_weights.values()) > 1 + 1e-9 or any(
             w < 0 for w in self.source_weights.values()

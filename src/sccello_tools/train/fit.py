@@ -93,8 +93,11 @@ def fit(
             attention_dropout=config.attention_dropout,
             n_prototypes=max(600, len(types)),  # published: 600 rows, the first n used
             tau=config.tau,
+            initializer_range=config.initializer_range,
         )
     )
+    if config.embedding_std is not None:
+        _let_genes_speak(network, config.embedding_std)
     levels = similarity_levels(pagerank_rows(ontology, types, columns=types))
     module = PretrainModule(
         network,
@@ -131,3 +134,13 @@ def fit(
         ckpt_path=resume if resume is not None and resume.exists() else None,
     )
     return TrainingResult(network.eval(), types, curve.table())
+
+
+@torch.no_grad()
+def _let_genes_speak(network: ScCelloModel, std: float) -> None:
+    """Draw embeddings so that a token is first of all its gene, then its position; see ``PretrainConfig.embedding_std``."""
+    encoder = network.encoder
+    encoder.word_embeddings.weight.normal_(std=std)
+    encoder.word_embeddings.weight[network.config.pad_token_id] = 0
+    encoder.position_embeddings.weight.normal_(std=std / 10)
+    encoder.legacy_embeddings.zero_()

@@ -1,0 +1,152 @@
+"""The command line: ``sccello embed | models | demo``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ._errors import ScCelloError
+from ._settings import settings
+
+if TYPE_CHECKING:
+    from typing import Annotated
+
+app = typer.Typer(
+    name="sccello",
+    help="Embed cells, name them with Cell Ontology terms: scCello on AnnData files.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_MODEL = typer.Option(help="Name of a model (see `sccello models`) or a folder that holds one.")
+_JSON = typer.Option("--json", help="Print the result as JSON, for other programs.")
+
+
+@app.callback()
+def _main(
+    *,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+) -> None:
+    settings.verbosity = "warning" if quiet else "info"
+    if offline:
+        settings.offline = True
+
+
+@app.command()
+def embed(
+    source: Annotated[
+        Path, typer.Argument(metavar="IN.h5ad", help="Cells with raw counts, an h5ad file.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT.h5ad", help="File to write.")],
+    *,
+    model: Annotated[str, _MODEL] = "sccello-small",
+    layer: Annotated[
+        str | None, typer.Option(help="Layer with raw counts; X if not given.")
+    ] = None,
+    gene_ids: Annotated[
+        str | None, typer.Option(help="Column of var with Ensembl ids or symbols.")
+    ] = None,
+    representation: Annotated[
+        str,
+        typer.Option(help="'cls', the hidden state, or 'cell', the unit vector of the cell head."),
+    ] = "cls",
+    key_added: Annotated[str, typer.Option(help="Key of obsm to write.")] = "X_sccello",
+    device: Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda', ...")] = "auto",
+    overwrite: Annotated[bool, typer.Option(help="Replace OUT.h5ad if it exists.")] = False,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Embed each cell: writes a copy of the file with the embedding in obsm.
+
+    Example: sccello embed pbmc.h5ad -o pbmc_embedded.h5ad
+    """
+    import numpy as np
+
+    from . import tl
+    from ._files import read_h5ad, write_h5ad
+
+    adata = read_h5ad(source)
+    if out.exists() and not overwrite:
+        msg = f"{out} exists already. Pass --overwrite to replace it, or another name."
+        raise typer.BadParameter(msg)
+    if representation not in {"cls", "cell"}:
+        msg = f"--representation is {representation!r}; expected is 'cls' or 'cell'."
+        raise typer.BadParameter(msg)
+    tl.embed(
+        adata,
+        model,
+        layer=layer,
+        gene_ids=gene_ids,
+        representation="cls" if representation == "cls" else "cell",
+        key_added=key_added,
+        device=device,
+    )
+    write_h5ad(adata, out)
+    embedding = np.asarray(adata.obsm[key_added])
+    summary = {
+        "file": str(out),
+        "cells": adata.n_obs,
+        "embedded": int(np.isfinite(embedding).all(axis=1).sum()),
+        "dimensions": embedding.shape[1],
+        "key": key_added,
+        "model": adata.uns[key_added]["model"],
+    }
+    if as_json:
+        typer.echo(json.dumps(summary))
+    else:
+        typer.echo(
+            f"{out}: {summary['embedded']:,} of {summary['cells']:,} cells embedded "
+            f"in {summary['dimensions']} dimensions, obsm[{key_added!r}]"
+        )
+
+
+@app.command()
+def models(*, as_json: Annotated[bool, _JSON] = False) -> None:
+    """List the models that can be loaded by name."""
+    from . import models as catalog
+
+    table = catalog.list()
+    if as_json:
+        typer.echo(table.to_json(orient="records"))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title="Models")
+    for column in table.columns:
+        shown.add_column(str(column), overflow="fold")
+    for row in table.itertuples(index=False):
+        shown.add_row(*("" if value is None else str(value) for value in row))
+    Console().print(shown)
+
+
+@app.command()
+def demo(
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path(
+        "demo"
+    ),
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Embed 583 real pancreas cells of a study that the model never saw, draw and score them."""
+    from ._demo import run_demo
+
+    run_demo(out, as_json=as_json)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one message and exit code 1, never in a traceback."""
+    try:
+        app()
+    except (ScCelloError, OSError, ValueError, MemoryError) as error:
+        typer.echo(f"sccello: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

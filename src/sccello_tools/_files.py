@@ -1,0 +1,45 @@
+"""Read and write h5ad files for the command line, with errors that a user can act on."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ._errors import FileFormatError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+
+
+def read_h5ad(path: Path) -> AnnData:
+    """Read an h5ad file.
+
+    Raises
+    ------
+    FileFormatError
+        If there is no such file, or it is no h5ad file.
+    """
+    import anndata
+
+    if not path.is_file():
+        msg = f"There is no file {path}. Expected is an h5ad file with raw counts."
+        raise FileFormatError(msg)
+    try:
+        adata: AnnData = anndata.read_h5ad(path)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        msg = f"{path} cannot be read as h5ad ({error}). It may be damaged, cut off, or of another format."
+        raise FileFormatError(msg) from error
+    return adata
+
+
+def write_h5ad(adata: AnnData, path: Path) -> None:
+    """Write an h5ad file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        adata.write_h5ad(part, compression="gzip")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,149 @@
+"""UMAPs of several embeddings of the same cells, side by side."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; more groups than colours fall back to a longer list
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#000000")
+_MARGIN = 0.04
+
+
+def compare_embeddings(
+    adata: AnnData,
+    keys: Sequence[str],
+    *,
+    color: str,
+    titles: Mapping[str, str] | None = None,
+    n_neighbors: int = 15,
+    seed: int = 0,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Figure:
+    """Draw the UMAP of several embeddings side by side, coloured by the same column.
+
+    The UMAPs are computed for the picture alone; nothing is written to ``adata``.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with the embeddings in ``obsm``.
+    keys
+        Keys of ``adata.obsm``, one panel each. Cells with NaN are left out of that panel.
+    color
+        Column of ``adata.obs`` with groups, such as cell types.
+    titles
+        Title of a panel by key; the key itself if not given.
+    n_neighbors
+        Neighbours that UMAP looks at.
+    seed
+        Seed of UMAP.
+    show
+        Show the figure; by default only if it is not saved.
+    save
+        File to write the figure to; the ending decides the format.
+
+    Returns
+    -------
+    The figure.
+
+    Raises
+    ------
+    KeyError
+        If an embedding or the column is missing. The message lists those there are.
+
+    Examples
+    --------
+    >>> import sccello_tools as sccello
+    >>> adata = sccello.datasets.pancreas_tritschler()[:40].copy()
+    >>> sccello.tl.embed(adata)
+    >>> figure = sccello.pl.compare_embeddings(adata, ["X_sccello"], color="cell_type", show=False)
+    """
+    import matplotlib.pyplot as plt
+
+    for key in keys:
+        if key not in adata.obsm:
+            msg = f"adata.obsm has no {key!r} (keys: {list(adata.obsm)}). Call tl.embed first."
+            raise KeyError(msg)
+    if color not in adata.obs:
+        msg = f"adata.obs has no column {color!r} (columns: {list(adata.obs.columns)})."
+        raise KeyError(msg)
+    groups = np.array(adata.obs[color].astype(str), dtype=str)
+    names, counts = np.unique(groups, return_counts=True)
+    order = [str(name) for name in names[np.argsort(-counts, kind="stable")]]
+
+    figure, axes = plt.subplots(
+        1, len(keys), figsize=(5.2 * len(keys), 5.2), layout="constrained", squeeze=False
+    )
+    for key, ax in zip(keys, axes[0]):
+        points = _umap(np.asarray(adata.obsm[key]), n_neighbors, seed)
+        _scatter(ax, points, groups, order)
+        ax.set_title((titles or {}).get(key, key), fontsize=11)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(len(order), 3 * len(keys)),
+        frameon=False,
+    )
+    if save is not None:
+        figure.savefig(save, dpi=150)
+    if show or (show is None and save is None):
+        plt.show()
+    return figure
+
+
+def _umap(embedding: NDArray[np.floating], n_neighbors: int, seed: int) -> NDArray[np.floating]:
+    """UMAP of an embedding, shape (n_cells, 2); NaN where the embedding is."""
+    import umap
+
+    usable = np.isfinite(embedding).all(axis=1)
+    points = np.full((len(embedding), 2), np.nan)
+    reducer = umap.UMAP(n_neighbors=n_neighbors, min_dist=0.3, random_state=seed)
+    with warnings.catch_warnings():
+        # UMAP says that a fixed seed runs on one core, which is what a reproducible picture wants
+        warnings.filterwarnings("ignore", message="n_jobs value", category=UserWarning)
+        points[usable] = reducer.fit_transform(embedding[usable])
+    return points
+
+
+def _scatter(
+    ax: Axes, points: NDArray[np.floating], groups: NDArray[np.str_], order: list[str]
+) -> None:
+    import matplotlib as mpl
+
+    colours = (
+        _COLOURS
+        if len(order) <= len(_COLOURS)
+        else mpl.colormaps["turbo"](np.linspace(0, 1, len(order)))
+    )
+    size = float(np.clip(6_000 / max(1, len(points)), 1, 20))
+    for name, colour in zip(order, colours):
+        chosen = groups == name
+        x, y = points[chosen, 0], points[chosen, 1]
+        # points as pixels even in a PDF: half a million of them must stay a small file
+        ax.scatter(
+            x,
+            y,
+            s=size,
+            color=colour,
+            label=f"{name} ({chosen.sum()})",
+            linewidths=0,
+            rasterized=True,
+        )
+    ax.margins(_MARGIN)
+    ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
+    ax.spines[["top", "right"]].set_visible(False)
