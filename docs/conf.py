@@ -74,13 +74,16 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 
-def plain_field_names(*event: Any) -> None:
-    """Returns sections list written slots as `adata.obs["..."]`; napoleon makes such names bold by itself."""
+def plain_text(*event: Any) -> None:
+    """Keep napoleon from two readings that are not meant."""
+    what: str = event[1]
     lines: list[str] = event[-1]
+    # Returns sections list written slots as `adata.obs["..."]`; napoleon makes such names bold by itself.
     lines[:] = [re.sub(r"^`([^`]+)`( : |$)", r"\1\2", line) for line in lines]
+    # What stands before the first colon of an attribute's text is taken for its type: give it an empty one.
+    if what in {"attribute", "data", "property"} and lines:
+        lines[0] = f": {lines[0]}"
 
 
 def setup(app: Sphinx) -> None:
-    app.connect(
-        "autodoc-process-docstring", plain_field_names, priority=400
-    )  # napoleon listens at 500
+    app.connect("autodoc-process-docstring", plain_text, priority=400)  # napoleon listens at 500
