@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import typer
 
 from ._errors import ScCelloError
 from ._settings import settings
-
-if TYPE_CHECKING:
-    from typing import Annotated
 
 app = typer.Typer(
     name="sccello",
