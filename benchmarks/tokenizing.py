@@ -31,7 +31,7 @@ from sccello_tools.data import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Literal
 
 GENES_A_CELL = 1700
@@ -85,11 +85,13 @@ def tokenize_ours(counts: Counts, chunk_cells: int = 4096) -> RaggedTokens:
     """The array layer under pp.tokenize, checks of the values included."""
     tokenizer = Tokenizer(match_gene_names(counts.gene_ids))
     summary = ValueSummary()
-    parts = []
-    for chunk in row_chunks(counts.matrix, n_rows=chunk_cells):
-        summary.add(chunk.rows.data)
-        parts.append(tokenizer(chunk.rows))
-    return RaggedTokens.concatenate(parts)
+
+    def tokenized() -> Iterator[RaggedTokens]:
+        for chunk in row_chunks(counts.matrix, n_rows=chunk_cells):
+            summary.add(chunk.rows.data)
+            yield tokenizer(chunk.rows)
+
+    return RaggedTokens.concatenate(tokenized())
 
 
 def tokenize_by_cell(

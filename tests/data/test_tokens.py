@@ -249,7 +249,11 @@ def test_truncate_is_what_a_shorter_max_length_gives(tokens, dense_counts, gene_
 def test_concatenate_joins_what_take_splits(tokens):
     parts = [tokens.take(range(10)), tokens.take([]), tokens.take(range(10, 30))]
     assert_same(RaggedTokens.concatenate(parts), tokens)
+    assert_same(RaggedTokens.concatenate(iter(parts)), tokens)
+    assert_same(RaggedTokens.concatenate(tokens.take([i]) for i in range(30)), tokens)
     assert len(RaggedTokens.concatenate([])) == 0
+    unknown = RaggedTokens(tokens.indptr, tokens.ids, tokens.values)
+    assert RaggedTokens.concatenate([tokens, unknown]).n_genes is None
 
 
 def test_indexing(tokens):

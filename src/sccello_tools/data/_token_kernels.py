@@ -20,23 +20,23 @@ def count_kept(
     data: NDArray[np.floating],
     column_token: NDArray[np.int32],
     n_tokens: int,
-    ordered: bool,  # noqa: FBT001
+    distinct: bool,  # noqa: FBT001
     first: int,
     last: int,
     n_genes: NDArray[np.int32],
 ) -> None:
     """Write the number of genes of rows ``first..last`` that are in the vocabulary and above zero.
 
-    Unless ``ordered``, entries of one row may share a token, and are counted once.
+    Unless ``distinct``, entries of one row may share a token, and are counted once.
     """
-    seen_in = np.full(0 if ordered else n_tokens, -1, dtype=np.int64)
+    seen_in = np.full(0 if distinct else n_tokens, -1, dtype=np.int64)
     for row in range(first, last):
         n = 0
         for j in range(indptr[row], indptr[row + 1]):
             token = column_token[indices[j]]
             if token < 0 or not data[j] > 0:
                 continue
-            if not ordered:
+            if not distinct:
                 if seen_in[token] == row:
                     continue
                 seen_in[token] = row
@@ -52,7 +52,7 @@ def rank_rows(
     column_token: NDArray[np.int32],
     medians: NDArray[np.float64],
     cls_id: int,
-    ordered: bool,  # noqa: FBT001
+    distinct: bool,  # noqa: FBT001
     first: int,
     last: int,
     out_indptr: NDArray[np.int64],
@@ -61,7 +61,7 @@ def rank_rows(
 ) -> None:
     """Write tokens and expression values of rows ``first..last``, in rank order, to ``ids`` and ``values``.
 
-    ``ordered`` promises that the tokens of each row ascend strictly; otherwise they are sorted first and repeated ones summed.
+    ``distinct`` promises that no two entries of a row share a token; otherwise such are summed first.
     """
     longest = 0
     for row in range(first, last):
@@ -89,20 +89,21 @@ def rank_rows(
                 tokens[n] = token
                 counts[n] = data[j]
                 n += 1
-        if not ordered:
+        if not distinct:
             n = _sum_by_token(tokens[:n], counts[:n], keys[:n], spare[:n], sizes, relative[:n])
 
-        total = 0.0
         for i in range(n):
-            total += counts[i]
             relative[i] = counts[i] / medians[tokens[i]]
             rounded[i] = relative[i]
-        # Positive floats sort as their bits do, so a stable sort by the upper 22 of 31 bits, complemented, ranks nearly all by
-        # value descending and leaves ties as they are, by token ascending. What those bits can't tell is put right after.
+        # Positive floats sort as their bits do, so the upper 22 of 31 bits, complemented, rank nearly all genes by value
+        # descending. What those bits can't tell is put right after.
         for i in range(n):
             keys[i] = (np.uint64(~bits[i] >> 9 & 0x3FFFFF) << np.uint64(32)) | np.uint64(i)
         _radix_sort(keys[:n], spare[:n], sizes)
-        _order_within_keys(keys[:n], spare[:n], relative)
+        _order_within_keys(keys[:n], spare[:n], relative, tokens)
+        total = 0.0  # summed by rank, so that the order of the columns has no say in its rounding
+        for i in range(n):
+            total += counts[keys[i] & np.uint64(0xFFFFFFFF)]
 
         ids[at] = cls_id
         values[at] = 0.0
@@ -152,34 +153,43 @@ def _radix_sort(
 
 @numba.njit(nogil=True, cache=True)
 def _order_within_keys(
-    keys: NDArray[np.uint64], spare: NDArray[np.uint64], relative: NDArray[np.float64]
+    keys: NDArray[np.uint64],
+    spare: NDArray[np.uint64],
+    relative: NDArray[np.float64],
+    tokens: NDArray[np.int32],
 ) -> None:
-    """Put genes that share a key in their exact order, by value descending; within a true tie the order stays."""
+    """Put genes that share a key in their exact order, by value descending, then by token ascending."""
     half = np.uint64(32)
     first = 0
     for last in range(1, keys.size + 1):
         if last < keys.size and keys[last] >> half == keys[first] >> half:
             continue
         if last - first > 1:
-            _merge_sort(keys[first:last], spare[first:last], relative)
+            _merge_sort(keys[first:last], spare[first:last], relative, tokens)
         first = last
 
 
 @numba.njit(nogil=True, cache=True)
 def _merge_sort(
-    keys: NDArray[np.uint64], spare: NDArray[np.uint64], relative: NDArray[np.float64]
+    keys: NDArray[np.uint64],
+    spare: NDArray[np.uint64],
+    relative: NDArray[np.float64],
+    tokens: NDArray[np.int32],
 ) -> None:
-    """Sort by the value of the gene in the lower half, descending, stable."""
-    lower = np.uint64(0xFFFFFFFF)
+    """Sort a run of genes, which the lower half of their keys points to, by value descending, then by token ascending."""
     width = 1
     while width < keys.size:
         for start in range(0, keys.size, 2 * width):
             middle, end = min(start + width, keys.size), min(start + 2 * width, keys.size)
             left, right = start, middle
             for i in range(start, end):
-                if left < middle and (
-                    right >= end or relative[keys[left] & lower] >= relative[keys[right] & lower]
-                ):
+                take_left = left < middle
+                if take_left and right < end:
+                    a, b = keys[left] & np.uint64(0xFFFFFFFF), keys[right] & np.uint64(0xFFFFFFFF)
+                    take_left = relative[a] > relative[b] or (
+                        relative[a] == relative[b] and tokens[a] < tokens[b]
+                    )
+                if take_left:
                     spare[i] = keys[left]
                     left += 1
                 else:

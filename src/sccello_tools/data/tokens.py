@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ._threads import in_threads
 from ._token_kernels import count_kept, rank_rows
-from .vocabulary import CLS_ID, UNMATCHED, GeneVocabulary
+from .vocabulary import CLS_ID, GeneVocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from typing import Any
 
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
@@ -105,23 +105,46 @@ class RaggedTokens:
         return RaggedTokens(indptr, self.ids[source], self.values[source], n_genes)
 
     @classmethod
-    def concatenate(cls, parts: Sequence[RaggedTokens]) -> RaggedTokens:
-        """Join the cells of several collections, in order."""
-        if not parts:
-            return cls(
-                np.zeros(1, np.int64),
-                np.zeros(0, np.int32),
-                np.zeros(0, np.float32),
-                np.zeros(0, np.int32),
-            )
-        lengths = np.concatenate([part.lengths for part in parts])
-        genes = [part.n_genes for part in parts if part.n_genes is not None]
+    def concatenate(cls, parts: Iterable[RaggedTokens]) -> RaggedTokens:
+        """Join the cells of several collections, in order. A generator of them is held once, not twice, in memory."""
+        lengths = [np.zeros(0, dtype=np.int64)]
+        genes: list[NDArray[np.int32] | None] = [np.zeros(0, dtype=np.int32)]
+        ids, values = _Growing(np.int32), _Growing(np.float32)
+        for part in parts:
+            lengths.append(part.lengths)
+            genes.append(part.n_genes)
+            ids.extend(part.ids)
+            values.extend(part.values)
+        known = [of_part for of_part in genes if of_part is not None]
         return cls(
-            np.concatenate([[0], np.cumsum(lengths)]),
-            np.concatenate([part.ids for part in parts]),
-            np.concatenate([part.values for part in parts]),
-            np.concatenate(genes) if len(genes) == len(parts) else None,
+            np.concatenate([[0], np.cumsum(np.concatenate(lengths))]),
+            ids.finish(),
+            values.finish(),
+            np.concatenate(known) if len(known) == len(genes) else None,
         )
+
+
+class _Growing:
+    """A vector that grows at its end; large ones are moved by the operating system, not copied."""
+
+    def __init__(self, dtype: type[np.generic]) -> None:
+        self._array: NDArray[Any] = np.empty(0, dtype=dtype)
+        self._size = 0
+
+    def extend(self, piece: NDArray[Any]) -> None:
+        size = self._size + len(piece)
+        if size > len(self._array):
+            self._resize(max(size, len(self._array) * 5 // 4))
+        self._array[self._size : size] = piece
+        self._size = size
+
+    def finish(self) -> NDArray[Any]:
+        self._resize(self._size)
+        return self._array
+
+    def _resize(self, size: int) -> None:
+        # nobody else has seen the array yet, so that no reference can be left behind
+        self._array.resize(size, refcheck=False)
 
 
 @dataclass(frozen=True)
@@ -156,13 +179,13 @@ class Tokenizer:
         dtype = np.float32 if rows.data.dtype == np.float32 else np.float64
         data: NDArray[np.floating] = rows.data.astype(dtype, copy=False)
         n_cells = rows.shape[0]
-        ordered = self._columns_ascend and bool(rows.has_canonical_format)
+        distinct = self.gene_match.n_duplicates == 0 and bool(rows.has_canonical_format)
 
         n_genes = np.zeros(n_cells, dtype=np.int32)
         in_threads(
             n_cells,
             lambda a, b: count_kept(
-                indptr, indices, data, column_token, len(medians), ordered, a, b, n_genes
+                indptr, indices, data, column_token, len(medians), distinct, a, b, n_genes
             ),
             block=_ROWS_PER_TASK,
         )
@@ -170,16 +193,10 @@ class Tokenizer:
         out_indptr = np.concatenate([[0], np.cumsum(lengths)])
         ids = np.empty(out_indptr[-1], dtype=np.int32)
         values = np.empty(out_indptr[-1], dtype=np.float32)
-        counts = indptr, indices, data, column_token, medians, CLS_ID, ordered
+        counts = indptr, indices, data, column_token, medians, CLS_ID, distinct
         in_threads(
             n_cells,
             lambda a, b: rank_rows(*counts, a, b, out_indptr, ids, values),
             block=_ROWS_PER_TASK,
         )
         return RaggedTokens(out_indptr, ids, values, n_genes)
-
-    @cached_property
-    def _columns_ascend(self) -> bool:
-        """Whether the columns' tokens ascend strictly, as they do for Ensembl ids in order, so that no row needs sorting by token."""
-        tokens = self.gene_match.tokens
-        return bool((np.diff(tokens[tokens != UNMATCHED]) > 0).all())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -67,29 +68,43 @@ def iter_token_chunks(
     for chunk in row_chunks(matrix, n_rows=n_rows):
         summary.add(chunk.rows.data)
         if complaint := summary.complaint(counts):
-            raise NotCountsError(_not_counts(adata, layer, complaint))
+            only_fractions = not summary.complaint("trust")
+            raise NotCountsError(_not_counts(adata, layer, complaint, trust_helps=only_fractions))
         tokens = tokenizer(chunk.rows)
         n_empty += int((tokens.lengths == 0).sum())
         yield TokenChunk(chunk.start, tokens)
     if adata.n_obs and not summary.n_positive:
-        raise NotCountsError(_not_counts(adata, layer, "every value is zero"))
+        raise NotCountsError(_not_counts(adata, layer, "every value is zero", trust_helps=False))
     if n_empty:
         warnings.warn(
             f"{n_empty:,} of {adata.n_obs:,} cells have no count in any gene of the vocabulary. "
             "They keep their row, without tokens, and their embedding is NaN.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=_level_of_caller(),
         )
+
+
+def _level_of_caller() -> int:
+    """How far up the stack the code is that called this package, so that a warning points there."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("sccello_tools"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _name(layer: str | None) -> str:
     return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
 
 
-def _not_counts(adata: AnnData, layer: str | None, complaint: str) -> str:
-    return (
+def _not_counts(adata: AnnData, layer: str | None, complaint: str, *, trust_helps: bool) -> str:
+    message = (
         f"{_name(layer)} does not hold raw counts: {complaint}. {_where_counts_are(adata, layer)}"
     )
+    if trust_helps:
+        message += (
+            " If these are estimated counts, as after ambient correction, pass counts='trust'."
+        )
+    return message
 
 
 def _where_counts_are(adata: AnnData, tried: str | None) -> str:
@@ -104,7 +119,4 @@ def _where_counts_are(adata: AnnData, tried: str | None) -> str:
         return f"Raw counts are in: {', '.join(ways)}."
     if adata.raw is not None and looks_like_counts(adata.raw.X):
         return "adata.raw holds raw counts: pass adata.raw.to_adata()."
-    return (
-        "No layer and no .raw holds raw counts either. Pass the counts as they came from the aligner; "
-        "if these are estimated counts, such as after ambient correction, pass counts='trust'."
-    )
+    return "No other matrix of adata holds raw counts: load them as they came from the aligner."

@@ -95,7 +95,7 @@ def tokenize(
     chunks = iter_token_chunks(
         adata, tokenizer, layer=layer, counts=counts, chunk_cells=chunk_cells
     )
-    tokens = RaggedTokens.concatenate([chunk.tokens for chunk in chunks])
+    tokens = RaggedTokens.concatenate(chunk.tokens for chunk in chunks)
     with writing(adata, copy=copy) as target:
         write_token_counts(target, tokens.lengths, tokens.truncated)
     log_written("tokenize", f".obs[{_keys.N_TOKENS!r}]", f".obs[{_keys.TRUNCATED!r}]")
