@@ -11,10 +11,21 @@ from ._settings import settings
 if TYPE_CHECKING:
     from typing import Any
 
-    from . import datasets, metrics, models, ontology, pl, pp, tl
+    from . import datasets, errors, metrics, models, ontology, pl, pp, tl
 
 __version__ = version("sccello-tools")
-__all__ = ["__version__", "datasets", "metrics", "models", "ontology", "pl", "pp", "settings", "tl"]
+__all__ = [
+    "__version__",
+    "datasets",
+    "errors",
+    "metrics",
+    "models",
+    "ontology",
+    "pl",
+    "pp",
+    "settings",
+    "tl",
+]
 
 # Loaded on first use, so that `import sccello_tools` needs neither torch nor scanpy nor matplotlib.
 _SUBMODULES = frozenset(__all__) - {"__version__", "settings"}

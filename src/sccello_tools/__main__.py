@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -111,14 +111,26 @@ def models(*, as_json: Annotated[bool, _JSON] = False) -> None:
     if as_json:
         typer.echo(table.to_json(orient="records"))
         return
+    import pandas as pd
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(title="Models")
-    for column in table.columns:
-        shown.add_column(str(column), overflow="fold")
-    for row in table.itertuples(index=False):
-        shown.add_row(*("" if value is None else str(value) for value in row))
+    shown = Table(title="Models", expand=True)
+    for heading in ("name", "here", "parameters", "MB", "what it is"):
+        shown.add_column(
+            heading,
+            overflow="fold",
+            justify="left" if heading in {"name", "what it is"} else "right",
+        )
+    records: list[dict[str, Any]] = table.to_dict("records")
+    for record in records:
+        shown.add_row(
+            record["name"],
+            "yes" if record["available"] else "no",
+            "" if pd.isna(record["n_parameters"]) else f"{record['n_parameters']:,}",
+            "" if pd.isna(record["size_mb"]) else f"{record['size_mb']:.1f}",
+            f"{record['description']} Licence: {record['licence']}.",
+        )
     Console().print(shown)
 
 

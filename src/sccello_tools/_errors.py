@@ -55,6 +55,10 @@ class BackendError(ScCelloError, RuntimeError):
     """A device, precision or attention backend that was asked for by name is not available here."""
 
 
+class TrainingError(ScCelloError, RuntimeError):
+    """Training cannot go on: the loss is no longer a number."""
+
+
 class FileFormatError(ScCelloError, ValueError):
     """A file is missing, damaged, or of another format than expected."""
 

@@ -47,6 +47,11 @@ def annotation_score(
     -------
     Accuracy and mean recall; NaN if no cell counts.
 
+    Raises
+    ------
+    ValueError
+        If there are not as many predictions as true types.
+
     Examples
     --------
     >>> import numpy as np

@@ -120,6 +120,10 @@ def info(name_or_folder: str | Path, *, manifest: str | Path | None = None) -> M
     manifest
         A manifest of your own, read on top of the packaged one.
 
+    Returns
+    -------
+    The record: its manifest entry, its folder, whether its files are at hand.
+
     Raises
     ------
     ModelNotFoundError

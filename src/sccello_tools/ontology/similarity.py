@@ -99,6 +99,12 @@ def similarity_levels(similarity: ArrayLike) -> NDArray[np.int8]:
     Returns
     -------
     Array of the same shape: 1 below 1e-4, else ``floor(log2(p / 1e-4 + 1))``; at most 13.
+
+    Examples
+    --------
+    >>> from sccello_tools.ontology import similarity_levels
+    >>> similarity_levels([0.00001, 0.0004, 0.2]).tolist()
+    [1, 2, 10]
     """
     p = np.asarray(similarity, dtype=np.float64)
     levels = np.floor(np.log2(np.maximum(p, _FLOOR) / _FLOOR + 1))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import lightning as L
 import torch
 
-from sccello_tools._errors import ConfigError, ScCelloError
+from sccello_tools._errors import ConfigError, TrainingError
 from sccello_tools.nn import losses, resolve_attention
 
 if TYPE_CHECKING:
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
     from .config import PretrainConfig
     from .datamodule import Batch
-
-
-class TrainingError(ScCelloError, RuntimeError):
-    """Training cannot go on: the loss is no longer a number."""
 
 
 class PretrainModule(L.LightningModule):
