@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -122,8 +122,7 @@ def models(*, as_json: Annotated[bool, _JSON] = False) -> None:
             overflow="fold",
             justify="left" if heading in {"name", "what it is"} else "right",
         )
-    records: list[dict[str, Any]] = table.to_dict("records")
-    for record in records:
+    for record in table.to_dict("records"):
         shown.add_row(
             record["name"],
             "yes" if record["available"] else "no",
