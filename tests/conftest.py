@@ -65,3 +65,31 @@ def write_zarr() -> Callable[[anndata.AnnData, Path], None]:
             adata.write_zarr(path)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory) -> Path:
+    """Folder of a model of 16 dimensions and 256 positions, its weights drawn from a seed and far from their start."""
+    import torch
+
+    from sccello_tools import models
+    from sccello_tools.nn import EncoderConfig, ScCelloModel
+
+    config = EncoderConfig(
+        hidden_size=16, n_layers=2, n_heads=2, intermediate_size=24, max_positions=256
+    )
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        network = ScCelloModel(config)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            drawn = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(1 + 0.3 * drawn if name.endswith("norm.weight") else 0.5 * drawn)
+    labels = pd.DataFrame(
+        {
+            "cell_type_ontology_term_id": ["CL:0000084", "CL:0000236"],
+            "cell_type": ["T cell", "B cell"],
+        }
+    )
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    return models.save(network, folder, labels=labels, metadata={"name": "tiny"})

@@ -14,7 +14,7 @@ from ._logging import logger
 from .nn import resolve_attention
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -84,19 +84,28 @@ def encode(
     dtype = resolve_precision(precision, device)
     backend = resolve_attention(attention, device, dtype)
     budget = _BATCH_TOKENS.get(device.type, 8_192) if batch_tokens == "auto" else batch_tokens
-    if budget < 1:
-        msg = f"batch_tokens is {budget}; expected is a positive number or 'auto'"
+    if not isinstance(budget, int | np.integer) or budget < 1:
+        msg = f"batch_tokens is {batch_tokens!r}; expected is a positive whole number or 'auto'"
         raise ValueError(msg)
     if tokens.lengths.max(initial=0) > network.config.max_positions:
         tokens = tokens.truncate(network.config.max_positions)
 
     out = np.full((len(tokens), network.config.hidden_size), np.nan, dtype=np.float32)
+    waiting = cells_by_length(tokens.lengths)
     was_training = network.training
     network.eval()
     try:
         with torch.inference_mode(), _autocast(device, dtype):
-            for cells in batches_by_length(tokens.lengths, budget):
-                out[cells] = _encode_or_halve(network, tokens, cells, representation, backend)
+            while len(waiting):
+                cells = waiting[: cells_that_fit(tokens.lengths[waiting], budget)]
+                rows = _encode_or_none(network, tokens, cells, representation, backend)
+                if rows is None:
+                    # what comes after is as large, so the smaller budget stays
+                    budget = max(1, int(tokens.lengths[cells].sum()) // 2)
+                    _free_memory(device, budget)
+                    continue
+                out[cells] = rows
+                waiting = waiting[len(cells) :]
                 if on_progress:
                     on_progress(len(cells))
     finally:
@@ -107,19 +116,18 @@ def encode(
     return out
 
 
-def batches_by_length(lengths: NDArray[np.integer], budget: int) -> Iterator[NDArray[np.int64]]:
-    """Group cells of similar length, longest first, up to ``budget`` tokens a group; cells without tokens are left out."""
+def cells_by_length(lengths: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Order the cells from longest to shortest; cells without tokens are left out."""
     # a stable sort keeps batches the same from run to run
     order = np.argsort(-lengths.astype(np.int64), kind="stable")
-    order = order[: int((lengths > 0).sum())]
-    start = total = 0
-    for stop, cell in enumerate(order):
-        if total and total + lengths[cell] > budget:
-            yield order[start:stop]
-            start, total = stop, 0
-        total += int(lengths[cell])
-    if total:
-        yield order[start:]
+    return order[: int((lengths > 0).sum())]
+
+
+def cells_that_fit(lengths: NDArray[np.integer], budget: int) -> int:
+    """Count the first cells that hold ``budget`` tokens or fewer together; at least one."""
+    # every cell holds a token, so that no more than `budget` cells can fit
+    total = np.cumsum(lengths[: budget + 1])
+    return max(1, int(np.searchsorted(total, budget, side="right")))
 
 
 def pack(
@@ -168,14 +176,14 @@ def _autocast(
     return torch.autocast(device.type, dtype=dtype)
 
 
-def _encode_or_halve(
+def _encode_or_none(
     network: ScCelloModel,
     tokens: RaggedTokens,
     cells: NDArray[np.int64],
     representation: Representation,
     backend: AttentionFn,
-) -> NDArray[np.float32]:
-    """Encode one batch; in two halves if it does not fit into memory."""
+) -> NDArray[np.float32] | None:
+    """Encode one batch; None if it does not fit into memory but a smaller one might."""
     device = next(network.parameters()).device
     try:
         ids, cu_seqlens, max_seqlen = pack(tokens, cells, device)
@@ -192,14 +200,16 @@ def _encode_or_halve(
                 "Lower max_length, or use device='cpu'."
             )
             raise MemoryError(msg) from error
+    return None
+
+
+def _free_memory(device: torch.device, budget: int) -> None:
+    """Give back what a failed batch held. Only out of its except clause is the batch itself let go."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    middle = len(cells) // 2
-    logger.warning("out of memory on %s: going on with batches of %d cells", device, middle)
-    halves = (cells[:middle], cells[middle:])
-    return np.concatenate(
-        [_encode_or_halve(network, tokens, half, representation, backend) for half in halves]
+    logger.warning(
+        "out of memory on %s: going on with batches of at most %d tokens", device, budget
     )
 
 
