@@ -25,10 +25,18 @@ class Timing(NamedTuple):
     """Seconds that a piece of work took, over several runs."""
 
     seconds: tuple[float, ...]
+    """By the clock on the wall, a run each."""
+
+    cpu_seconds: tuple[float, ...] = ()
+    """Of this process on all cores, a run each: what is left to compare on a machine that has other work too."""
 
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
+
+    @property
+    def cpu_median(self) -> float:
+        return statistics.median(self.cpu_seconds)
 
     @property
     def best(self) -> float:
@@ -57,12 +65,14 @@ def time_all(
         for _ in range(n_warmup):
             function()
     seconds: dict[str, list[float]] = {name: [] for name in work}
+    cpu_seconds: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(n_runs):
         for name, function in work.items():
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             function()
             seconds[name].append(time.perf_counter() - start)
-    return {name: Timing(tuple(taken)) for name, taken in seconds.items()}
+            cpu_seconds[name].append(time.process_time() - cpu_start)
+    return {name: Timing(tuple(seconds[name]), tuple(cpu_seconds[name])) for name in work}
 
 
 def describe_machine() -> str:
