@@ -50,8 +50,12 @@ def iter_token_chunks(
     layer: str | None,
     counts: CountsPolicy,
     chunk_cells: int | None = None,
+    warn_of_empty: bool = True,
 ) -> Iterator[TokenChunk]:
     """Tokenize the cells of an AnnData chunk by chunk, in order, checking that the matrix holds raw counts on the way.
+
+    With ``warn_of_empty`` cells without tokens are said at the end. Who walks this in a thread, where no warning finds its way to
+    the user's line, calls `warn_of_empty_cells` afterwards.
 
     Raises
     ------
@@ -75,9 +79,15 @@ def iter_token_chunks(
         yield TokenChunk(chunk.start, tokens)
     if adata.n_obs and not summary.n_positive:
         raise NotCountsError(_not_counts(adata, layer, "every value is zero", trust_helps=False))
+    if warn_of_empty:
+        warn_of_empty_cells(n_empty, adata.n_obs)
+
+
+def warn_of_empty_cells(n_empty: int, n_cells: int) -> None:
+    """Say once, and to the code that called this package, how many cells have no tokens."""
     if n_empty:
         warnings.warn(
-            f"{n_empty:,} of {adata.n_obs:,} cells have no count in any gene of the vocabulary. "
+            f"{n_empty:,} of {n_cells:,} cells have no count in any gene of the vocabulary. "
             "They keep their row, without tokens, and their embedding is NaN.",
             UserWarning,
             stacklevel=_level_of_caller(),

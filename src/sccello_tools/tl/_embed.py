@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from sccello_tools import __version__, _keys
 from sccello_tools._docs import shared_docs
+from sccello_tools._errors import BackendError
 from sccello_tools._logging import log_written
 from sccello_tools._progress import progress_bar
 from sccello_tools.data import Tokenizer
 from sccello_tools.models import LoadedModel, load
-from sccello_tools.pp._counts import iter_token_chunks
+from sccello_tools.pp._counts import iter_token_chunks, warn_of_empty_cells
 from sccello_tools.pp._match_genes import gene_match_of
 from sccello_tools.pp._tokenize import write_token_counts
+from sccello_tools.pp._writing import check_writable, writing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
     from typing import Literal
 
@@ -108,7 +112,9 @@ def embed(
     ModelNotFoundError, DownloadError, HashMismatchError, WeightsError
         If the model cannot be had.
     BackendError
-        If a device, precision or attention backend asked for by name is not available.
+        If a device, precision or attention backend asked for by name is not available, or ``device`` is not that of a loaded model.
+    BackedDataError
+        If ``adata`` is backed and a copy is asked for, or it is a view of a backed AnnData.
 
     Notes
     -----
@@ -124,24 +130,26 @@ def embed(
     (50, 128)
     >>> sc.pp.neighbors(adata, use_rep="X_sccello")
     """
-    from sccello_tools.engine import encode
+    from sccello_tools.engine import encode, resolve_precision
 
-    loaded = model if isinstance(model, LoadedModel) else load(model, device=device)
+    check_writable(adata, copy=copy)
+    loaded = _loaded(model, device)
     positions = loaded.config.max_positions
     length = positions if max_length is None else max_length
     if length > positions:
         msg = f"max_length is {length}, but {loaded.name} has {positions} positions. Pass max_length={positions} or less."
         raise ValueError(msg)
-    if copy:
-        adata = adata.copy()
     tokenizer = Tokenizer(gene_match_of(adata, gene_ids=gene_ids, min_matched=min_matched), length)
-    chunks = iter_token_chunks(adata, tokenizer, layer=layer, counts=counts)
+    chunks = iter_token_chunks(adata, tokenizer, layer=layer, counts=counts, warn_of_empty=False)
 
     embedding = np.full((adata.n_obs, loaded.config.hidden_size), np.nan, dtype=np.float32)
     lengths = np.zeros(adata.n_obs, dtype=np.int32)
     truncated = np.zeros(adata.n_obs, dtype=bool)
-    with progress_bar("embedding cells", adata.n_obs) as advance:
-        for chunk in _ahead(chunks):
+    with (
+        progress_bar("embedding cells", adata.n_obs) as advance,
+        closing(_ahead(chunks)) as prepared,
+    ):
+        for chunk in prepared:
             rows = slice(chunk.start, chunk.start + len(chunk.tokens))
             embedding[rows] = encode(
                 loaded.network,
@@ -154,19 +162,22 @@ def embed(
             )
             lengths[rows] = chunk.tokens.lengths
             truncated[rows] = chunk.tokens.truncated
+    warn_of_empty_cells(int((lengths == 0).sum()), adata.n_obs)
 
-    adata.obsm[key_added] = embedding
-    write_token_counts(adata, lengths, truncated)
-    adata.uns[key_added] = {
-        "model": loaded.name,
-        "weights_sha256": loaded.sha256,
-        "representation": representation,
-        "max_length": length,
-        "precision": precision,
-        "layer": layer or "X",
-        "ontology_release": loaded.ontology_release,
-        "sccello_tools_version": __version__,
-    }
+    computed = resolve_precision(precision, loaded.device)
+    with writing(adata, copy=copy) as target:
+        target.obsm[key_added] = embedding
+        write_token_counts(target, lengths, truncated)
+        target.uns[key_added] = {
+            "model": loaded.name,
+            "weights_sha256": loaded.sha256,
+            "representation": representation,
+            "max_length": length,
+            "precision": str(computed).removeprefix("torch."),
+            "layer": "X" if layer is None else layer,
+            "ontology_release": loaded.ontology_release or "",
+            "sccello_tools_version": __version__,
+        }
     slots = (
         f".obsm[{key_added!r}]",
         f".uns[{key_added!r}]",
@@ -174,14 +185,34 @@ def embed(
         f".obs[{_keys.TRUNCATED!r}]",
     )
     log_written("embed", *slots)
-    return adata if copy else None
+    return target if copy else None
 
 
-def _ahead(items: Iterable[T]) -> Iterator[T]:
-    """Prepare the next item in a thread while the caller works on this one."""
-    source = iter(items)
-    with ThreadPoolExecutor(1) as pool:
-        pending = pool.submit(next, source, None)
-        while (item := pending.result()) is not None:
+def _loaded(model: str | Path | LoadedModel, device: str) -> LoadedModel:
+    """Load a model by name; one that is loaded stays where it is."""
+    if not isinstance(model, LoadedModel):
+        return load(model, device=device)
+    if device not in {"auto", str(model.device), model.device.type}:
+        msg = (
+            f"device is {device!r}, but model {model.name!r} was loaded on {str(model.device)!r}. "
+            f"Load it there with models.load(..., device={device!r}), or leave device out."
+        )
+        raise BackendError(msg)
+    return model
+
+
+def _ahead(source: Iterator[T]) -> Generator[T, None, None]:
+    """Prepare the next item in a thread while the caller works on this one.
+
+    An error of the source comes up where its item would have. Closing this ends the thread and closes the source.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="sccello-tokenize") as pool:
+        try:
             pending = pool.submit(next, source, None)
-            yield item
+            while (item := pending.result()) is not None:
+                pending = pool.submit(next, source, None)
+                yield item
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            if isinstance(source, Generator):
+                source.close()
