@@ -63,6 +63,10 @@ class FileFormatError(ScCelloError, ValueError):
     """A file is missing, damaged, or of another format than expected."""
 
 
+class CorpusError(ScCelloError, ValueError):
+    """A corpus on disk is damaged, incomplete, or does not fit what is asked of it."""
+
+
 class MissingExtraError(ScCelloError, ImportError):
     """An optional dependency is missing.
 

@@ -1,8 +1,11 @@
-"""Arrays in, arrays out: genes, counts and tokens. No torch, no AnnData."""
+"""Arrays in, arrays out: genes, counts, tokens, and corpora of tokens on disk. No torch, no AnnData."""
 
 from __future__ import annotations
 
+from ._corpus_cells import CorpusCells
+from ._corpus_shuffle import ShuffledReader
 from ._row_chunks import Chunk, row_chunks
+from .corpus import Corpus
 from .counts import ValueSummary, looks_like_counts
 from .genes import GeneMatch, match_gene_names
 from .tokens import MAX_LENGTH, RaggedTokens, Tokenizer
@@ -15,9 +18,12 @@ __all__ = [
     "PAD_ID",
     "VOCABULARY_SIZE",
     "Chunk",
+    "Corpus",
+    "CorpusCells",
     "GeneMatch",
     "GeneVocabulary",
     "RaggedTokens",
+    "ShuffledReader",
     "Tokenizer",
     "ValueSummary",
     "looks_like_counts",
