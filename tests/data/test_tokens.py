@@ -114,6 +114,16 @@ def test_ranks_that_only_float64_can_tell():
         assert tokens[0].tolist() == plain_tokens([1] * len(names), names)[0]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_cell_as_expressed_as_the_medians(gene_ids, dtype):
+    # every gene ranks alike but for the rounding of a division: one run of near and true ties, as long as the cell
+    counts = np.array(
+        [[0.7 * MEDIANS[VOCABULARY.token_of[gene]] for gene in gene_ids]], dtype=dtype
+    )
+    tokens = Tokenizer(match_gene_names(gene_ids))(sparse.csr_array(counts))
+    assert tokens[0].tolist() == plain_tokens(counts[0].tolist(), gene_ids)[0]
+
+
 GENE_POOL = [*EQUAL_MEDIANS[:6], *(str(gene) for gene in BY_MEDIAN[[0, 1, 2, 9000, 9001, -2, -1]])]
 COLUMN_NAMES = st.sampled_from([*GENE_POOL, "no such gene", "CD3E", "ENSG00000198851"])
 COUNTS = st.one_of(
