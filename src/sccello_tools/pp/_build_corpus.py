@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import replace
+from logging import INFO, WARNING
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,6 @@ from sccello_tools.data._corpus_format import (
     SHARD_FOLDER,
     CorpusConfig,
     CorpusManifest,
-    InputReport,
 )
 from sccello_tools.data._corpus_writer import finished_shard
 from sccello_tools.ontology import CellOntology
@@ -32,6 +30,7 @@ from ._corpus_plan import (
     named_inputs,
     plan_input,
 )
+from ._corpus_report import finished_manifest, report_of
 from ._corpus_work import ShardTask, Span, run_tasks
 
 if TYPE_CHECKING:
@@ -165,7 +164,7 @@ def build_corpus(
     ]
     if unknown_labels == "error":
         check_labels(plans)
-    manifest = CorpusManifest(config, common_kinds(plans), tuple(map(_report, plans)))
+    manifest = CorpusManifest(config, common_kinds(plans), tuple(map(report_of, plans)))
     if earlier is not None and earlier.obs_kinds != manifest.obs_kinds:
         msg = (
             f"{out} keeps columns of obs as {earlier.obs_kinds}, and with the inputs given they would be {manifest.obs_kinds}. "
@@ -252,13 +251,13 @@ def _build(
             records |= {record.name: record for record in done}
             advance(sum(record.last_row - record.first_row for record in done))
     ordered = [records[span.name] for plan in plans for span in spans[plan.number]]
-    finished = _finished(manifest, ordered)
+    finished = finished_manifest(manifest, ordered)
     if not finished.cell_types:
         msg = "No cell is left: " + "; ".join(map(str, finished.inputs[:5])) + "."
         raise CorpusError(msg)
     finished.write(out)
     for report in finished.inputs:
-        logger.log(30 if report.left_out else 20, "%s", report)
+        logger.log(WARNING if report.left_out else INFO, "%s", report)
     logger.info("build_corpus: wrote %d shards to %s", len(ordered) - n_before, out)
 
 
@@ -286,36 +285,3 @@ def _check_unchanged(
                 f"Bring the old file back, or delete {out / SHARD_FOLDER}/{plan.number:05d}-* to make them from the new one. {BUILD_AGAIN}"
             )
             raise CorpusError(msg)
-
-
-def _report(plan: InputPlan) -> InputReport:
-    return InputReport(
-        source=plan.source,
-        path=str(plan.path),
-        fingerprint=plan.fingerprint,
-        n_cells=plan.n_cells,
-        n_genes_matched=plan.gene_match.n_matched,
-        labels_left_out=plan.labels_left_out,
-    )
-
-
-def _finished(manifest: CorpusManifest, shards: Sequence[ShardRecord]) -> CorpusManifest:
-    cell_types: Counter[str] = Counter()
-    kept: Counter[str] = Counter()
-    left_out: dict[str, Counter[str]] = {report.source: Counter() for report in manifest.inputs}
-    for shard in shards:
-        cell_types.update(shard.cell_types)
-        kept[shard.source] += shard.n_cells
-        left_out[shard.source].update(shard.left_out)
-    reports = tuple(
-        replace(
-            report,
-            n_kept=kept[report.source],
-            left_out=dict(sorted(left_out[report.source].items())),
-        )
-        for report in manifest.inputs
-    )
-    ranked = sorted(cell_types.items(), key=lambda item: (-item[1], item[0]))
-    return replace(
-        manifest, inputs=reports, complete=True, cell_types=dict(ranked), shards=tuple(shards)
-    )
