@@ -87,6 +87,10 @@ def pretrain(
         If ``label_key`` is not a column, an id is unknown to the ontology, or there are fewer than two cell types.
     NotCountsError, GeneMatchError
         If a matrix does not hold raw counts of human genes.
+    ConfigError
+        If ``trainer_kwargs`` hold what ``config`` decides, or ``checkpoint_dir`` holds the checkpoint of another run.
+    FileExistsError
+        If ``out`` is a file.
     TrainingError
         If the loss is no longer a number.
 
@@ -109,6 +113,10 @@ def pretrain(
     from sccello_tools import models
     from sccello_tools.train import PretrainConfig, fit
 
+    out = Path(out)
+    out.mkdir(
+        parents=True, exist_ok=True
+    )  # an error now is better than one after hours of training
     config = config or PretrainConfig()
     ontology = ontology or CellOntology.load()
     sources = [
@@ -132,7 +140,6 @@ def pretrain(
         checkpoint_dir=Path(checkpoint_dir) if checkpoint_dir is not None else None,
         trainer_kwargs=dict(trainer_kwargs or {}),
     )
-    out = Path(out)
     models.save(
         result.network,
         out,
@@ -191,9 +198,9 @@ def _labelled_tokens(
     tokenizer = Tokenizer(
         gene_match_of(adata, gene_ids=gene_ids, min_matched=min_matched), max_length
     )
-    tokens = RaggedTokens.concatenate(
-        [chunk.tokens for chunk in iter_token_chunks(adata, tokenizer, layer=layer, counts=counts)]
-    )
+    # cells without tokens are counted below, with those without a label
+    chunks = iter_token_chunks(adata, tokenizer, layer=layer, counts=counts, warn_of_empty=False)
+    tokens = RaggedTokens.concatenate(chunk.tokens for chunk in chunks)
     usable = np.flatnonzero((labels != "") & (tokens.lengths > 0))
     if len(usable) < len(labels):
         logger.warning(

@@ -10,6 +10,8 @@ from sccello_tools._errors import ConfigError
 if TYPE_CHECKING:
     from typing import Any, Literal
 
+_WEIGHTS = ("weight_masked_gene", "weight_alignment", "weight_coherence", "weight_regularization")
+
 
 @dataclass(frozen=True)
 class PretrainConfig:
@@ -106,6 +108,19 @@ class PretrainConfig:
             if getattr(self, name) < 1:
                 msg = f"{name} is {getattr(self, name)}; expected is at least 1"
                 raise ConfigError(msg)
+        for name in ("warmup_steps", "weight_decay", "gradient_clip", "seed", *_WEIGHTS):
+            if getattr(self, name) < 0:
+                msg = f"{name} is {getattr(self, name)}; expected is 0 or more"
+                raise ConfigError(msg)
+        if not any(getattr(self, name) for name in _WEIGHTS):
+            msg = f"All of {', '.join(_WEIGHTS)} are 0: there is nothing to learn"
+            raise ConfigError(msg)
+        if self.n_negatives is not None and self.n_negatives < 1:
+            msg = f"n_negatives is {self.n_negatives}; expected is at least 1, or None for the whole vocabulary"
+            raise ConfigError(msg)
+        if self.precision not in {"float32", "bfloat16"}:
+            msg = f"precision is {self.precision!r}; expected is 'float32' or 'bfloat16'"
+            raise ConfigError(msg)
         if self.hidden_size % self.n_heads:
             msg = f"hidden_size ({self.hidden_size}) must be a multiple of n_heads ({self.n_heads})"
             raise ConfigError(msg)
@@ -115,10 +130,17 @@ class PretrainConfig:
         if self.batch_cells < 2 and self.weight_alignment:
             msg = "batch_cells is 1, but ontology alignment compares the cells of a batch. Take at least 2, or weight_alignment=0."
             raise ConfigError(msg)
-        for name in ("dropout", "attention_dropout", "mask_probability", "balance"):
+        for name in ("mask_probability", "balance"):
             if not 0 <= getattr(self, name) <= 1:
                 msg = f"{name} is {getattr(self, name)}; expected is a number from 0 to 1"
                 raise ConfigError(msg)
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                msg = f"{name} is {getattr(self, name)}; expected is a share from 0 to below 1"
+                raise ConfigError(msg)
+        if self.embedding_std is not None and self.embedding_std <= 0:
+            msg = f"embedding_std is {self.embedding_std}; expected is a number above 0, or None for initializer_range"
+            raise ConfigError(msg)
         if min(self.tau, self.learning_rate, self.initializer_range) <= 0:
             msg = f"tau ({self.tau}), learning_rate ({self.learning_rate}) and initializer_range ({self.initializer_range}) must be above 0"
             raise ConfigError(msg)

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sccello_tools._errors import LabelError
+from sccello_tools._errors import ConfigError, LabelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -87,12 +88,17 @@ class _WeightedBatches(Sampler[list[tuple[int, int]]]):
     """Draws batches with replacement: sources by their share, types by their balance.
 
     Batch ``i`` depends on the seed and ``i`` only, so a resumed run, which asks ``done`` where it stands, draws what it would have.
+    In a parallel run each rank draws its own.
     """
 
     def __init__(
-        self, sources: Sequence[LabelledTokens], config: PretrainConfig, done: Callable[[], int]
+        self,
+        sources: Sequence[LabelledTokens],
+        config: PretrainConfig,
+        done: Callable[[], int],
+        rank: int = 0,
     ) -> None:
-        self.config, self.done = config, done
+        self.config, self.done, self.rank = config, done, rank
         owners, weights = [], []
         named = sum(config.source_weights.get(source.source, 0.0) for source in sources)
         unnamed = sum(
@@ -106,16 +112,24 @@ class _WeightedBatches(Sampler[list[tuple[int, int]]]):
             weights.append(share * within / within.sum())
             owners += [(number, cell) for cell in range(len(source.tokens))]
         self.owners = owners
-        self.probabilities = np.concatenate(weights) / sum(w.sum() for w in weights)
+        chances = np.concatenate(weights)
+        if not chances.sum() > 0:
+            msg = f"source_weights are {config.source_weights}: no cell of {[s.source for s in sources]} would ever be drawn"
+            raise ConfigError(msg)
+        self.probabilities = chances / chances.sum()
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in range(self.done(), self.config.max_steps):
-            rng = np.random.default_rng((self.config.seed, step))
+            rng = np.random.default_rng(
+                (self.config.seed, step, *([self.rank] if self.rank else []))
+            )
             drawn = rng.choice(len(self.owners), size=self.config.batch_cells, p=self.probabilities)
             yield [self.owners[i] for i in drawn]
 
     def __len__(self) -> int:
-        return self.config.max_steps - self.done()
+        return (
+            self.config.max_steps
+        )  # of the whole run: Lightning counts on from where a resumed run stood
 
 
 def _type_weights(source: LabelledTokens, balance: float) -> NDArray[np.float64]:
@@ -147,8 +161,28 @@ class TokenDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of the batches up to ``max_steps`` that are still to do."""
         dataset = _TokenBatches(self.sources, self.types, self.config.max_length)
-        sampler = _WeightedBatches(self.sources, self.config, done=self._steps_done)
+        rank = self.trainer.global_rank if self.trainer is not None else 0
+        sampler = _WeightedBatches(self.sources, self.config, done=self._steps_done, rank=rank)
         return DataLoader(dataset, sampler=sampler, batch_size=None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: what the run is trained on."""
+        return {
+            "types": list(self.types),
+            "sources": {source.source: len(source.tokens) for source in self.sources},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse the checkpoint of a run on other data."""
+        here = self.state_dict()
+        if differing := {
+            key: (state_dict[key], here[key]) for key in here if state_dict[key] != here[key]
+        }:
+            msg = (
+                f"The checkpoint belongs to a run on other data (there, here): {differing}. "
+                "Give another checkpoint_dir, or the data of that run."
+            )
+            raise ConfigError(msg)
 
     def _steps_done(self) -> int:
         return self.trainer.global_step if self.trainer is not None else 0

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import lightning as L
+import numpy as np
 import torch
 
 from sccello_tools._errors import ConfigError, TrainingError
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
     from .config import PretrainConfig
     from .datamodule import Batch
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Mix seed, step and rank into a seed that is unlike that of any other step."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
 
 
 class PretrainModule(L.LightningModule):
@@ -56,6 +62,8 @@ class PretrainModule(L.LightningModule):
         """Return the weighted sum of the losses of one batch."""
         del batch_idx  # starts anew in a resumed run; the global step goes on
         step = self.global_step
+        # dropout by step: a resumed run drops what it would have; other on each device of a parallel run
+        torch.manual_seed(step_seed(self.config.seed, step, self.global_rank))
         parts = self.losses(batch, step=step)
         weights = {
             "masked_gene": self.config.weight_masked_gene,
@@ -65,8 +73,8 @@ class PretrainModule(L.LightningModule):
         }
         total = torch.stack([weights[name] * parts[name] for name in weights]).sum()
         if not torch.isfinite(total):
-            found = {name: float(parts[name]) for name in weights}
-            msg = f"The loss is {float(total)} at step {step} ({found}). Lower learning_rate, or raise warmup_steps."
+            found = {name: float(parts[name].detach()) for name in weights}
+            msg = f"The loss is {float(total.detach())} at step {step} ({found}). Lower learning_rate, or raise warmup_steps."
             raise TrainingError(msg)
         self.log_dict(
             {"loss": total.detach(), **{name: value.detach() for name, value in parts.items()}},
