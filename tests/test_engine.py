@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -113,6 +113,7 @@ def test_batches_hold_at_most_the_budget_and_a_longer_cell_is_alone(monkeypatch,
     assert len(seen) < len(FULL)
 
 
+@settings(deadline=None)
 @given(
     lengths=hnp.arrays(np.int64, st.integers(0, 30), elements=st.integers(0, 50)),
     budget=st.integers(1, 200),

@@ -102,7 +102,12 @@ def knn_vote(
 
     Returns
     -------
-    Labels, shape (n_query,); "" for rows with NaN. Ties go to the label that sorts first.
+    Labels, shape (n_query,); "" for rows with NaN. Ties go to the label that sorts first. Reference rows with NaN have no vote.
+
+    Raises
+    ------
+    ValueError
+        If labels or dimensions do not fit the reference, or no reference row can vote.
 
     Examples
     --------
@@ -113,7 +118,19 @@ def knn_vote(
     """
     from sklearn.neighbors import KNeighborsClassifier
 
+    if len(reference) != len(labels):
+        msg = f"{len(reference)} reference cells, but {len(labels)} labels"
+        raise ValueError(msg)
+    if reference.shape[1] != query.shape[1]:
+        msg = f"The reference has {reference.shape[1]} dimensions, the query {query.shape[1]}; embed both with the same model"
+        raise ValueError(msg)
+    if n_neighbors < 1:
+        msg = f"n_neighbors is {n_neighbors}; expected is at least 1"
+        raise ValueError(msg)
     usable = np.isfinite(reference).all(axis=1)
+    if not usable.any():
+        msg = f"None of the {len(reference)} reference cells has an embedding without NaN, so none can vote"
+        raise ValueError(msg)
     answered = np.isfinite(query).all(axis=1)
     classifier = KNeighborsClassifier(
         n_neighbors=min(n_neighbors, int(usable.sum())), metric=metric

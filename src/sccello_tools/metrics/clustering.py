@@ -61,7 +61,7 @@ def clustering_score(
     Raises
     ------
     ValueError
-        If there are fewer than two types.
+        If there are fewer than two types, or no type has more than one cell.
 
     Examples
     --------
@@ -74,10 +74,17 @@ def clustering_score(
     """
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_score
 
+    if len(embedding) != len(cell_types):
+        msg = f"{len(embedding)} cells, but {len(cell_types)} cell types"
+        raise ValueError(msg)
     usable = np.isfinite(embedding).all(axis=1)
     embedding, cell_types = embedding[usable], np.asarray(cell_types)[usable].astype(str)
-    if len(np.unique(cell_types)) < 2:
-        msg = f"Scores compare cell types, found {np.unique(cell_types).tolist()}; at least two are needed"
+    types = np.unique(cell_types)
+    if len(types) < 2:
+        msg = f"Scores compare cell types, found {types.tolist()}; at least two are needed"
+        raise ValueError(msg)
+    if len(types) == len(cell_types):
+        msg = f"Each of the {len(cell_types)} cells has a type of its own; some type must have more than one cell"
         raise ValueError(msg)
     graph = _neighbor_graph(embedding, min(n_neighbors, len(embedding) - 1), seed)
     best = (-1.0, 0.0, 0.0)

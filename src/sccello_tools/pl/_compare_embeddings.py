@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which colour-blind readers tell apart; more groups than colours fall back to a longer list
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#000000")
 _MARGIN = 0.04
+_FEWEST_CELLS = 4
+_SPECTRAL_CELLS = 10
 
 
 def compare_embeddings(
@@ -63,6 +65,8 @@ def compare_embeddings(
     ------
     KeyError
         If an embedding or the column is missing. The message lists those there are.
+    ValueError
+        If no key is given, or an embedding has fewer than four cells without NaN.
 
     Examples
     --------
@@ -73,6 +77,9 @@ def compare_embeddings(
     """
     import matplotlib.pyplot as plt
 
+    if isinstance(keys, str) or not keys:
+        msg = f"keys is {keys!r}; expected is a list with at least one key of adata.obsm"
+        raise ValueError(msg)
     for key in keys:
         if key not in adata.obsm:
             msg = f"adata.obsm has no {key!r} (keys: {list(adata.obsm)}). Call tl.embed first."
@@ -84,11 +91,12 @@ def compare_embeddings(
     names, counts = np.unique(groups, return_counts=True)
     order = [str(name) for name in names[np.argsort(-counts, kind="stable")]]
 
+    # before a figure is made, which an error would leave open
+    maps = [_umap(np.asarray(adata.obsm[key]), n_neighbors, seed, key) for key in keys]
     figure, axes = plt.subplots(
         1, len(keys), figsize=(5.2 * len(keys), 5.2), layout="constrained", squeeze=False
     )
-    for key, ax in zip(keys, axes[0]):
-        points = _umap(np.asarray(adata.obsm[key]), n_neighbors, seed)
+    for key, points, ax in zip(keys, maps, axes[0]):
         _scatter(ax, points, groups, order)
         ax.set_title((titles or {}).get(key, key), fontsize=11)
     handles, labels = axes[0][0].get_legend_handles_labels()
@@ -103,16 +111,30 @@ def compare_embeddings(
         figure.savefig(save, dpi=150)
     if show or (show is None and save is None):
         plt.show()
+    elif save is not None and not show:
+        plt.close(figure)  # it stays usable, but pyplot keeps it no longer
     return figure
 
 
-def _umap(embedding: NDArray[np.floating], n_neighbors: int, seed: int) -> NDArray[np.floating]:
+def _umap(
+    embedding: NDArray[np.floating], n_neighbors: int, seed: int, key: str
+) -> NDArray[np.floating]:
     """UMAP of an embedding, shape (n_cells, 2); NaN where the embedding is."""
     import umap
 
     usable = np.isfinite(embedding).all(axis=1)
+    n_cells = int(usable.sum())
+    if n_cells < _FEWEST_CELLS:
+        msg = f"adata.obsm[{key!r}] has {n_cells} cells without NaN; UMAP needs at least {_FEWEST_CELLS}"
+        raise ValueError(msg)
     points = np.full((len(embedding), 2), np.nan)
-    reducer = umap.UMAP(n_neighbors=n_neighbors, min_dist=0.3, random_state=seed)
+    reducer = umap.UMAP(
+        n_neighbors=min(n_neighbors, n_cells - 1),
+        min_dist=0.3,
+        random_state=seed,
+        # the spectral start takes more cells than dimensions
+        init="spectral" if n_cells > _SPECTRAL_CELLS else "random",
+    )
     with warnings.catch_warnings():
         # UMAP says that a fixed seed runs on one core, which is what a reproducible picture wants
         warnings.filterwarnings("ignore", message="n_jobs value", category=UserWarning)
