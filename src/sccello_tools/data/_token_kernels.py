@@ -1,4 +1,7 @@
-"""The hot loops of tokenizing, compiled: count the genes of each row, then rank them."""
+"""The hot loops of tokenizing, compiled: count the genes of each row, then rank them.
+
+Arrays are filled in loops, not by assignment to slices, which takes numba seconds to compile.
+"""
 
 from __future__ import annotations
 
@@ -129,7 +132,8 @@ def _radix_sort(
     """Sort by the lower 22 bits of the upper half, 11 at a time, stable."""
     mask = np.uint64(2047)
     low, high = np.uint64(32), np.uint64(43)
-    sizes[:] = 0
+    for digit in range(2048):
+        sizes[0, digit] = sizes[1, digit] = 0
     for key in keys:
         sizes[0, (key >> low) & mask] += 1
         sizes[1, (key >> high) & mask] += 1
@@ -195,7 +199,8 @@ def _merge_sort(
                 else:
                     spare[i] = keys[right]
                     right += 1
-        keys[:] = spare
+        for i in range(keys.size):
+            keys[i] = spare[i]
         width *= 2
 
 
