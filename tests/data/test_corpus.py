@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +18,7 @@ from sccello_tools.data import CLS_ID, Corpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 N = 53
 NAMES = ["T cell", "B cell", "monocyte"]
@@ -114,7 +114,7 @@ def test_shards_are_read_at_random(published: pa.Table, tmp_path: Path) -> None:
     assert corpus.block_sizes.tolist() == [6, 6, 6, 2, 6, 6, 6, 2, 6, 6, 1]
     assert corpus.read_shard(2).tokens[0].tolist() == tokens_of(40)
     assert corpus.read_block(4).tokens[5].tolist() == tokens_of(25)
-    with pytest.raises(IndexError, match="block 11 is out of range: there are 11 blocks"):
+    with pytest.raises(IndexError, match=r"block 11 is out of range: there are 11 blocks"):
         corpus.read_block(11)
 
 
@@ -138,11 +138,15 @@ def test_cells_are_cut_and_missing_values_kept_as_rows(tmp_path: Path) -> None:
     assert corpus.lengths.tolist() == [3, 0, 0, 2]
     assert corpus.cell_types == {"": 2, "T cell": 2}
     assert cells.tokens.truncated.tolist() == [True, False, False, False]
-    with pytest.raises(ValueError, match="max_length is 1; a cell needs at least 2 tokens"):
+    with pytest.raises(ValueError, match=r"max_length is 1; a cell needs at least 2 tokens"):
         Corpus.open(tmp_path, max_length=1)
 
 
 # --- shuffled
+
+
+def flat(lists: list[list[int]]) -> list[int]:
+    return [item for items in lists for item in items]
 
 
 def seen(batches: Iterator[object]) -> list[list[int]]:
@@ -171,7 +175,7 @@ def test_a_resumed_reader_gives_what_is_left(
     options = {"seed": seed, "batch_cells": batch_cells, "buffer_cells": buffer_cells}
     whole = corpus.shuffled(**options)
     first, second = seen(whole.epoch()), seen(whole.epoch())
-    assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(N))
+    assert sorted(flat(first)) == sorted(flat(second)) == list(range(N))
     assert {len(batch) for batch in first[:-1]} <= {batch_cells}
 
     reader = corpus.shuffled(**options)
@@ -211,19 +215,21 @@ def test_the_whole_in_the_buffer_is_a_full_shuffle(corpus: Corpus) -> None:
 def test_parts_share_the_cells_out(published: pa.Table, tmp_path: Path) -> None:
     corpus = Corpus.open(as_parquet(published, tmp_path))
     parts = [
-        sum(seen(corpus.shuffled(seed=5, batch_cells=4, part=(i, 3)).epoch()), []) for i in range(3)
+        flat(seen(corpus.shuffled(seed=5, batch_cells=4, part=(i, 3)).epoch())) for i in range(3)
     ]
-    assert sorted(sum(parts, [])) == list(range(N))
+    assert sorted(flat(parts)) == list(range(N))
     with pytest.raises(ValueError, match=r"part is \(0, 12\); expected is .* n <= 11"):
         corpus.shuffled(seed=5, batch_cells=4, part=(0, 12))
-    with pytest.raises(ValueError, match="batch_cells is 0 and buffer_cells 16384"):
+    with pytest.raises(ValueError, match=r"batch_cells is 0 and buffer_cells 16384"):
         corpus.shuffled(seed=5, batch_cells=0)
 
 
 def test_the_position_of_another_reader_is_refused(published: pa.Table, tmp_path: Path) -> None:
     corpus = Corpus.open(as_parquet(published, tmp_path))
     state = corpus.shuffled(seed=5, batch_cells=4).state_dict()
-    with pytest.raises(CorpusError, match="another reader: seed was 5 and is now 6; batch_cells w"):
+    with pytest.raises(
+        CorpusError, match=r"another reader: seed was 5 and is now 6; batch_cells w"
+    ):
         corpus.shuffled(seed=6, batch_cells=5).load_state_dict(state)
 
 
@@ -244,7 +250,7 @@ def test_a_selection_of_rows_is_not_taken_for_all(published: pa.Table, tmp_path:
     as_saved_by_datasets(published, tmp_path)
     state = {"_data_files": [], "_indices_data_files": [{"filename": "indices.arrow"}]}
     (tmp_path / "state.json").write_text(json.dumps(state))
-    with pytest.raises(CorpusError, match="flatten_indices"):
+    with pytest.raises(CorpusError, match=r"flatten_indices"):
         Corpus.open(tmp_path)
 
 
@@ -281,7 +287,7 @@ def test_a_file_without_cells_is_named(published: pa.Table, tmp_path: Path) -> N
     as_parquet(published, tmp_path)
     bad = tmp_path / "data" / "train-00003-of-00003.parquet"
     pq.write_table(published.slice(0, 0), bad)
-    with pytest.raises(CorpusError, match="train-00003-of-00003.* it holds no cell"):
+    with pytest.raises(CorpusError, match=r"train-00003-of-00003.* it holds no cell"):
         Corpus.open(tmp_path)
 
 
@@ -323,17 +329,17 @@ def test_ids_of_another_vocabulary_are_refused(
 
 
 def test_what_is_no_corpus_is_told(published: pa.Table, tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="There is no corpus at .*nowhere. Expected is a folder"):
+    with pytest.raises(CorpusError, match=r"There is no corpus at .*nowhere. Expected is a folder"):
         Corpus.open(tmp_path / "nowhere")
-    with pytest.raises(CorpusError, match="holds no Parquet or Arrow file. Expected is a folder"):
+    with pytest.raises(CorpusError, match=r"holds no Parquet or Arrow file. Expected is a folder"):
         Corpus.open(tmp_path)
     as_parquet(published, tmp_path)
     as_arrow_file(published, tmp_path)
-    with pytest.raises(CorpusError, match="holds 3 Parquet and 2 Arrow files. Name the folder"):
+    with pytest.raises(CorpusError, match=r"holds 3 Parquet and 2 Arrow files. Name the folder"):
         Corpus.open(tmp_path)
 
 
 def test_too_large_for_memory_is_said_before_reading(published: pa.Table, tmp_path: Path) -> None:
     corpus = Corpus.open(as_parquet(published, tmp_path))
-    with pytest.raises(CorpusError, match="GB of memory, and at most 0.0 are allowed. Walk over"):
+    with pytest.raises(CorpusError, match=r"GB of memory, and at most 0.0 are allowed. Walk over"):
         corpus.to_memory(max_bytes=100)
