@@ -1,4 +1,4 @@
-"""The command line: ``sccello embed | models | demo``."""
+"""The command line: ``sccello embed | tokenize | models | demo``."""
 
 from __future__ import annotations
 
@@ -99,6 +99,70 @@ def embed(
         typer.echo(
             f"{out}: {summary['embedded']:,} of {summary['cells']:,} cells embedded "
             f"in {summary['dimensions']} dimensions, obsm[{key_added!r}]"
+        )
+
+
+@app.command()
+def tokenize(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IN...", help="Labelled cells with raw counts: h5ad files, zarr folders."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Corpus to build.")],
+    *,
+    label_key: Annotated[
+        str, typer.Option(help="Column of obs with Cell Ontology ids.")
+    ] = "cell_type_ontology_term_id",
+    obs_key: Annotated[
+        list[str] | None, typer.Option(help="Column of obs to keep; may be given several times.")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Layer with raw counts, or 'raw.X'; X if not given.")
+    ] = None,
+    gene_ids: Annotated[
+        str | None, typer.Option(help="Column of var with Ensembl ids or symbols.")
+    ] = None,
+    max_length: Annotated[int, typer.Option(help="Most tokens of a cell.")] = 2048,
+    cells_per_shard: Annotated[int, typer.Option(help="Rows of an input to a file.")] = 8192,
+    n_workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes to work with.")
+    ] = None,
+    leave_out_unknown: Annotated[
+        bool, typer.Option(help="Go on without cells whose label is no current id.")
+    ] = False,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Tokenize files into a corpus for pretraining. Interrupted, it goes on when called again.
+
+    Example: sccello tokenize a.h5ad b.h5ad -o corpus --workers 2
+    """
+    from . import pp
+
+    corpus = pp.build_corpus(
+        inputs,
+        out,
+        label_key=label_key,
+        obs_keys=obs_key or (),
+        layer=layer,
+        gene_ids=gene_ids,
+        max_length=max_length,
+        cells_per_shard=cells_per_shard,
+        unknown_labels="leave_out" if leave_out_unknown else "error",
+        n_workers=n_workers,
+    )
+    summary = {
+        "folder": str(out),
+        "cells": len(corpus),
+        "cell_types": len(corpus.cell_types),
+        "files": len(corpus.shards),
+    }
+    if as_json:
+        typer.echo(json.dumps(summary))
+    else:
+        typer.echo(
+            f"{out}: {len(corpus):,} cells of {len(corpus.cell_types):,} types in {len(corpus.shards):,} files"
         )
 
 
