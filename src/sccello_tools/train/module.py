@@ -31,6 +31,8 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 class PretrainModule(L.LightningModule):
     """scCello's pretraining objective.
 
+    Each step seeds torch's global generator, from which dropout draws, by its number.
+
     Parameters
     ----------
     network

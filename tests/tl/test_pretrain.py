@@ -1,0 +1,250 @@
+"""tl.pretrain: from AnnData to a model folder, and which cells train."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import sccello_tools as sccello
+from sccello_tools import models
+from sccello_tools._errors import ConfigError, GeneMatchError, LabelError, NotCountsError
+from sccello_tools.ontology import CellOntology
+from sccello_tools.train import PretrainConfig
+
+if TYPE_CHECKING:
+    import anndata
+
+T_CELL, B_CELL, NEURON = "CL:0000084", "CL:0000236", "CL:0000540"
+TERM = "cell_type_ontology_term_id"
+
+
+@pytest.fixture(scope="module")
+def ontology() -> CellOntology:
+    return CellOntology.load()
+
+
+@pytest.fixture
+def labelled(adata) -> anndata.AnnData:
+    adata.obs[TERM] = pd.Categorical([T_CELL, B_CELL, NEURON] * 10)
+    return adata
+
+
+@pytest.fixture
+def config() -> PretrainConfig:
+    return PretrainConfig(
+        hidden_size=8,
+        n_layers=1,
+        n_heads=2,
+        intermediate_size=8,
+        max_length=32,
+        max_steps=2,
+        batch_cells=4,
+        n_negatives=32,
+    )
+
+
+@pytest.fixture
+def pretrain(tmp_path, ontology, config):
+    def run(adatas, **options):
+        return sccello.tl.pretrain(
+            adatas, **{"out": tmp_path / "mine", "config": config, "ontology": ontology} | options
+        )
+
+    return run
+
+
+def test_writes_a_model_that_loads_and_embeds(labelled, pretrain, tmp_path, config, ontology):
+    before = labelled.copy()
+    model = pretrain(labelled)
+    assert model.labels == (T_CELL, B_CELL, NEURON)
+    assert model.label_names == ("T cell", "B cell", "neuron")
+    assert model.name == "mine"
+    assert model.ontology_release == ontology.release
+    assert model.config.hidden_size == 8
+    assert model.config.max_positions == 32
+    assert model.entry.training_data.n_cells == 30
+    assert not model.network.training
+
+    files = {path.name for path in (tmp_path / "mine").iterdir()}
+    assert files == {
+        "config.json",
+        "model.safetensors",
+        "labels.tsv",
+        "metadata.json",
+        "training_curve.csv",
+    }
+    curve = pd.read_csv(tmp_path / "mine" / "training_curve.csv")
+    assert curve["step"].tolist() == [1, 2]
+    pd.testing.assert_frame_equal(labelled.obs, before.obs)
+    assert list(labelled.obsm) == []
+    assert dict(labelled.uns) == {}
+
+    sccello.tl.embed(labelled, model)
+    assert labelled.obsm["X_sccello"].shape == (30, 8)
+    assert labelled.uns["X_sccello"]["model"] == "mine"
+    assert labelled.uns["X_sccello"]["ontology_release"] == ontology.release
+    assert models.load(tmp_path / "mine", keep=False).sha256 == model.sha256
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return model.network.state_dict()
+
+
+def test_a_seed_decides(labelled, pretrain, config, tmp_path):
+    one = weights(pretrain(labelled, out=tmp_path / "1"))
+    two = weights(pretrain(labelled, out=tmp_path / "2"))
+    other = weights(
+        pretrain(labelled, out=tmp_path / "3", config=dataclasses.replace(config, seed=1))
+    )
+    assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
+    assert not torch.allclose(
+        one["encoder.word_embeddings.weight"], other["encoder.word_embeddings.weight"]
+    )
+
+
+def test_one_a_list_and_a_mapping(labelled, pretrain, tmp_path):
+    halves = [labelled[:15].copy(), labelled[15:].copy()]
+    halves[1].var_names = [
+        f"{name}.3" for name in halves[1].var_names
+    ]  # other names for the same genes
+    described = {}
+    for form, adatas in {
+        "one": labelled,
+        "list": halves,
+        "mapping": {"a": halves[0], "b": halves[1]},
+    }.items():
+        model = pretrain(adatas, out=tmp_path / form)
+        described[form] = model.entry.training_data.description
+        assert model.entry.training_data.n_cells == 30
+        assert model.labels == (T_CELL, B_CELL, NEURON)
+    assert described == {
+        "one": "cells (30 cells)",
+        "list": "cells-0 (15 cells), cells-1 (15 cells)",
+        "mapping": "a (15 cells), b (15 cells)",
+    }
+
+
+def test_obsolete_ids_become_those_of_today(labelled, pretrain):
+    labelled.obs[TERM] = ["CL:0000044", B_CELL, NEURON] * 10
+    assert pretrain(labelled).labels == ("CL:0000051", B_CELL, NEURON)
+
+
+def test_cells_without_label_or_gene_are_left_out_and_counted(labelled, pretrain, caplog):
+    labels = labelled.obs[TERM].astype(object)
+    labels.iloc[[0, 1]] = np.nan
+    labels.iloc[2] = ""
+    labelled.obs[TERM] = labels
+    x = labelled.X.tolil()
+    x[[2, 9]] = 0  # one of them has no label either
+    labelled.X = x.tocsr()
+    with caplog.at_level(logging.WARNING, logger="sccello_tools"):
+        # no warning that their embedding is NaN: nothing is embedded here
+        model = pretrain({"blood": labelled})
+    said = [r.getMessage() for r in caplog.records]
+    assert said == ["blood: 4 of 30 cells have no label or no gene and are left out"]
+    assert model.entry.training_data.n_cells == 26
+
+
+def test_layer_gene_ids_and_label_key(labelled, pretrain):
+    labelled.layers["counts"] = labelled.X
+    labelled.X = labelled.X.log1p()
+    labelled.var["ensembl"] = labelled.var_names
+    labelled.var_names = [f"g{i}" for i in range(labelled.n_vars)]
+    labelled.obs["own"] = labelled.obs.pop(TERM)
+    model = pretrain(labelled, layer="counts", gene_ids="ensembl", label_key="own", name="other")
+    assert model.name == "other"
+
+
+def test_float16_halves_the_file(labelled, pretrain, tmp_path):
+    pretrain(labelled, out=tmp_path / "full")
+    model = pretrain(labelled, out=tmp_path / "half", weights_dtype="float16")
+    sizes = [(tmp_path / n / "model.safetensors").stat().st_size for n in ("full", "half")]
+    assert sizes[1] < 0.55 * sizes[0]
+    assert {p.dtype for p in model.network.parameters()} == {torch.float32}
+
+
+def test_goes_on_from_its_checkpoint(labelled, pretrain, tmp_path, config):
+    options = {"checkpoint_dir": tmp_path / "runs", "out": tmp_path / "a"}
+    first = weights(
+        pretrain(labelled, config=dataclasses.replace(config, max_steps=200), **options)
+    )
+    assert (tmp_path / "runs" / "last.ckpt").is_file()
+    with pytest.raises(ConfigError, match=r"another run; .*'seed': \(0, 5\)"):
+        pretrain(labelled, config=dataclasses.replace(config, max_steps=200, seed=5), **options)
+    second = weights(
+        pretrain(labelled, config=dataclasses.replace(config, max_steps=200), **options)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def one_type(adata):
+    adata.obs[TERM] = T_CELL
+
+
+def unknown_term(adata):
+    adata.obs[TERM] = ["CL:9999999", B_CELL, NEURON] * 10
+
+
+def free_text(adata):
+    adata.obs[TERM] = ["T cells", B_CELL, NEURON] * 10
+
+
+def no_label(adata):
+    adata.obs[TERM] = np.nan
+
+
+def no_column(adata):
+    del adata.obs[TERM]
+
+
+def no_counts(adata):
+    adata.X = adata.X.log1p()
+
+
+def other_genes(adata):
+    adata.var_names = [str(i) for i in range(adata.n_vars)]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("spoil", "error", "says"),
+    [
+        (one_type, LabelError, rf"at least two cell types, found \['{T_CELL}'\]\. Pass more data"),
+        (unknown_term, LabelError, "CL:9999999"),
+        (free_text, LabelError, "T cells"),
+        (no_label, LabelError, r"at least two cell types, found \[\]"),
+        (
+            no_column,
+            LabelError,
+            r"blood: adata\.obs has no column 'cell_type_ontology_term_id' \(columns: \['donor'\]\)",
+        ),
+        (no_counts, NotCountsError, r"adata\.X does not hold raw counts"),
+        (other_genes, GeneMatchError, "0 of 900 genes match"),
+    ],
+)
+def test_what_cannot_train(labelled, pretrain, tmp_path, spoil, error, says):
+    spoil(labelled)
+    with pytest.raises(error, match=says):
+        pretrain({"blood": labelled})
+    assert not list((tmp_path / "mine").glob("*"))
+
+
+def test_no_data(pretrain):
+    for nothing in ([], {}):
+        with pytest.raises(LabelError, match="at least two cell types"):
+            pretrain(nothing)
+
+
+def test_a_file_in_the_place_of_the_folder_is_found_before_training(
+    labelled, pretrain, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("sccello_tools.train.fit", None)
+    with pytest.raises(FileExistsError):
+        pretrain(labelled, out=tmp_path / "file")
