@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -67,13 +68,18 @@ def embed(
     from . import tl
     from ._files import read_h5ad, write_h5ad
 
-    adata = read_h5ad(source)
-    if out.exists() and not overwrite:
-        msg = f"{out} exists already. Pass --overwrite to replace it, or another name."
-        raise typer.BadParameter(msg)
+    # what would come to nothing is refused before hours of work
     if representation not in {"cls", "cell"}:
         msg = f"--representation is {representation!r}; expected is 'cls' or 'cell'."
         raise typer.BadParameter(msg)
+    if out.is_dir():
+        msg = f"{out} is a folder. Name the file to write."
+        raise IsADirectoryError(msg)
+    if out.exists() and not overwrite:
+        msg = f"{out} exists already. Pass --overwrite to replace it, or another name."
+        raise FileExistsError(msg)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    adata = read_h5ad(source)
     tl.embed(
         adata,
         model,
@@ -203,16 +209,23 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path(
         "demo"
     ),
+    model: Annotated[str, _MODEL] = "sccello-small",
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Embed 583 real pancreas cells of a study that the model never saw, draw and score them."""
     from ._demo import run_demo
 
-    run_demo(out, as_json=as_json)
+    run_demo(out, model=model, as_json=as_json)
+
+
+def _say(message: Warning | str, *_: object, **__: object) -> None:
+    """Show a warning as one line, without the place in the code that it came from."""
+    typer.echo(f"sccello: {message}", err=True)
 
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one message and exit code 1, never in a traceback."""
+    warnings.showwarning = _say
     try:
         app()
     except (ScCelloError, OSError, ValueError, MemoryError) as error:

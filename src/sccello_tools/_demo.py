@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from .metrics import ClusteringScore
 
-_NAMES = {"X_sccello": "sccello-small", "X_pca": "PCA-50"}
-
 
 class DemoResult(NamedTuple):
     """What the demo found."""
@@ -33,14 +31,19 @@ class DemoResult(NamedTuple):
     picture: Path
     """The UMAPs, side by side."""
 
+    n_cells: int
+    """Cells that were embedded, drawn and scored."""
 
-def run_demo(out: Path, *, as_json: bool = False) -> DemoResult:
+
+def run_demo(out: Path, *, model: str = "sccello-small", as_json: bool = False) -> DemoResult:
     """Embed the shipped pancreas cells, draw both UMAPs to a PNG, print scores and seconds.
 
     Parameters
     ----------
     out
         Folder for the picture; made if missing.
+    model
+        Name of a model, or a folder that holds one.
     as_json
         Print JSON rather than a table.
 
@@ -56,21 +59,24 @@ def run_demo(out: Path, *, as_json: bool = False) -> DemoResult:
         now = time.perf_counter()
         seconds[step], clock = now - clock, now
 
+    out.mkdir(parents=True, exist_ok=True)
     adata = datasets.pancreas_tritschler()
-    lap("read 583 cells")
-    tl.embed(adata)
-    lap("load sccello-small and embed")
+    lap(f"read {adata.n_obs} cells")
+    tl.embed(adata, model)
+    name = str(adata.uns["X_sccello"]["model"])
+    names = {"X_sccello": name, "X_pca": "PCA-50"}
+    lap(f"load {name} and embed")
     adata.obsm["X_pca"] = _pca(adata)
     lap("PCA of log1p(CP10k)")
     cell_types = np.array(adata.obs["cell_type"].astype(str), dtype=str)
     scores = {
         name: clustering_score(np.asarray(adata.obsm[key]), cell_types)
-        for key, name in _NAMES.items()
+        for key, name in names.items()
     }
     lap("score both")
-    picture = _draw(adata, scores, out)
+    picture = _draw(adata, names, scores, out)
     lap("UMAP and draw both")
-    result = DemoResult(scores, seconds, picture)
+    result = DemoResult(scores, seconds, picture, adata.n_obs)
     _print(result, as_json=as_json)
     return result
 
@@ -87,22 +93,26 @@ def _pca(adata: AnnData) -> np.ndarray:
     return np.asarray(plain.obsm["X_pca"])
 
 
-def _draw(adata: AnnData, scores: dict[str, ClusteringScore], out: Path) -> Path:
+def _draw(
+    adata: AnnData, names: dict[str, str], scores: dict[str, ClusteringScore], out: Path
+) -> Path:
     """Draw the UMAPs to a PNG, without a screen."""
     import matplotlib as mpl
 
     titles = {
         key: f"{name}\nNMI {scores[name].nmi:.2f}   ARI {scores[name].ari:.2f}   ASW {scores[name].asw:.2f}"
-        for key, name in _NAMES.items()
+        for key, name in names.items()
     }
-    out.mkdir(parents=True, exist_ok=True)
     picture = out / "pancreas_umap.png"
     with mpl.rc_context({"backend": "agg"}):
+        from matplotlib import pyplot as plt
+
         figure = pl.compare_embeddings(
-            adata, list(_NAMES), color="cell_type", titles=titles, show=False
+            adata, list(names), color="cell_type", titles=titles, show=False
         )
-        figure.suptitle("583 pancreas cells of a study that was not in training")
+        figure.suptitle(f"{adata.n_obs} pancreas cells of Tritschler et al. (2022)")
         figure.savefig(picture, dpi=150)
+        plt.close(figure)
     return picture
 
 
@@ -115,11 +125,16 @@ def _print(result: DemoResult, *, as_json: bool) -> None:
         scores = {name: score._asdict() for name, score in result.scores.items()}
         console.print_json(
             json.dumps(
-                {"scores": scores, "seconds": result.seconds, "picture": str(result.picture)}
+                {
+                    "scores": scores,
+                    "seconds": result.seconds,
+                    "picture": str(result.picture),
+                    "n_cells": result.n_cells,
+                }
             )
         )
         return
-    table = Table(title="583 pancreas cells, unseen study: how well are the cell types told apart?")
+    table = Table(title=f"{result.n_cells} pancreas cells: how well are the cell types told apart?")
     table.add_column("embedding")
     for column in ("NMI", "ARI", "ASW", "AvgBio"):
         table.add_column(column, justify="right")
