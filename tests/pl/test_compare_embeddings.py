@@ -180,3 +180,17 @@ def test_users_own_warning_filters_stay(adata):
     before = list(warnings.filters)
     draw(adata, ["X_one"])
     assert list(warnings.filters) == before
+
+
+@pytest.mark.parametrize("n_keys", [1, 2])
+def test_the_legend_of_long_names_stays_inside_the_figure(adata, monkeypatch, n_keys):
+    points = np.random.default_rng(0).normal(size=(40, 2))
+    monkeypatch.setattr("sccello_tools.pl._compare_embeddings._umap", lambda *args: points)
+    adata.obs["cell_type"] = [f"pancreatic stellate cell of kind {i % 8}" for i in range(40)]
+    figure = draw(adata, ["X_one", "X_two"][:n_keys])
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert 0 <= box.y0 < box.y1 <= min(ax.get_window_extent().y0 for ax in figure.axes)
+    assert {float(mark.get_sizes()[0]) for mark in legend.legend_handles} == {30.0}

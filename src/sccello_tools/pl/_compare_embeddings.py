@@ -100,13 +100,14 @@ def compare_embeddings(
         _scatter(ax, points, groups, order)
         ax.set_title((titles or {}).get(key, key), fontsize=11)
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=min(len(order), 3 * len(keys)),
-        frameon=False,
+    # as many columns as fit: a letter is about 0.08 inches wide, the mark and the gaps 0.6
+    column = 0.08 * max(map(len, labels)) + 0.6
+    n_columns = max(1, min(len(order), int(figure.get_figwidth() / column)))
+    legend = figure.legend(
+        handles, labels, loc="outside lower center", ncols=n_columns, frameon=False
     )
+    for mark in legend.legend_handles:
+        mark.set_sizes([30])  # points of many cells are too small to tell their colour
     if save is not None:
         figure.savefig(save, dpi=150)
     if show or (show is None and save is None):
