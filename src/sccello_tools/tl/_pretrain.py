@@ -1,8 +1,9 @@
-"""Pretrain a model on AnnData in memory."""
+"""Pretrain a model on AnnData in memory, or on a corpus."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,24 +13,27 @@ from anndata import AnnData
 from sccello_tools._docs import shared_docs
 from sccello_tools._errors import LabelError
 from sccello_tools._logging import logger
-from sccello_tools.data import GeneVocabulary, RaggedTokens, Tokenizer
+from sccello_tools.data import Corpus, GeneVocabulary, RaggedTokens, Tokenizer
 from sccello_tools.ontology import CellOntology
 from sccello_tools.pp._counts import iter_token_chunks
 from sccello_tools.pp._match_genes import gene_match_of
 
+from ._corpus_sources import labelled_corpus
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
     from typing import Any, Literal
 
     from sccello_tools.data.counts import CountsPolicy
     from sccello_tools.models import LoadedModel
     from sccello_tools.train import LabelledTokens, PretrainConfig
 
+    CellSource = AnnData | Corpus | str | Path
+
 
 @shared_docs
 def pretrain(
-    adatas: AnnData | Sequence[AnnData] | Mapping[str, AnnData],
+    adatas: CellSource | Sequence[CellSource] | Mapping[str, CellSource],
     *,
     out: str | Path,
     label_key: str = "cell_type_ontology_term_id",
@@ -46,12 +50,15 @@ def pretrain(
 ) -> LoadedModel:
     """Pretrain a scCello model: masked genes, ontology alignment, cell-type coherence.
 
-    All tokens are held in memory. Cells without a label or without any gene of the vocabulary are left out, and counted.
+    All tokens are held in memory, those of a corpus too: one that does not fit cannot be trained on yet, as reading it batch by batch
+    while training is a later step. Cells without a label or without any gene of the vocabulary are left out, and counted.
 
     Parameters
     ----------
     adatas
-        One or more AnnData with raw counts, each of shape (n_obs, n_vars); a mapping names the sources.
+        One or more AnnData with raw counts, each of shape (n_obs, n_vars), or corpora: a :class:`~sccello_tools.data.Corpus` or the
+        path of one. A mapping names the sources; those of a corpus that ``pp.build_corpus`` made keep their own names. What is said
+        below of labels, layers, genes and counts is decided when a corpus is built.
     out
         Folder to write the model to: weights, configuration, labels, loss curve, metadata.
     label_key
@@ -85,6 +92,8 @@ def pretrain(
     ------
     LabelError
         If ``label_key`` is not a column, an id is unknown to the ontology, or there are fewer than two cell types.
+    CorpusError
+        If a corpus is missing or damaged, or does not fit in memory.
     NotCountsError, GeneMatchError
         If a matrix does not hold raw counts of human genes.
     ConfigError
@@ -108,8 +117,6 @@ def pretrain(
     >>> model = sccello.tl.pretrain(adata, out=tempfile.mkdtemp(), config=config)
     >>> sccello.tl.embed(adata, model)
     """
-    from pathlib import Path
-
     from sccello_tools import models
     from sccello_tools.train import PretrainConfig, fit
 
@@ -119,20 +126,26 @@ def pretrain(
     )  # an error now is better than one after hours of training
     config = config or PretrainConfig()
     ontology = ontology or CellOntology.load()
-    sources = [
-        _labelled_tokens(
-            adata,
-            source,
-            label_key=label_key,
-            ontology=ontology,
-            layer=layer,
-            gene_ids=gene_ids,
-            counts=counts,
-            min_matched=min_matched,
-            max_length=config.max_length,
+    sources: list[LabelledTokens] = []
+    for source, cells in _named(adatas).items():
+        if isinstance(cells, (str, Path)):
+            cells = Corpus.open(cells, max_length=config.max_length)  # noqa: PLW2901
+        if isinstance(cells, Corpus):
+            sources += labelled_corpus(cells, source, ontology)
+            continue
+        sources.append(
+            _labelled_tokens(
+                cells,
+                source,
+                label_key=label_key,
+                ontology=ontology,
+                layer=layer,
+                gene_ids=gene_ids,
+                counts=counts,
+                min_matched=min_matched,
+                max_length=config.max_length,
+            )
         )
-        for source, adata in _named(adatas).items()
-    ]
     result = fit(
         sources,
         ontology,
@@ -163,10 +176,12 @@ def pretrain(
     return models.load(out)
 
 
-def _named(adatas: AnnData | Sequence[AnnData] | Mapping[str, AnnData]) -> dict[str, AnnData]:
+def _named(
+    adatas: CellSource | Sequence[CellSource] | Mapping[str, CellSource],
+) -> dict[str, CellSource]:
     if isinstance(adatas, Mapping):
         return dict(adatas)
-    if isinstance(adatas, AnnData):
+    if isinstance(adatas, (AnnData, Corpus, str, Path)):
         return {"cells": adatas}
     return {f"cells-{number}": adata for number, adata in enumerate(adatas)}
 

@@ -1,0 +1,70 @@
+"""Labelled tokens from a corpus on disk, for a training run that holds them in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sccello_tools._errors import LabelError
+from sccello_tools._logging import logger
+from sccello_tools.ontology import match_label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sccello_tools.data import Corpus
+    from sccello_tools.ontology import CellOntology
+    from sccello_tools.train import LabelledTokens
+
+
+def labelled_corpus(corpus: Corpus, name: str, ontology: CellOntology) -> list[LabelledTokens]:
+    """Read a corpus, one source for each of its inputs; a published corpus is one source.
+
+    Raises
+    ------
+    CorpusError
+        If it does not fit in memory, or is damaged.
+    LabelError
+        If a label is neither a current id nor a name of the ontology.
+    """
+    from sccello_tools.train import LabelledTokens
+
+    cells = corpus.to_memory()
+    current = _terms(corpus.cell_types, ontology, name)
+    terms = np.array([current.get(label, "") for label in cells.cell_types], dtype=str)
+    usable = (terms != "") & (cells.tokens.lengths > 0)
+    if not usable.all():
+        logger.warning(
+            "%s: %d of %d cells have no label or no gene and are left out",
+            name,
+            len(usable) - int(usable.sum()),
+            len(usable),
+        )
+    of_shard = [name] * len(corpus.shards)
+    if corpus.manifest is not None:
+        source_of = {record.name: record.source for record in corpus.manifest.shards}
+        of_shard = [source_of.get(shard.path.stem, name) for shard in corpus.shards]
+    sources = np.repeat(of_shard, [shard.n_cells for shard in corpus.shards])
+    parts = {
+        source: np.flatnonzero(usable & (sources == source)) for source in dict.fromkeys(of_shard)
+    }
+    return [
+        LabelledTokens(cells.tokens.take(kept), terms[kept], source)
+        for source, kept in parts.items()
+        if len(kept)
+    ]
+
+
+def _terms(labels: Iterable[str], ontology: CellOntology, name: str) -> dict[str, str]:
+    """Find the current id of each label but ""."""
+    found = {label: match_label(label, ontology) for label in labels if label}
+    unknown = [label for label, match in found.items() if not match.id]
+    if unknown:
+        shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        msg = (
+            f"{name}: {len(unknown):,} labels are no current id and no name of the Cell Ontology ({shown}). "
+            "Name another column in Corpus.open(..., label_key=), or build the corpus from mapped labels; see pp.map_cell_types."
+        )
+        raise LabelError(msg)
+    return {label: match.id for label, match in found.items()}
