@@ -76,6 +76,7 @@ def compare_embeddings(
     >>> figure = sccello.pl.compare_embeddings(adata, ["X_sccello"], color="cell_type", show=False)
     """
     import matplotlib.pyplot as plt
+    from matplotlib.collections import PathCollection
 
     if isinstance(keys, str) or not keys:
         msg = f"keys is {keys!r}; expected is a list with at least one key of adata.obsm"
@@ -107,7 +108,8 @@ def compare_embeddings(
         handles, labels, loc="outside lower center", ncols=n_columns, frameon=False
     )
     for mark in legend.legend_handles:
-        mark.set_sizes([30])  # points of many cells are too small to tell their colour
+        if isinstance(mark, PathCollection):  # as all are: the handles come from `scatter`
+            mark.set_sizes([30])  # points of many cells are too small to tell their colour
     if save is not None:
         figure.savefig(save, dpi=150)
     if show or (show is None and save is None):
