@@ -85,7 +85,7 @@ def main() -> None:
         default=Path("runs/sccello-small"),
         help="checkpoints and the loss curve",
     )
-    parser.add_argument("--steps", type=int, default=1_300)
+    parser.add_argument("--steps", type=int, default=1_100)
     parser.add_argument(
         "--synthetic-each",
         type=int,

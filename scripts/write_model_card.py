@@ -65,7 +65,8 @@ Losses as published (masked genes, ontology alignment, cell-type coherence, regu
 Unlike the published recipe: {n_negatives:,} sampled wrong genes a step instead of the whole vocabulary; the alignment of a cell with itself
 without a second dropout pass; no dropout of attention; AdamW at {learning_rate} with {warmup_steps} steps of warm-up and cosine decay; sources drawn at
 fixed shares and types by the square root of their count; fresh embeddings drawn so that a token is first of all its gene.
-`metadata.json` holds every setting, `training_curve.csv` every step; `scripts/train_bundled_model.py` repeats the run.
+`metadata.json` holds every setting, `training_curve.csv` every step; `scripts/train_bundled_model.py` repeats the
+run, but for the draws of dropout: they have been made to depend on the step alone since.
 
 | step | loss | masked gene | alignment | coherence | regulariser | type accuracy |
 |---|---|---|---|---|---|---|
