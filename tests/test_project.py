@@ -231,3 +231,15 @@ def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     logger.setLevel(level)
     assert runner.tries > 0, "the examples of this module are out of the finder's reach"
     assert runner.failures == 0, "\n".join(report)
+
+
+def test_every_error_can_be_caught_by_name() -> None:
+    from sccello_tools import _errors, errors
+
+    raised = {
+        name
+        for name, value in vars(_errors).items()
+        if isinstance(value, type) and not name.startswith("_")
+    }
+    assert set(errors.__all__) == raised
+    assert all(getattr(errors, name) is getattr(_errors, name) for name in raised)

@@ -15,6 +15,10 @@ class GeneMatchError(ScCelloError, ValueError):
     """Too few genes of the data are known to the model's vocabulary."""
 
 
+class GroupError(ScCelloError, ValueError):
+    """Groups of cells are numeric, incomplete, too small, or unknown."""
+
+
 class BackedDataError(ScCelloError, ValueError):
     """An AnnData on disk cannot be written to, or copied, in the way asked for."""
 

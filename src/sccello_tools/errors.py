@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from ._errors import (
+    BackedDataError,
     BackendError,
     ConfigError,
+    CorpusError,
     DownloadError,
     FileFormatError,
     GeneMatchError,
+    GroupError,
     HashMismatchError,
     LabelError,
     ManifestError,
@@ -21,11 +24,14 @@ from ._errors import (
 )
 
 __all__ = [
+    "BackedDataError",
     "BackendError",
     "ConfigError",
+    "CorpusError",
     "DownloadError",
     "FileFormatError",
     "GeneMatchError",
+    "GroupError",
     "HashMismatchError",
     "LabelError",
     "ManifestError",
