@@ -11,13 +11,14 @@ from ._settings import settings
 if TYPE_CHECKING:
     from typing import Any
 
-    from . import datasets, errors, metrics, models, ontology, pl, pp, tl
+    from . import datasets, errors, get, metrics, models, ontology, pl, pp, tl
 
 __version__ = version("sccello-tools")
 __all__ = [
     "__version__",
     "datasets",
     "errors",
+    "get",
     "metrics",
     "models",
     "ontology",

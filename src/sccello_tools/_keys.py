@@ -20,3 +20,4 @@ TERM_ID_SUFFIX: Final = (
     "_ontology_term_id"  # obs: category, added to a column of names for that of their ids
 )
 MATCH_SUFFIX: Final = "_match"  # obs: category, added likewise for how each label was mapped
+MARKER_GENES: Final = "sccello_marker_genes"  # uns: in the structure of scanpy's rank_genes_groups

@@ -1,0 +1,86 @@
+"""The genes as the model sees them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sccello_tools import __version__
+from sccello_tools._docs import shared_docs
+
+from ._embed import _loaded
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+
+    from sccello_tools.models import LoadedModel
+
+
+@shared_docs
+def gene_embeddings(
+    model: str | Path | LoadedModel = "sccello-small", *, device: str = "auto"
+) -> AnnData:
+    """Return the trained word embedding of each gene, as an AnnData whose observations are genes.
+
+    Cluster them with scanpy to find programmes of genes.
+
+    Parameters
+    ----------
+    model
+        %(model)s
+    device
+        %(device)s
+
+    Returns
+    -------
+    AnnData of shape (25424, d), in the order of the vocabulary: ``X`` float32; ``obs_names`` Ensembl ids; ``obs["symbol"]``, "" where
+    there is none; ``obs["token"]`` int32; ``uns["sccello_gene_embeddings"]`` model, hash of its weights, version.
+
+    Raises
+    ------
+    WeightsError
+        If the model cannot be had, or its vocabulary is another one.
+
+    Examples
+    --------
+    >>> import sccello_tools as sccello
+    >>> genes = sccello.tl.gene_embeddings()
+    >>> genes.shape
+    (25424, 128)
+    >>> genes.obs.loc["ENSG00000105374", "symbol"]
+    'NKG7'
+    """
+    import anndata
+    import pandas as pd
+
+    from sccello_tools._errors import WeightsError
+    from sccello_tools.data import VOCABULARY_SIZE, GeneVocabulary
+
+    loaded = _loaded(model, device)
+    if loaded.config.vocab_size != VOCABULARY_SIZE:
+        msg = f"Model {loaded.name!r} has {loaded.config.vocab_size:,} tokens, the vocabulary of genes {VOCABULARY_SIZE:,}; its rows cannot be named. Use a model of this vocabulary, see models.list()."
+        raise WeightsError(msg)
+    vocabulary = GeneVocabulary.load()
+    table = loaded.network.word_embeddings.detach().float().cpu().numpy()
+    width = table.shape[1]
+    return anndata.AnnData(
+        table[vocabulary.tokens],
+        obs=pd.DataFrame(
+            {
+                "symbol": vocabulary.symbols.astype(object),
+                "token": vocabulary.tokens.astype(np.int32),
+            },
+            index=pd.Index(vocabulary.gene_ids.astype(object)),
+        ),
+        var=pd.DataFrame(index=[f"dim_{i}" for i in range(width)]),
+        uns={
+            "sccello_gene_embeddings": {
+                "model": loaded.name,
+                "weights_sha256": loaded.sha256,
+                "sccello_tools_version": __version__,
+            }
+        },
+    )

@@ -1,0 +1,400 @@
+"""Marker genes of groups of cells by in-silico perturbation."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from sccello_tools import __version__, _keys
+from sccello_tools._docs import shared_docs
+from sccello_tools._errors import GeneMatchError, GroupError
+from sccello_tools._logging import log_written
+from sccello_tools._progress import progress_bar
+from sccello_tools.data import RaggedTokens, Tokenizer
+from sccello_tools.pp._counts import iter_token_chunks, warn_of_empty_cells
+from sccello_tools.pp._match_genes import gene_match_of
+from sccello_tools.pp._writing import check_writable, writing
+
+from ._cell_groups import sample_cells
+from ._embed import _loaded
+from ._marker_statistics import group_statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from typing import Literal
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from sccello_tools.data import GeneMatch
+    from sccello_tools.data.counts import CountsPolicy
+    from sccello_tools.engine import Precision
+    from sccello_tools.models import LoadedModel
+
+    from ._cell_groups import CellSample
+    from ._marker_statistics import GroupStatistics
+
+_EPS = 1e-9  # added to both means of a fold change, as scanpy does
+_REST = "rest"
+
+
+@shared_docs
+def marker_genes(
+    adata: AnnData,
+    groupby: str | None = None,
+    *,
+    model: str | Path | LoadedModel = "sccello-small",
+    method: Literal["perturb", "fast"] = "perturb",
+    genes: Sequence[str] | None = None,
+    n_cells_per_group: int = 50,
+    reference: str = _REST,
+    layer: str | None = None,
+    gene_ids: str | None = None,
+    max_length: int | None = None,
+    batch_tokens: int | Literal["auto"] = "auto",
+    device: str = "auto",
+    precision: Precision = "float32",
+    counts: CountsPolicy = "check",
+    min_matched: int = 500,
+    key_added: str = _keys.MARKER_GENES,
+    layer_added: str | None = None,
+    seed: int = 0,
+    copy: bool = False,
+) -> AnnData | None:
+    """Rank genes by how far a group's cells move in the model when the gene is masked.
+
+    In each of some cells of a group each gene in turn is replaced by ``<mask>``; the gene's score is ``1 - cosine`` of the cell's
+    ``<cls>`` row before and after. The result has the structure of :func:`scanpy.tl.rank_genes_groups`, so that
+    ``sc.pl.rank_genes_groups``, ``sc.pl.rank_genes_groups_dotplot`` and their kin, and ``sc.get.rank_genes_groups_df`` take it with
+    ``key="sccello_marker_genes"``.
+
+    Parameters
+    ----------
+    adata
+        %(adata)s
+    groupby
+        Column of ``adata.obs`` with the groups. If not given, all cells are one group ("all"), without anything to compare with.
+    model
+        %(model)s
+    method
+        ``"perturb"`` is exact and takes a pass for each gene of each cell. ``"fast"`` approximates all genes of a cell by a few
+        passes; it ranks them nearly alike.
+    genes
+        Some of ``adata.var_names``; all genes that the chosen cells express if not given.
+    n_cells_per_group
+        Most cells that are drawn from a group.
+    reference
+        ``"rest"``: the drawn cells of all other groups; or the name of a group.
+    layer
+        %(layer)s
+    gene_ids
+        %(gene_ids)s
+    max_length
+        %(max_length)s
+    batch_tokens
+        Most tokens in a batch of copies of a cell. The result does not depend on it; memory and speed do.
+    device
+        %(device)s
+    precision
+        Of ``"perturb"``. ``"bfloat16"`` is faster where the hardware has it, but its rounding alone gives scores of about 1e-5.
+    counts
+        %(counts)s
+    min_matched
+        %(min_matched)s
+    key_added
+        Key of ``adata.uns`` to write.
+    layer_added
+        Layer to write the scores of the single cells to; none if not given.
+    seed
+        Of the draw of cells.
+    copy
+        %(copy)s
+
+    Returns
+    -------
+    ``None``, or the changed copy with ``copy=True``. Fields written, each sorted by ``scores`` within its group:
+
+    `adata.uns[key_added]["names"]` : record array, one field a group
+        Genes, as in ``adata.var_names``: all of them, or ``genes``. Those that no drawn cell expresses or the model does not know
+        are not tested and score 0 with a p-value of 1. Of several variables that are one gene, the first has the score.
+    `adata.uns[key_added]["scores"]` : float32
+        Mean score over the group's cells less that over the reference's; a gene that a cell does not express counts as 0.
+        Without a reference, the mean alone.
+    `adata.uns[key_added]["mean_scores"]` : float32
+        Mean score over those cells of the group that express the gene.
+    `adata.uns[key_added]["logfoldchanges"]` : float32
+        log2 of the ratio of the two means; NaN without a reference.
+    `adata.uns[key_added]["pvals"]`, `["pvals_adj"]` : float64
+        Mann-Whitney test over cells, two-sided, and the same with Benjamini-Hochberg's correction; NaN without a reference.
+    `adata.uns[key_added]["shares"]`, `["reference_shares"]` : float32
+        Share of the cells in which the model sees the gene, in the group and in the reference; NaN without one.
+    `adata.uns[key_added]["params"]` : dict
+        Parameters, model, hash of its weights, version.
+    `adata.layers[layer_added]` : CSR, float32, shape (n_obs, n_vars)
+        Score of each cell and gene; nothing is stored for cells that were not drawn.
+
+    Raises
+    ------
+    GroupError
+        If ``groupby`` is no column, numeric or incomplete, a group has one cell, or the reference is no group.
+    GeneMatchError
+        If too few genes match the vocabulary, or no drawn cell expresses any of ``genes``.
+    NotCountsError
+        If the matrix does not hold raw counts.
+    WeightsError
+        If the model cannot be had, or has no mask token.
+
+    Notes
+    -----
+    arXiv 2408.12373, marker genes by in-silico perturbation. The cells of one donor are no independent samples: the p-values rank genes rather than prove them.
+
+    With one group, scanpy's plots of expression need a ``groupby=`` of their own.
+
+    Examples
+    --------
+    >>> import sccello_tools as sccello
+    >>> adata = sccello.datasets.pancreas_tritschler()
+    >>> sccello.tl.marker_genes(
+    ...     adata, "cell_type", method="fast", n_cells_per_group=2, max_length=64
+    ... )
+    >>> sorted(adata.uns["sccello_marker_genes"])[:3]
+    ['logfoldchanges', 'mean_scores', 'names']
+    """
+    from sccello_tools.perturb import perturbation_scores
+
+    check_writable(adata, copy=copy)
+    sample = sample_cells(adata, groupby, n_per_group=n_cells_per_group, seed=seed)
+    _check_reference(sample, groupby, reference)
+    loaded = _loaded(model, device)
+    positions = loaded.config.max_positions
+    length = positions if max_length is None else max_length
+    if length > positions:
+        msg = f"max_length is {length}, but {loaded.name} has {positions} positions. Pass max_length={positions} or less."
+        raise ValueError(msg)
+
+    match = gene_match_of(adata, gene_ids=gene_ids, min_matched=min_matched)
+    column_of_token = _column_of_token(match)
+    asked = None if genes is None else _columns_of(genes, adata, match, column_of_token)
+    cells = adata[sample.rows]
+    if adata.isbacked:
+        cells = cells.to_memory()
+    chunks = iter_token_chunks(
+        cells, Tokenizer(match, length), layer=layer, counts=counts, warn_of_empty=False
+    )
+    tokens = RaggedTokens.concatenate(chunk.tokens for chunk in chunks)
+    warn_of_empty_cells(int((tokens.lengths == 0).sum()), len(tokens))
+    columns = column_of_token[tokens.ids]  # -1 at <cls>
+    _check_expressed(asked, columns, adata, len(tokens))
+
+    with progress_bar("perturbing cells", len(tokens)) as advance:
+        values = perturbation_scores(
+            loaded.network,
+            tokens,
+            method=method,
+            genes=None if asked is None else match.tokens[asked],
+            batch_tokens=batch_tokens,
+            precision=precision,
+            on_progress=advance,
+        )
+    scores = _matrix(values, tokens, columns, adata.n_vars)
+    tested = np.unique(scores.indices) if asked is None else asked
+    # scanpy's plots of figures other than expression want a row for every variable
+    untested = (
+        np.setdiff1d(np.arange(adata.n_vars), tested)
+        if asked is None
+        else np.empty(0, dtype=np.int64)
+    )
+    result = _aggregate(scores, sample, reference, adata.var_names, tested, untested)
+    result["params"] = {
+        "groupby": "" if groupby is None else groupby,
+        "reference": reference,
+        "method": method,
+        "use_raw": False,
+        "layer": "X" if layer is None else layer,
+        "corr_method": "benjamini-hochberg",
+        "n_cells_per_group": n_cells_per_group,
+        "n_cells": np.bincount(sample.group, minlength=len(sample.names)),
+        "max_length": length,
+        "precision": "float32" if method == "fast" else precision,
+        "seed": seed,
+        "model": loaded.name,
+        "weights_sha256": loaded.sha256,
+        "sccello_tools_version": __version__,
+    }
+    with writing(adata, copy=copy) as target:
+        target.uns[key_added] = result
+        slots = [f".uns[{key_added!r}]"]
+        if layer_added is not None:
+            target.layers[layer_added] = _all_rows(scores, sample.rows, adata.n_obs)
+            slots.append(f".layers[{layer_added!r}]")
+    log_written("marker_genes", *slots)
+    return target if copy else None
+
+
+def _check_reference(sample: CellSample, groupby: str | None, reference: str) -> None:
+    if groupby is None:
+        if reference != _REST:
+            msg = f"reference is {reference!r}, but without groupby= all cells are one group. Name the column of adata.obs that holds {reference!r}."
+            raise GroupError(msg)
+        return
+    if len(sample.names) < 2:
+        msg = f"adata.obs[{groupby!r}] has one group only, {sample.names[0]!r}: there is nothing to compare it with. Leave groupby out to score all cells as one group."
+        raise GroupError(msg)
+    if reference != _REST and reference not in sample.names:
+        msg = f"reference is {reference!r}; expected is 'rest' or a group of adata.obs[{groupby!r}]: {', '.join(sample.names[:5])}{', …' * (len(sample.names) > 5)}."
+        raise GroupError(msg)
+
+
+def _column_of_token(match: GeneMatch) -> NDArray[np.int64]:
+    """First variable of each token, -1 where there is none, shape (vocabulary size,)."""
+    from sccello_tools.data import VOCABULARY_SIZE
+
+    columns = np.flatnonzero(match.tokens >= 0)[::-1]
+    column_of_token = np.full(VOCABULARY_SIZE, -1, dtype=np.int64)
+    column_of_token[match.tokens[columns]] = columns
+    return column_of_token
+
+
+def _columns_of(
+    genes: Sequence[str],
+    adata: AnnData,
+    match: GeneMatch,
+    column_of_token: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    names = [genes] if isinstance(genes, str) else list(genes)
+    columns = pd.Index(adata.var_names).get_indexer_for(names)
+    if unknown := [name for name, column in zip(names, columns) if column < 0]:
+        msg = f"{len(unknown)} of {len(names)} genes are not in adata.var_names: {', '.join(unknown[:5])}. Name them as var_names does ({', '.join(adata.var_names[:3])}, …)."
+        raise GeneMatchError(msg)
+    if unmatched := [str(adata.var_names[c]) for c in columns if match.tokens[c] < 0]:
+        msg = f"{len(unmatched)} of {len(names)} genes are not in the model's vocabulary: {', '.join(unmatched[:5])}. Leave them out; pp.match_genes tells which genes are known."
+        raise GeneMatchError(msg)
+    found = np.unique(column_of_token[match.tokens[columns]])
+    if not len(found):
+        msg = "genes is empty; expected are names of adata.var_names, or None for all genes."
+        raise GeneMatchError(msg)
+    return found
+
+
+def _check_expressed(
+    asked: NDArray[np.int64] | None, columns: NDArray[np.int64], adata: AnnData, n_cells: int
+) -> None:
+    if asked is None:
+        return
+    absent = np.setdiff1d(asked, columns)
+    if not len(absent):
+        return
+    named = ", ".join(str(name) for name in adata.var_names[absent[:5]])
+    if len(absent) == len(asked):
+        msg = (
+            f"None of the {len(asked)} genes asked for ({named}) is among the tokens of the {n_cells} cells drawn, so that there is nothing "
+            "to mask. Ask for genes that these cells express, raise n_cells_per_group, or raise max_length if cells are cut."
+        )
+        raise GeneMatchError(msg)
+    warnings.warn(
+        f"{len(absent)} of {len(asked)} genes are in none of the {n_cells} cells drawn and score 0: {named}.",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def _matrix(
+    values: NDArray[np.float32],
+    tokens: RaggedTokens,
+    columns: NDArray[np.int64],
+    n_vars: int,
+) -> sparse.csr_matrix:
+    """Scores of cells and variables; what was scored is stored, even if it is 0."""
+    kept = ~np.isnan(values)
+    rows = np.repeat(np.arange(len(tokens)), tokens.lengths)[kept]
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(tokens)))])
+    matrix = sparse.csr_matrix((values[kept], columns[kept], indptr), shape=(len(tokens), n_vars))
+    matrix.sort_indices()
+    return matrix
+
+
+def _all_rows(scores: sparse.csr_matrix, rows: NDArray[np.int64], n_obs: int) -> sparse.csr_matrix:
+    lengths = np.zeros(n_obs, dtype=np.int64)
+    lengths[rows] = np.diff(scores.indptr)
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    return sparse.csr_matrix((scores.data, scores.indices, indptr), shape=(n_obs, scores.shape[1]))
+
+
+def _aggregate(
+    scores: sparse.csr_matrix,
+    sample: CellSample,
+    reference: str,
+    names: pd.Index,
+    tested: NDArray[np.int64],
+    untested: NDArray[np.int64],
+) -> dict[str, object]:
+    """Lay the figures of all groups out as scanpy does."""
+    tables: dict[str, pd.DataFrame] = {}
+    scores = scores[:, tested]
+    for i, group in enumerate(sample.names):
+        if group == reference and reference != _REST:
+            continue
+        members = sample.group == i
+        compared = (
+            ~members if reference == _REST else np.array(sample.names)[sample.group] == reference
+        )
+        figures = group_statistics(scores, members, compared)
+        tables[group] = _table(
+            figures, names[tested], names[untested], compared=bool(compared.any())
+        )
+    dtypes = {
+        "names": "O",
+        "scores": "float32",
+        "mean_scores": "float32",
+        "logfoldchanges": "float32",
+        "pvals": "float64",
+        "pvals_adj": "float64",
+        "shares": "float32",
+        "reference_shares": "float32",
+    }
+    # record arrays throughout: names of groups may hold characters that no key of an h5ad file may, such as "/"
+    return {
+        field: pd.DataFrame({group: table[field] for group, table in tables.items()}).to_records(
+            index=False, column_dtypes=dtype
+        )
+        for field, dtype in dtypes.items()
+    }
+
+
+def _table(
+    figures: GroupStatistics, names: pd.Index, untested: pd.Index, *, compared: bool
+) -> pd.DataFrame:
+    difference = figures.mean - figures.reference_mean if compared else figures.mean
+    table = pd.DataFrame(
+        {
+            "names": np.asarray(names, dtype=object),
+            "scores": difference,
+            "mean_scores": figures.mean_seen,
+            "logfoldchanges": np.log2((figures.mean + _EPS) / (figures.reference_mean + _EPS)),
+            "pvals": figures.pvals,
+            "pvals_adj": figures.pvals_adj,
+            "shares": figures.share,
+            "reference_shares": figures.reference_share,
+        }
+    )
+    without = 0.0 if compared else np.nan
+    absent = pd.DataFrame(
+        {
+            "names": np.asarray(untested, dtype=object),
+            "scores": 0.0,
+            "mean_scores": 0.0,
+            "logfoldchanges": without,
+            "pvals": 1.0 if compared else np.nan,
+            "pvals_adj": 1.0 if compared else np.nan,
+            "shares": 0.0,
+            "reference_shares": without,
+        }
+    )
+    if len(absent):
+        table = pd.concat([table, absent], ignore_index=True)
+    return table.sort_values("scores", ascending=False, kind="stable", ignore_index=True)
