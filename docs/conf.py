@@ -67,6 +67,7 @@ if os.environ.get("SCCELLO_DOCS_INTERSPHINX") == "1":
         "torch": ("https://docs.pytorch.org/docs/stable/", None),
     }
 
+html_static_path = ["_static"]
 html_theme = "sphinx_book_theme"
 html_title = "sccello-tools"
 html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": False, "navbar_persistent": []}

@@ -39,7 +39,7 @@ model of 10.7 million parameters and 22 million cells.
 
 ```python
 sccello.tl.embed(adata)  # hidden state at <cls>, in obsm["X_sccello"]
-sccello.tl.embed(adata, representation="cell", key_added="X_sccello_cell")  # unit vector of the cell head
+sccello.tl.embed(adata, representation="cell", key_added="X_cell")  # unit vector of the cell head
 ```
 
 Human cells, raw counts. For a first look, for label transfer with your own reference, as a start for teaching and tests.

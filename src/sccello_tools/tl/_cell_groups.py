@@ -49,6 +49,7 @@ def sample_cells(adata: AnnData, groupby: str | None, *, n_per_group: int, seed:
     if n_per_group < 2:
         msg = f"n_cells_per_group is {n_per_group}; expected is 2 or more"
         raise ValueError(msg)
+    names: tuple[str, ...]
     if groupby is None:
         names, codes = (ALL_CELLS,), np.zeros(adata.n_obs, dtype=np.int64)
     else:
@@ -72,7 +73,7 @@ def sample_cells(adata: AnnData, groupby: str | None, *, n_per_group: int, seed:
     return CellSample(names, chosen, codes[chosen])
 
 
-def _labels(adata: AnnData, groupby: str) -> pd.Categorical:
+def _labels(adata: AnnData, groupby: str) -> pd.Categorical[object]:
     if groupby not in adata.obs:
         found = ", ".join(repr(name) for name in adata.obs.columns) or "none"
         msg = f"adata.obs has no column {groupby!r} (columns: {found}). Name one of them in groupby=, or leave it out to take all cells as one group."
@@ -90,4 +91,7 @@ def _labels(adata: AnnData, groupby: str) -> pd.Categorical:
             f"a group: adata[adata.obs[{groupby!r}].notna()].copy()."
         )
         raise GroupError(msg)
-    return pd.Categorical(column).remove_unused_categories()
+    categorical: pd.Categorical[object] = pd.Categorical(
+        pd.Series(column)
+    ).remove_unused_categories()
+    return categorical

@@ -202,7 +202,7 @@ def marker_genes(
             on_progress=advance,
         )
     scores = _matrix(values, tokens, columns, adata.n_vars)
-    tested = np.unique(scores.indices) if asked is None else asked
+    tested = np.unique(scores.indices).astype(np.int64) if asked is None else asked
     # scanpy's plots of figures other than expression want a row for every variable
     untested = (
         np.setdiff1d(np.arange(adata.n_vars), tested)

@@ -100,7 +100,8 @@ def _tie_term(edges: NDArray[np.bool_]) -> NDArray[np.float64]:
     starts[:, 1:] = edges
     at = np.flatnonzero(starts)
     lengths = np.diff(np.append(at, n_rows * n)).astype(np.float64)
-    return np.bincount(at // n, weights=lengths**3 - lengths, minlength=n_rows)
+    terms = np.bincount(at // n, weights=lengths**3 - lengths, minlength=n_rows)
+    return terms.astype(np.float64, copy=False)
 
 
 class _Part(NamedTuple):
