@@ -132,7 +132,7 @@ def build_corpus(
     >>> sccello.datasets.pancreas_tritschler().write_h5ad(f"{folder}/pancreas.h5ad")
     >>> corpus = sccello.pp.build_corpus(f"{folder}/pancreas.h5ad", f"{folder}/corpus", obs_keys=["donor"])
     >>> len(corpus), len(corpus.cell_types)
-    (583, 8)
+    (583, 6)
     """
     if unknown_labels not in {"error", "leave_out"}:
         msg = f"unknown_labels is {unknown_labels!r}; expected is 'error' or 'leave_out'"
