@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="NAME=VALUE", help="other fields of PretrainConfig"
     )
+    parser.add_argument("--start-from", help="name or folder of a model to train further")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -111,6 +112,7 @@ def main() -> None:
         sources,
         out=args.out,
         config=config,
+        start_from=args.start_from,
         checkpoint_dir=args.work,
         name=args.out.name,
         weights_dtype="float16",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -167,6 +168,19 @@ def test_float16_halves_the_file(labelled, pretrain, tmp_path):
     sizes = [(tmp_path / n / "model.safetensors").stat().st_size for n in ("full", "half")]
     assert sizes[1] < 0.55 * sizes[0]
     assert {p.dtype for p in model.network.parameters()} == {torch.float32}
+
+
+def test_starts_from_an_earlier_model(labelled, pretrain, tmp_path, config):
+    first = pretrain(labelled, out=tmp_path / "first")
+    # a rate so small that what the second run starts from is still to be seen in what it ends with
+    still = replace(config, learning_rate=1e-9, seed=5)
+    second = pretrain(
+        labelled, out=tmp_path / "second", config=still, start_from=tmp_path / "first"
+    )
+    fresh = pretrain(labelled, out=tmp_path / "fresh", config=still)
+    words = [m.network.word_embeddings.detach() for m in (first, second, fresh)]
+    assert torch.allclose(words[1], words[0], atol=1e-6)
+    assert not torch.allclose(words[2], words[0], atol=1e-3)
 
 
 def test_goes_on_from_its_checkpoint(labelled, pretrain, tmp_path, config):

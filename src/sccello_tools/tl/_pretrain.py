@@ -38,6 +38,7 @@ def pretrain(
     out: str | Path,
     label_key: str = "cell_type_ontology_term_id",
     config: PretrainConfig | None = None,
+    start_from: str | Path | LoadedModel | None = None,
     name: str | None = None,
     layer: str | None = None,
     gene_ids: str | None = None,
@@ -65,6 +66,8 @@ def pretrain(
         Column of ``obs`` that holds Cell Ontology ids. Obsolete ids are replaced by their successors.
     config
         Size of the model, losses, schedule. ``PretrainConfig.published()`` is the paper's.
+    start_from
+        A model to train further, of the size that ``config`` says: its name, its folder, or itself. From scratch if not given.
     name
         Name of the model; that of the folder if not given.
     layer
@@ -146,10 +149,18 @@ def pretrain(
                 max_length=config.max_length,
             )
         )
+    earlier = None
+    if start_from is not None:
+        earlier = (
+            start_from
+            if isinstance(start_from, models.LoadedModel)
+            else models.load(start_from, device="cpu")
+        )
     result = fit(
         sources,
         ontology,
         config,
+        earlier=None if earlier is None else (earlier.network, earlier.labels),
         checkpoint_dir=Path(checkpoint_dir) if checkpoint_dir is not None else None,
         trainer_kwargs=dict(trainer_kwargs or {}),
     )
@@ -167,7 +178,10 @@ def pretrain(
             "ontology_release": ontology.release,
             "vocabulary_sha256": GeneVocabulary.load().sha256,
             "training_data": {source.source: len(source.tokens) for source in sources},
-            "pretrain_config": config.to_dict(),
+            "pretrain_config": {
+                **config.to_dict(),
+                "start_from_sha256": "" if earlier is None else earlier.sha256,
+            },
         },
         dtype=weights_dtype,
     )

@@ -19,6 +19,7 @@ from sccello_tools.ontology import ancestor_mask, pagerank_rows, similarity_leve
 from .callbacks import LossCurve
 from .datamodule import TokenDataModule
 from .module import PretrainModule
+from .warm_start import start_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -63,9 +64,10 @@ def fit(
     *,
     checkpoint_dir: Path | None = None,
     checkpoint_every: int = 200,
+    earlier: tuple[ScCelloModel, Sequence[str]] | None = None,
     trainer_kwargs: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
-    """Pretrain a model from scratch.
+    """Pretrain a model, from scratch or from the weights of an earlier one.
 
     The result depends on the sources, the ontology and the configuration only. A resumed run goes on as if it had never stopped.
     The global state of random number generators is left as it was.
@@ -82,6 +84,8 @@ def fit(
         Folder for Lightning checkpoints; a run that finds ``last.ckpt`` there goes on from it.
     checkpoint_every
         Steps between two checkpoints.
+    earlier
+        A model to start from, and the Cell Ontology ids of its prototypes. Its sizes must be those of ``config``.
     trainer_kwargs
         Passed to ``lightning.Trainer``: devices, strategy, loggers, callbacks.
 
@@ -94,7 +98,7 @@ def fit(
     LabelError
         If there are no cells with tokens, or fewer than two cell types.
     ConfigError
-        If ``source_weights`` or ``trainer_kwargs`` do not fit, or the checkpoint belongs to another run.
+        If ``source_weights``, ``trainer_kwargs`` or ``earlier`` do not fit, or the checkpoint belongs to another run.
     TrainingError
         If the loss is no longer a number.
     """
@@ -139,6 +143,8 @@ def fit(
     with torch.random.fork_rng(devices), _lightning_quiet():
         torch.manual_seed(config.seed)
         network = _fresh_network(config, len(types))
+        if earlier is not None:
+            start_from(network, types, earlier=earlier[0], earlier_types=earlier[1])
         module = PretrainModule(
             network,
             config,
