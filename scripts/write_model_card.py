@@ -65,7 +65,6 @@ Losses as published (masked genes, ontology alignment, cell-type coherence, regu
 Unlike the published recipe: {n_negatives:,} sampled wrong genes a step instead of the whole vocabulary; the alignment of a cell with itself
 without a second dropout pass; no dropout of attention; AdamW at {learning_rate} with {warmup_steps} steps of warm-up and cosine decay; sources drawn at
 fixed shares and types by the square root of their count; fresh embeddings drawn so that a token is first of all its gene.
-{further}
 `metadata.json` holds every setting, `training_curve.csv` every step; `scripts/train_bundled_model.py` repeats the
 run, but for the draws of dropout: they have been made to depend on the step alone since.
 
@@ -127,13 +126,6 @@ def main() -> None:
     model = sccello.models.load(args.model, device="cpu")
     metadata = json.loads((args.model / "metadata.json").read_text())
     recipe = metadata["pretrain_config"]
-    further = ""
-    if args.first_run is not None:
-        last, recipe = recipe, json.loads(args.first_run.read_text())["pretrain_config"]
-        further = (
-            f"That was a first run of {recipe['max_steps']:,} steps; a second one (`--start-from` its weights, `--seed {last['seed']}`) went on for "
-            f"{last['max_steps']:,} steps\nfrom a rate of {last['learning_rate']} after {last['warmup_steps']} steps of warm-up."
-        )
     curve = pd.read_csv(args.model / "training_curve.csv")
     sources = re.findall(
         r"(?:^|, )(.+?) \(([\d,]+ cells)\)", metadata["training_data"]["description"]
@@ -159,7 +151,6 @@ def main() -> None:
         hardware=args.hardware,
         seed=recipe["seed"],
         tau=recipe["tau"],
-        further=further,
         n_negatives=recipe["n_negatives"],
         learning_rate=recipe["learning_rate"],
         warmup_steps=recipe["warmup_steps"],
