@@ -4,5 +4,26 @@ from __future__ import annotations
 
 from .classification import AnnotationScore, annotation_score, knn_vote
 from .clustering import ClusteringScore, clustering_score
+from .confidence import Reliability, RiskCoverage, open_set_auroc, reliability, risk_coverage
+from .integration import IntegrationScore, integration_score
+from .ontology_aware import OntologyScore, ontology_score
+from .ranking import accuracy_at, term_auroc
 
-__all__ = ["AnnotationScore", "ClusteringScore", "annotation_score", "clustering_score", "knn_vote"]
+__all__ = [
+    "AnnotationScore",
+    "ClusteringScore",
+    "IntegrationScore",
+    "OntologyScore",
+    "Reliability",
+    "RiskCoverage",
+    "accuracy_at",
+    "annotation_score",
+    "clustering_score",
+    "integration_score",
+    "knn_vote",
+    "ontology_score",
+    "open_set_auroc",
+    "reliability",
+    "risk_coverage",
+    "term_auroc",
+]
