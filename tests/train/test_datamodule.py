@@ -8,7 +8,7 @@ import torch
 
 from sccello_tools._errors import ConfigError, LabelError
 from sccello_tools.train import LabelledTokens
-from sccello_tools.train.datamodule import TokenDataModule, _TokenBatches, _WeightedBatches
+from sccello_tools.train.datamodule import TokenDataModule, _Draw, _TokenBatches, _WeightedBatches
 
 CLS = 25426
 T_CELL, B_CELL, NEURON = "CL:0000084", "CL:0000236", "CL:0000540"
@@ -26,7 +26,8 @@ def uneven(make_tokens):
 
 
 def drawn(sources, config, *, done=0, rank=0) -> list[list[tuple[int, int]]]:
-    return list(_WeightedBatches(sources, config, done=lambda: done, rank=rank))
+    batches = _WeightedBatches(sources, config, done=lambda: done, rank=rank)
+    return [draw.cells for draw in batches]
 
 
 def shares(sources, config, of) -> dict[str, float]:
@@ -108,7 +109,7 @@ def test_a_batch_is_packed_with_its_types(cells, make_cells):
     source = make_cells(seed=3, source="other")
     dataset = _TokenBatches([cells, source], TYPES, max_length=11)
     wanted = [(0, 3), (1, 20), (0, 9), (1, 0)]
-    batch = dataset[wanted]
+    batch = dataset[_Draw(wanted, cropped=False)]
     lengths = batch.cu_seqlens.diff().tolist()
     assert batch.ids.dtype == batch.cell_types.dtype == torch.int64
     assert batch.cu_seqlens.dtype == torch.int32
@@ -123,6 +124,29 @@ def test_a_batch_is_packed_with_its_types(cells, make_cells):
         for row, label in zip(batch.ids.split(lengths), batch.cell_types.tolist())
     }
     assert found == expected
+
+
+def test_a_cropped_batch_has_cells_of_one_length(cells):
+    dataset = _TokenBatches([cells], TYPES, max_length=16)
+    wanted = [(0, cell) for cell in range(24)]
+    lengths = [len(cells.tokens[cell]) for _, cell in wanted]
+    batch = dataset[_Draw(wanted, cropped=True)]
+    assert min(lengths) < max(lengths)
+    assert set(batch.cu_seqlens.diff().tolist()) == {min(lengths)}
+    first = batch.ids[: min(lengths)].tolist()
+    assert first in [cells.tokens[cell][: min(lengths)].tolist() for cell in range(24)]
+
+
+def test_crop_is_a_share_of_steps_and_changes_no_draw(tiny, cells):
+    config = dataclasses.replace(tiny, max_steps=1000, batch_cells=2)
+    whole, some = (
+        list(_WeightedBatches([cells], dataclasses.replace(config, crop=crop), done=lambda: 0))
+        for crop in (0.0, 0.75)
+    )
+    assert [draw.cells for draw in whole] == [draw.cells for draw in some]
+    assert not any(draw.cropped for draw in whole)
+    # three standard errors of a share over 1,000 steps are 0.041
+    assert np.mean([draw.cropped for draw in some]) == pytest.approx(0.75, abs=0.041)
 
 
 def test_the_loader_gives_the_batches_of_the_sampler(tiny, cells):

@@ -11,14 +11,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sccello_tools._errors import ConfigError, LabelError
+from sccello_tools.data import RaggedTokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from numpy.typing import NDArray
-
-    from sccello_tools.data import RaggedTokens
 
     from .config import PretrainConfig
 
@@ -55,8 +54,17 @@ class Batch(NamedTuple):
     """(B,) int64 index of each cell's type among the types of the run."""
 
 
+class _Draw(NamedTuple):
+    """What one step trains on."""
+
+    cells: list[tuple[int, int]]
+    """Source and row of each cell."""
+    cropped: bool
+    """Whether all are cut to the shortest."""
+
+
 class _TokenBatches(Dataset[Batch]):
-    """Maps a batch of (source, cell) pairs to a packed batch."""
+    """Maps a draw of (source, cell) pairs to a packed batch."""
 
     def __init__(
         self, sources: Sequence[LabelledTokens], types: Sequence[str], max_length: int
@@ -67,8 +75,12 @@ class _TokenBatches(Dataset[Batch]):
             np.array([index_of[t] for t in source.cell_types], dtype=np.int64) for source in sources
         ]
 
-    def __getitem__(self, cells: list[tuple[int, int]]) -> Batch:
+    def __getitem__(self, draw: _Draw) -> Batch:
+        cells = draw.cells
         ids = [self.tokens[source][cell] for source, cell in cells]
+        if draw.cropped:
+            shortest = min(len(row) for row in ids)
+            ids = [row[:shortest] for row in ids]
         lengths = np.array([len(row) for row in ids])
         # cells of equal length stand together, so that attention can take them at once
         order = np.argsort(-lengths, kind="stable")
@@ -84,7 +96,7 @@ class _TokenBatches(Dataset[Batch]):
         )
 
 
-class _WeightedBatches(Sampler[list[tuple[int, int]]]):
+class _WeightedBatches(Sampler[_Draw]):
     """Draws batches with replacement: sources by their share, types by their balance.
 
     Batch ``i`` depends on the seed and ``i`` only, so a resumed run, which asks ``done`` where it stands, draws what it would have.
@@ -118,13 +130,14 @@ class _WeightedBatches(Sampler[list[tuple[int, int]]]):
             raise ConfigError(msg)
         self.probabilities = chances / chances.sum()
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[_Draw]:
         for step in range(self.done(), self.config.max_steps):
             rng = np.random.default_rng(
                 (self.config.seed, step, *([self.rank] if self.rank else []))
             )
             drawn = rng.choice(len(self.owners), size=self.config.batch_cells, p=self.probabilities)
-            yield [self.owners[i] for i in drawn]
+            cropped = bool(rng.random() < self.config.crop)
+            yield _Draw([self.owners[i] for i in drawn], cropped)
 
     def __len__(self) -> int:
         return (
@@ -137,6 +150,25 @@ def _type_weights(source: LabelledTokens, balance: float) -> NDArray[np.float64]
     _, index, counts = np.unique(source.cell_types, return_inverse=True, return_counts=True)
     chance = np.power(counts[index].astype(np.float64), -balance)
     return np.where(source.tokens.lengths > 0, chance, 0.0)
+
+
+def draw_cells(
+    sources: Sequence[LabelledTokens], config: PretrainConfig, *, n_cells: int
+) -> RaggedTokens:
+    """Return the tokens of cells drawn with the chances that training draws them with."""
+    chances = _WeightedBatches(sources, config, done=lambda: 0)
+    rng = np.random.default_rng(config.seed)
+    drawn = rng.choice(
+        len(chances.owners), size=min(n_cells, len(chances.owners)), p=chances.probabilities
+    )
+    rows = [
+        [chances.owners[i][1] for i in drawn if chances.owners[i][0] == k]
+        for k in range(len(sources))
+    ]
+    return RaggedTokens.concatenate(
+        source.tokens.truncate(config.max_length).take(np.array(cells, dtype=np.int64))
+        for source, cells in zip(sources, rows)
+    )
 
 
 class TokenDataModule(L.LightningDataModule):

@@ -17,7 +17,8 @@ from sccello_tools.nn import EncoderConfig, ScCelloModel
 from sccello_tools.ontology import ancestor_mask, pagerank_rows, similarity_levels
 
 from .callbacks import LossCurve
-from .datamodule import TokenDataModule
+from .datamodule import TokenDataModule, draw_cells
+from .gene_start import N_CELLS, start_spectral
 from .module import PretrainModule
 from .warm_start import start_from
 
@@ -143,6 +144,10 @@ def fit(
     with torch.random.fork_rng(devices), _lightning_quiet():
         torch.manual_seed(config.seed)
         network = _fresh_network(config, len(types))
+        if earlier is None and config.gene_start == "spectral":
+            std = config.embedding_std or config.initializer_range
+            drawn = draw_cells(sources, config, n_cells=N_CELLS)
+            start_spectral(network, drawn, std=std, seed=config.seed)
         if earlier is not None:
             start_from(network, types, earlier=earlier[0], earlier_types=earlier[1])
         module = PretrainModule(
