@@ -1,0 +1,29 @@
+"""From embeddings to annotations: back-off, novelty, names for unseen types. Arrays in, arrays out."""
+
+from __future__ import annotations
+
+from .add_types import add_types
+from .annotate import Annotation, Annotator
+from .backoff import Lineages, conformal_threshold
+from .calibrate import EmbeddedCells, calibrate
+from .protocol import ProtocolScore, closed_set_protocol
+from .reference import Reference
+from .statistics import AnnotationStatistics, statistics_of
+from .zero_shot import Candidates, resolve_candidates
+
+__all__ = [
+    "Annotation",
+    "AnnotationStatistics",
+    "Annotator",
+    "Candidates",
+    "EmbeddedCells",
+    "Lineages",
+    "ProtocolScore",
+    "Reference",
+    "add_types",
+    "calibrate",
+    "closed_set_protocol",
+    "conformal_threshold",
+    "resolve_candidates",
+    "statistics_of",
+]

@@ -1,0 +1,148 @@
+"""From embeddings to terms, confidence and novelty, a chunk of cells at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from .backoff import Lineages, conformal_threshold
+from .head import softmax
+from .zero_shot import Candidates
+
+if TYPE_CHECKING:
+    from typing import Final
+
+    from numpy.typing import NDArray
+
+    from sccello_tools.ontology import CellOntology
+
+    from .statistics import AnnotationStatistics
+    from .zero_shot import ZeroShotMethod
+
+Level = Literal["auto", "type"]
+
+KNOWN: Final = "known type"
+BELOW: Final = "novel, of a known kind"
+UNLIKE: Final = "unlike anything known"
+NO_ANSWER: Final = ""
+STATUSES: Final = (KNOWN, BELOW, UNLIKE, NO_ANSWER)
+
+_SPECIFIC = 3  # depth below which a term says little more than "cell"
+
+
+class Annotation(NamedTuple):
+    """Answers for some cells."""
+
+    terms: NDArray[np.str_]
+    """(n_cells,) CL ids; "" for rows with NaN."""
+    confidence: NDArray[np.float32]
+    """(n_cells,) probability that the cell is of that term or below it; NaN for rows with NaN."""
+    novelty: NDArray[np.float32]
+    """(n_cells,) log2 of the distance to known cells over what is usual; NaN for rows with NaN."""
+    status: NDArray[np.str_]
+    """(n_cells,) one of :data:`STATUSES`."""
+    scores: NDArray[np.float32]
+    """(n_cells, n_columns) probabilities of the known types, or scores of the candidates."""
+
+
+@dataclass(frozen=True, eq=False)
+class Annotator:
+    """Everything that turns embeddings into annotations, ready for many chunks."""
+
+    statistics: AnnotationStatistics
+    ontology: CellOntology
+    lineages: Lineages
+    threshold: float
+    """Summed probability that an answer must reach."""
+    novel_from: float
+    """Novelty above which a cell is called novel."""
+    candidates: Candidates | None
+    level: Level
+    method: ZeroShotMethod
+    placed: NDArray[np.bool_]
+    """(n_types,) whether the known type has a place in the ontology, which candidates are compared by."""
+
+    @classmethod
+    def of(
+        cls,
+        statistics: AnnotationStatistics,
+        ontology: CellOntology,
+        *,
+        candidates: tuple[str, ...] | None = None,
+        level: Level = "auto",
+        alpha: float = 0.1,
+        novel_share: float = 0.05,
+        method: ZeroShotMethod = "combined",
+    ) -> Annotator:
+        """Prepare thresholds and candidates.
+
+        Parameters
+        ----------
+        statistics
+            Of the model that embeds the cells.
+        ontology
+            Cell Ontology.
+        candidates
+            Terms to choose from instead of the known types and what they are kinds of.
+        level
+            ``"auto"`` backs off to a broader term where a type is not sure; ``"type"`` always names a known type.
+        alpha
+            Share of wrong answers that is allowed.
+        novel_share
+            Share of known cells that may be called novel.
+        method
+            How candidates are scored.
+        """
+        terms = [statistics.parents.get(kind, kind) for kind in statistics.types]
+        placed = np.array([term in ontology for term in terms])
+        in_ontology = [term for term in terms if term in ontology]
+        return cls(
+            statistics,
+            ontology,
+            Lineages.of(statistics.types, ontology, parents=statistics.parents),
+            conformal_threshold(statistics.conformal_scores, alpha) if level == "auto" else 0.0,
+            float(np.quantile(statistics.novelty_scores, 1 - novel_share)),
+            None if candidates is None else Candidates.of(candidates, in_ontology, ontology),
+            level,
+            method,
+            placed,
+        )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Terms of the columns of :attr:`Annotation.scores`."""
+        return self.statistics.types if self.candidates is None else self.candidates.terms
+
+    def __call__(self, hidden: NDArray[np.float32], cells: NDArray[np.float32]) -> Annotation:
+        """Annotate (n_cells, d) ``cls`` rows with their (n_cells, d) ``cell`` rows; each cell's answer is its own."""
+        known = self.statistics
+        usable = np.isfinite(hidden).all(axis=1) & np.isfinite(cells).all(axis=1)
+        probabilities = known.head.probabilities(known.scale.features(hidden, cells))
+        probabilities[~usable] = np.nan
+        novelty = known.reference.novelty((hidden - known.scale.mean) / known.scale.spread)
+        answer = self.lineages.answer(probabilities, at_least=self.threshold)
+        status = self._status(answer.terms, novelty)
+        if self.candidates is None:
+            return Annotation(answer.terms, answer.probability, novelty, status, probabilities)
+        scores = self.candidates.scores(
+            cells @ known.prototypes[self.placed].T,
+            probabilities[:, self.placed],
+            method=self.method,
+        )
+        chances = softmax(scores / np.float32(known.zero_shot_temperature))
+        best = np.where(usable, np.nan_to_num(scores, nan=-np.inf).argmax(axis=1), 0)
+        terms = np.where(usable, np.array(self.candidates.terms)[best], "")
+        confidence = np.where(usable, chances[np.arange(len(best)), best], np.nan)
+        return Annotation(terms, confidence.astype(np.float32), novelty, status, scores)
+
+    def _status(self, terms: NDArray[np.str_], novelty: NDArray[np.float32]) -> NDArray[np.str_]:
+        novel = novelty > self.novel_from
+        distinct, member = np.unique(terms, return_inverse=True)
+        deep = np.array(
+            [bool(term) and self.lineages.place.depth(term) >= _SPECIFIC for term in distinct],
+            dtype=bool,
+        )[member]
+        status = np.where(novel, np.where(deep, BELOW, UNLIKE), KNOWN)
+        return np.where(np.isfinite(novelty), status, NO_ANSWER)

@@ -1,0 +1,46 @@
+"""What the annotation of cells is computed from: two views of one embedding, scaled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureScale:
+    """Centre and spread of ``<cls>`` rows over the cells that a model was calibrated on."""
+
+    mean: NDArray[np.float32]
+    """(d,)"""
+    spread: NDArray[np.float32]
+    """(d,), above 0."""
+
+    @classmethod
+    def of(cls, hidden: NDArray[np.float32]) -> FeatureScale:
+        """Measure (n_cells, d) ``<cls>`` rows."""
+        spread = hidden.std(axis=0)
+        return cls(hidden.mean(axis=0), np.maximum(spread, 1e-3 * spread.max() + 1e-12))
+
+    def features(
+        self, hidden: NDArray[np.float32], cells: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Join both representations into one row a cell.
+
+        Parameters
+        ----------
+        hidden
+            (n_cells, d) of ``representation="cls"``: what the encoder knows of a cell.
+        cells
+            (n_cells, d) unit vectors of ``representation="cell"``: what its types have in common.
+
+        Returns
+        -------
+        (n_cells, 2 d) float32; both halves have about unit variance a column.
+        """
+        scaled = (hidden - self.mean) / self.spread
+        return np.hstack([scaled, cells * np.float32(np.sqrt(cells.shape[1]))]).astype(np.float32)
