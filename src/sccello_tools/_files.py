@@ -13,6 +13,23 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse, before hours of work, a name that nothing could be written to; make its folder.
+
+    Raises
+    ------
+    IsADirectoryError, FileExistsError
+        If there is a folder of that name, or a file that is not to be replaced.
+    """
+    if path.is_dir():
+        msg = f"{path} is a folder. Name the file to write."
+        raise IsADirectoryError(msg)
+    if path.exists() and not overwrite:
+        msg = f"{path} exists already. Pass --overwrite to replace it, or another name."
+        raise FileExistsError(msg)
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def read_h5ad(path: Path) -> AnnData:
     """Read an h5ad file.
 

@@ -13,6 +13,11 @@ TRUNCATED: Final = "sccello_truncated"  # obs: bool, whether genes were cut off 
 EMBEDDING: Final = "X_sccello"  # obsm: float32 (n_obs, d); uns: its provenance
 CELL_TYPE: Final = "sccello_cell_type"  # obs: category
 CELL_TYPE_ID: Final = "sccello_cell_type_ontology_term_id"  # obs: category
+CONFIDENCE_SUFFIX: Final = "_confidence"  # obs: float32 in [0, 1], calibrated
+STATUS_SUFFIX: Final = "_status"  # obs: category, known or novel
+CLUSTER_SUFFIX: Final = "_cluster"  # obs: category, the answer of a cell's cluster
+SCORES_SUFFIX: Final = "_scores"  # obsm: DataFrame, columns CL ids
+NOVELTY: Final = "sccello_novelty"  # obs: float32, higher is less like any known type
 MAPPED_CELL_TYPE: Final = (
     "sccello_mapped_cell_type"  # obs: category, name of the term that a label was mapped to
 )
@@ -21,3 +26,4 @@ TERM_ID_SUFFIX: Final = (
 )
 MATCH_SUFFIX: Final = "_match"  # obs: category, added likewise for how each label was mapped
 MARKER_GENES: Final = "sccello_marker_genes"  # uns: in the structure of scanpy's rank_genes_groups
+PREDICTION: Final = "sccello_prediction"  # obs: category, label of a fine-tuned classifier

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from ._catalog import ModelInfo, info
 from ._catalog import list_models as list
+from ._records import ANNOTATION_FILE, CLASSIFIER_FILE
 from ._save import save
 from .load import LoadedModel, load
 
-__all__ = ["LoadedModel", "ModelInfo", "info", "list", "load", "save"]
+__all__ = [
+    "ANNOTATION_FILE",
+    "CLASSIFIER_FILE",
+    "LoadedModel",
+    "ModelInfo",
+    "info",
+    "list",
+    "load",
+    "save",
+]

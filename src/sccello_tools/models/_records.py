@@ -21,9 +21,22 @@ CONFIG_FILE: Final = "config.json"
 LABELS_FILE: Final = "labels.tsv"
 METADATA_FILE: Final = "metadata.json"
 CARD_FILE: Final = "README.md"
+ANNOTATION_FILE: Final = "annotation.safetensors"
+CLASSIFIER_FILE: Final = "classifier.safetensors"
 WEIGHTS_FILES: Final = ("model.safetensors", "pytorch_model.bin")  # the first that exists is read
-KNOWN_FILES: Final = (CONFIG_FILE, *WEIGHTS_FILES, LABELS_FILE, METADATA_FILE, CARD_FILE)
-FREE_FIELDS: Final = ("pretrain_config",)  # of metadata.json: kept for the reader, of any form
+KNOWN_FILES: Final = (
+    CONFIG_FILE,
+    *WEIGHTS_FILES,
+    LABELS_FILE,
+    METADATA_FILE,
+    CARD_FILE,
+    ANNOTATION_FILE,
+    CLASSIFIER_FILE,
+)
+FREE_FIELDS: Final = (
+    "pretrain_config",
+    "finetune_config",
+)  # of metadata.json: kept for the reader, of any form
 
 
 @dataclass(frozen=True)
