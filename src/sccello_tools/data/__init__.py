@@ -7,6 +7,7 @@ from ._corpus_shuffle import ShuffledReader
 from ._row_chunks import Chunk, row_chunks
 from .corpus import Corpus
 from .counts import ValueSummary, looks_like_counts
+from .gene_ontology import GeneOntology
 from .genes import GeneMatch, match_gene_names
 from .tokens import MAX_LENGTH, RaggedTokens, Tokenizer
 from .vocabulary import CLS_ID, MASK_ID, PAD_ID, VOCABULARY_SIZE, GeneVocabulary
@@ -21,6 +22,7 @@ __all__ = [
     "Corpus",
     "CorpusCells",
     "GeneMatch",
+    "GeneOntology",
     "GeneVocabulary",
     "RaggedTokens",
     "ShuffledReader",

@@ -1,7 +1,8 @@
-"""Small real data sets that ship inside the package."""
+"""Small real data sets that ship inside the package, and readers of published ones."""
 
 from __future__ import annotations
 
+from ._cell_markers import cell_markers
 from ._pancreas import pancreas_tritschler
 
-__all__ = ["pancreas_tritschler"]
+__all__ = ["cell_markers", "pancreas_tritschler"]

@@ -1,0 +1,93 @@
+"""Known marker genes by Cell Ontology term, from a table of names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from sccello_tools._errors import FileFormatError
+from sccello_tools.data import match_gene_names
+from sccello_tools.ontology import CellOntology, match_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_TYPE, _GENES = "cellType", "geneMarker"
+
+
+def cell_markers(
+    path: str | Path,
+    *,
+    type_column: str = _TYPE,
+    genes_column: str = _GENES,
+    ontology: CellOntology | None = None,
+) -> pd.DataFrame:
+    r"""Read a table of marker genes, with the Cell Ontology term of each type and the Ensembl id of each gene.
+
+    The table that the scCello repository publishes (``cellmarkers.tsv``: CellMarker and PanglaoDB) is read as it is. It does not
+    ship, because neither source states a licence for its gene lists.
+
+    Parameters
+    ----------
+    path
+        Tab-separated file, plain or gzipped, with a row a cell type.
+    type_column
+        Column of cell type names.
+    genes_column
+        Column of gene symbols, separated by commas.
+    ontology
+        The Cell Ontology; the shipped release if not given.
+
+    Returns
+    -------
+    DataFrame, one row a type and gene: cell_type_ontology_term_id ("" where the name fits no term, or several), cell_type (as in the
+    file), symbol (as in the file) and gene_id (Ensembl; rows of genes that the vocabulary does not know are left out).
+
+    Raises
+    ------
+    FileFormatError
+        If the file is missing, or lacks a column.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import sccello_tools as sccello
+    >>> path = Path(tempfile.mkdtemp()) / "markers.tsv"
+    >>> _ = path.write_text("cellType\tgeneMarker\nB cells\tCD19,MS4A1,CD79A\nT cells\tCD3D,CD3E\n")
+    >>> table = sccello.datasets.cell_markers(path)
+    >>> table.groupby("cell_type_ontology_term_id")["symbol"].agg(list).to_dict()
+    {'CL:0000084': ['CD3D', 'CD3E'], 'CL:0000236': ['CD19', 'MS4A1', 'CD79A']}
+    """
+    try:
+        table = pd.read_csv(Path(path), sep="\t", dtype=str)
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        msg = f"{path} cannot be read as a table of markers ({error}). Expected is a tab-separated file with columns {type_column!r} and {genes_column!r}."
+        raise FileFormatError(msg) from error
+    if missing := [name for name in (type_column, genes_column) if name not in table]:
+        msg = f"{path} has no column {missing[0]!r} (columns: {list(table.columns)}). Name its columns in type_column= and genes_column=."
+        raise FileFormatError(msg)
+    table = table.dropna(subset=[type_column, genes_column])
+    genes = [_split(text) for text in table[genes_column]]
+    names = table[type_column].to_numpy()
+    report = match_labels(names.tolist(), ontology or CellOntology.load())
+    terms = [report[name].id if report[name].is_mapped else "" for name in names.tolist()]
+    lengths = [len(own) for own in genes]
+    long = pd.DataFrame(
+        {
+            "cell_type_ontology_term_id": np.repeat(terms, lengths),
+            "cell_type": np.repeat(names, lengths),
+            "symbol": [symbol for own in genes for symbol in own],
+        }
+    )
+    distinct = long["symbol"].unique().tolist()
+    id_of = dict(zip(distinct, match_gene_names(distinct, min_matched=1).gene_ids.tolist()))
+    long["gene_id"] = long["symbol"].map(id_of)
+    return long[long["gene_id"] != ""].reset_index(drop=True)
+
+
+def _split(text: str) -> Sequence[str]:
+    return list(dict.fromkeys(symbol.strip() for symbol in text.split(",") if symbol.strip()))
