@@ -1,10 +1,31 @@
-"""Tools: embed cells, pretrain a model."""
+"""Tools: embed and annotate cells, find marker genes, pretrain a model."""
 
 from __future__ import annotations
 
+from ._add_types import add_types
+from ._annotate import annotate
+from ._annotate_novel import annotate_novel
+from ._build_reference import build_reference
+from ._calibrate import calibrate
 from ._embed import embed
+from ._enrich_go import enrich_go
+from ._finetune import finetune
 from ._gene_embeddings import gene_embeddings
 from ._marker_genes import marker_genes
+from ._predict import predict
 from ._pretrain import pretrain
 
-__all__ = ["embed", "gene_embeddings", "marker_genes", "pretrain"]
+__all__ = [
+    "add_types",
+    "annotate",
+    "annotate_novel",
+    "build_reference",
+    "calibrate",
+    "embed",
+    "enrich_go",
+    "finetune",
+    "gene_embeddings",
+    "marker_genes",
+    "predict",
+    "pretrain",
+]

@@ -53,7 +53,7 @@ def sample_cells(adata: AnnData, groupby: str | None, *, n_per_group: int, seed:
     if groupby is None:
         names, codes = (ALL_CELLS,), np.zeros(adata.n_obs, dtype=np.int64)
     else:
-        labels = _labels(adata, groupby)
+        labels = group_labels(adata, groupby)
         names = tuple(str(name) for name in labels.categories)
         codes = labels.codes.astype(np.int64)
     counts = np.bincount(codes, minlength=len(names))
@@ -73,7 +73,8 @@ def sample_cells(adata: AnnData, groupby: str | None, *, n_per_group: int, seed:
     return CellSample(names, chosen, codes[chosen])
 
 
-def _labels(adata: AnnData, groupby: str) -> pd.Categorical[object]:
+def group_labels(adata: AnnData, groupby: str) -> pd.Categorical[object]:
+    """Return a column of group names; refuse numeric and incomplete ones."""
     if groupby not in adata.obs:
         found = ", ".join(repr(name) for name in adata.obs.columns) or "none"
         msg = f"adata.obs has no column {groupby!r} (columns: {found}). Name one of them in groupby=, or leave it out to take all cells as one group."

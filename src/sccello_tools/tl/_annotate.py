@@ -1,0 +1,204 @@
+"""Known cell types: from a reference of a user's own, or from the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sccello_tools import _keys
+from sccello_tools._docs import shared_docs
+from sccello_tools._errors import ConfigError
+from sccello_tools._logging import log_written
+from sccello_tools.ontology import CellOntology
+from sccello_tools.pp._writing import check_writable, writing
+
+from ._annotate_novel import annotate_novel, check_share
+from ._annotation_slots import AnnotationSlots, write_annotation
+from ._build_reference import build_reference
+from ._hidden_states import chunks, hidden_states
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from anndata import AnnData
+
+    from sccello_tools.infer import Reference
+    from sccello_tools.models import LoadedModel
+
+
+@shared_docs
+def annotate(
+    adata: AnnData,
+    *,
+    reference: AnnData | Reference | str | Path | None = None,
+    label_key: str | None = None,
+    group_key: str | None = None,
+    model: str | Path | LoadedModel | None = None,
+    use_rep: str | None = None,
+    level: Literal["auto", "type"] = "type",
+    alpha: float = 0.1,
+    return_scores: bool = False,
+    key_added: str = _keys.CELL_TYPE,
+    layer: str | None = None,
+    gene_ids: str | None = None,
+    device: str = "auto",
+    ontology: CellOntology | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Give each cell a known type: one of a reference, by its nearest cells there, or one that the model was taught.
+
+    Parameters
+    ----------
+    adata
+        %(adata)s
+    reference
+        Labelled cells: an AnnData, what :func:`build_reference` made, or the folder it was saved to. The model's own types if not
+        given.
+    label_key
+        Column of ``reference.obs`` with the labels, where ``reference`` is an AnnData.
+    group_key
+        Column of ``reference.obs`` with donors; see :func:`build_reference`.
+    model
+        %(model)s With a reference that is not an AnnData, the model it was made with.
+    use_rep
+        Key of ``adata.obsm`` with an embedding that :func:`embed` made with this model. If not given, ``"X_sccello"`` is taken
+        where it fits, else computed and written.
+    level
+        ``"type"`` names a label for every cell; ``"auto"`` backs off to a broader Cell Ontology term where a label is not sure.
+    alpha
+        Share of wrong answers that ``"auto"`` allows, for cells like those of the reference.
+    return_scores
+        Also write the probabilities of all labels.
+    key_added
+        Column of ``adata.obs``, and start of the names of the others.
+    layer
+        %(layer)s
+    gene_ids
+        %(gene_ids)s
+    device
+        %(device)s
+    ontology
+        The Cell Ontology; the shipped release if not given.
+    copy
+        %(copy)s
+
+    Returns
+    -------
+    ``None``, or the changed copy with ``copy=True``. Fields written:
+
+    `adata.obs[key_added]`, `adata.obs[key_added + "_ontology_term_id"]` : category
+        Label, or name of a broader term, and its id where it has one; missing for cells without counts.
+    `adata.obs[key_added + "_confidence"]` : float32
+        Calibrated probability that this is right.
+    `adata.obsm[key_added + "_scores"]` : DataFrame of float32
+        With ``return_scores``: one column a label.
+    `adata.uns[key_added]` : dict
+        Model, hash of its weights, parameters.
+
+    Without a reference, what :func:`annotate_novel` writes.
+
+    Raises
+    ------
+    ConfigError
+        If ``label_key`` is missing for an AnnData, or reference and model do not belong together.
+    LabelError, GroupError
+        As :func:`build_reference`.
+    WeightsError
+        If a folder holds no reference.
+
+    Notes
+    -----
+    A vote of the nearest reference cells by cosine, nearer ones counting more; its temperature and the threshold of back-off are
+    measured on reference cells that were left out (split-conformal). Both hold for cells like those: for a new tissue they may not.
+
+    Examples
+    --------
+    >>> import sccello_tools as sccello
+    >>> cells = sccello.datasets.pancreas_tritschler()
+    >>> adata, reference = cells[:60].copy(), cells[60:240].copy()
+    >>> sccello.tl.annotate(adata, reference=reference, label_key="cell_type")
+    >>> bool((adata.obs["sccello_cell_type"].astype(str) == adata.obs["cell_type"].astype(str)).mean() > 0.8)
+    True
+    """
+    if reference is None:
+        return annotate_novel(
+            adata,
+            model=model,
+            use_rep=use_rep,
+            level=level,
+            alpha=alpha,
+            return_scores=return_scores,
+            key_added=key_added,
+            layer=layer,
+            gene_ids=gene_ids,
+            device=device,
+            ontology=ontology,
+            copy=copy,
+        )
+    from sccello_tools.infer import Reference, conformal_threshold
+
+    check_writable(adata, copy=copy)
+    check_share(alpha)
+    ontology = ontology or CellOntology.load()
+    if isinstance(reference, (str, Path)):
+        reference = Reference.load(reference)
+    if not isinstance(reference, Reference):
+        if label_key is None:
+            msg = f"reference is an AnnData; name its column of labels in label_key= (columns: {list(reference.obs.columns)})."
+            raise ConfigError(msg)
+        reference = build_reference(
+            reference,
+            label_key,
+            model=model,
+            group_key=group_key,
+            layer=layer,
+            gene_ids=gene_ids,
+            device=device,
+            ontology=ontology,
+        )
+    target = adata.copy() if copy else adata
+    states = hidden_states(
+        target,
+        reference.model if model is None else model,
+        use_rep=use_rep,
+        device=device,
+        layer=layer,
+        gene_ids=gene_ids,
+    )
+    if states.model.sha256 != reference.weights_sha256:
+        msg = (
+            f"The reference was made with model {reference.model!r} (weights {reference.weights_sha256[:12]}…), the cells are embedded by "
+            f"{states.model.name!r} ({states.model.sha256[:12]}…). Pass the model of the reference in model=."
+        )
+        raise ConfigError(msg)
+    at_least = conformal_threshold(reference.conformal_scores, alpha) if level == "auto" else 0.0
+    lineages = reference.lineages(ontology)
+    parts = []
+    for rows in chunks(target.n_obs):
+        chances = reference.probabilities(states.hidden[rows])
+        answer = lineages.answer(chances, at_least=at_least)
+        parts.append((answer.terms, answer.probability, chances))
+    terms, confidence, scores = (np.concatenate(column) for column in zip(*parts))
+    slots = AnnotationSlots(
+        terms, confidence, None, None, scores if return_scores else None, reference.labels
+    )
+    names = dict(zip(reference.types, reference.labels))
+    with writing(target, copy=False) as writable:
+        written = write_annotation(
+            writable, slots, key_added, ontology, names=names, parents=reference.parents
+        )
+        writable.uns[key_added] = {
+            "model": states.model.name,
+            "weights_sha256": states.model.sha256,
+            "use_rep": states.key,
+            "level": level,
+            "alpha": alpha,
+            "method": "nearest reference cells",
+            "n_reference": len(reference),
+            "n_neighbors": reference.n_neighbors,
+            "ontology_release": ontology.release,
+        }
+    log_written("annotate", *written, f".uns[{key_added!r}]")
+    return target if copy else None

@@ -1,0 +1,126 @@
+"""A reference of a user's own labelled cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sccello_tools._docs import shared_docs
+from sccello_tools._errors import GroupError
+from sccello_tools._logging import logger
+from sccello_tools.ontology import CellOntology
+
+from ._hidden_states import hidden_states
+from ._type_columns import type_column
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+
+    from sccello_tools.infer import Reference
+    from sccello_tools.models import LoadedModel
+
+
+@shared_docs
+def build_reference(
+    adata: AnnData,
+    label_key: str,
+    *,
+    model: str | Path | LoadedModel | None = None,
+    use_rep: str | None = None,
+    group_key: str | None = None,
+    n_neighbors: int = 15,
+    layer: str | None = None,
+    gene_ids: str | None = None,
+    device: str = "auto",
+    ontology: CellOntology | None = None,
+    seed: int = 0,
+) -> Reference:
+    """Make a reference of labelled cells, which :func:`annotate` looks up the nearest of.
+
+    Labels may be Cell Ontology ids, names that fit one, or any names of your own. A third of the cells is left out in turn to
+    learn how far votes can be trusted.
+
+    Parameters
+    ----------
+    adata
+        Labelled cells with raw counts; their embedding is written to ``adata.obsm["X_sccello"]`` if it is not there.
+    label_key
+        Column of ``adata.obs`` with the labels; cells without one are left aside, with a warning. Terms are taken from
+        ``adata.obs[label_key + "_ontology_term_id"]`` where it is there, else looked up.
+    model
+        %(model)s
+    use_rep
+        Key of ``adata.obsm`` with an embedding that :func:`embed` made with this model.
+    group_key
+        Column with donors, or studies: its groups are left out together, so that confidence holds for new ones.
+    n_neighbors
+        Nearest cells that vote.
+    layer
+        %(layer)s
+    gene_ids
+        %(gene_ids)s
+    device
+        %(device)s
+    ontology
+        The Cell Ontology; the shipped release if not given.
+    seed
+        Of what is left out.
+
+    Returns
+    -------
+    The reference. ``save(folder)`` keeps it, ``Reference.load(folder)`` opens it, ``extend(other)`` joins two.
+
+    Raises
+    ------
+    LabelError
+        If fewer than two labels are there.
+    GroupError
+        If ``label_key`` or ``group_key`` is missing.
+    ConfigError
+        If ``use_rep`` is not an embedding of this model.
+
+    Examples
+    --------
+    >>> import sccello_tools as sccello
+    >>> adata = sccello.datasets.pancreas_tritschler()[:120].copy()
+    >>> sccello.tl.build_reference(adata, "cell_type").labels
+    ('endothelial cell', 'pancreatic A cell', 'pancreatic D cell', 'pancreatic PP cell', 'type B pancreatic cell')
+    """
+    from sccello_tools.infer import Reference
+
+    ontology = ontology or CellOntology.load()
+    column = type_column(adata, label_key, ontology, any_names=True)
+    if group_key is not None and group_key not in adata.obs:
+        msg = f"adata.obs has no column {group_key!r} (columns: {list(adata.obs.columns)}). Name the column of donors, or leave group_key out."
+        raise GroupError(msg)
+    labels = np.array([*column.names, ""])[column.codes]  # code -1 takes the last
+    if n_missing := int((labels == "").sum()):
+        logger.warning(
+            "build_reference: %d of %d cells have no label in %r and are left aside",
+            n_missing,
+            len(labels),
+            label_key,
+        )
+    if strange := [name for name, term in zip(column.names, column.terms) if not term]:
+        logger.info(
+            "build_reference: %d labels fit no Cell Ontology term, so no broader term stands in for them: %s",
+            len(strange),
+            ", ".join(strange[:5]),
+        )
+    states = hidden_states(
+        adata, model, use_rep=use_rep, device=device, layer=layer, gene_ids=gene_ids
+    )
+    return Reference.of(
+        states.hidden,
+        labels,
+        dict(zip(column.names, column.terms)),
+        model=states.model.name,
+        weights_sha256=states.model.sha256,
+        ontology=ontology,
+        groups=None if group_key is None else np.asarray(adata.obs[group_key], dtype=str),
+        n_neighbors=n_neighbors,
+        seed=seed,
+    )

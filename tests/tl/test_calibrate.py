@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+import sccello_tools as sccello
+from sccello_tools.errors import ConfigError, GroupError, LabelError
+from sccello_tools.tl import annotate_novel, calibrate
+
+LABEL = "cell_type_ontology_term_id"
+
+
+@pytest.fixture
+def mine(model, tmp_path):
+    """A copy of the bundled model that knows nothing of cell types."""
+    folder = shutil.copytree(model.folder, tmp_path / "mine")
+    (folder / "annotation.safetensors").unlink()
+    return folder
+
+
+def test_the_promise_holds_for_cells_like_those(pancreas, mine):
+    rng = np.random.default_rng(1)
+    order = rng.permutation(pancreas.n_obs)
+    learn, ask = (pancreas[rows].copy() for rows in np.array_split(order, 2))
+    calibrate(learn, LABEL, model=mine)
+    annotate_novel(ask, model=mine, alpha=0.2)
+    ontology = sccello.ontology.CellOntology.load()
+    pairs = zip(
+        ask.obs[LABEL].astype(str), ask.obs["sccello_cell_type_ontology_term_id"].astype(str)
+    )
+    right = [
+        g in ontology.ancestors(t, include_self=True) or t in ontology.ancestors(g)
+        for t, g in pairs
+    ]
+    # 1 - alpha, less three standard errors of that many cells
+    assert np.mean(right) > 0.8 - 3 * np.sqrt(0.8 * 0.2 / len(right))
+
+
+def test_the_same_cells_give_the_same_file(pancreas, mine):
+    calibrate(pancreas, LABEL, model=mine, seed=3)
+    once = (mine / "annotation.safetensors").read_bytes()
+    calibrate(pancreas, LABEL, model=mine, seed=3)
+    assert (mine / "annotation.safetensors").read_bytes() == once
+
+
+def test_the_bundled_model_is_not_written_to(pancreas):
+    with pytest.raises(ConfigError, match="ships with the package"):
+        calibrate(pancreas, LABEL, model="sccello-small")
+
+
+def test_bad_labels_and_groups(pancreas, mine):
+    with pytest.raises(LabelError, match="no column 'celltype'"):
+        calibrate(pancreas, "celltype", model=mine)
+    with pytest.raises(GroupError, match="no column 'patient'"):
+        calibrate(pancreas, LABEL, model=mine, group_key="patient")
+    one = pancreas[pancreas.obs["cell_type"] == "type B pancreatic cell"].copy()
+    with pytest.raises(LabelError, match="at least two cell types"):
+        calibrate(one, LABEL, model=mine)
+    pancreas.obs["study"] = pancreas.obs["cell_type"].astype(str)
+    with pytest.raises(LabelError, match="No cell type occurs in two groups"):
+        calibrate(pancreas, LABEL, model=mine, group_key="study")
+    assert not (mine / "annotation.safetensors").exists()
