@@ -1,0 +1,16 @@
+"""scCello with the habits of scvi-tools; needs the extra "scvi"."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from sccello_tools._errors import MissingExtraError
+
+if importlib.util.find_spec("scvi") is None:
+    _what = "sccello_tools.scvi"
+    raise MissingExtraError(_what, extra="scvi")
+
+from ._model import ScCello
+from ._module import ScCelloModule
+
+__all__ = ["ScCello", "ScCelloModule"]

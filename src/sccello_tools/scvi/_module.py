@@ -1,0 +1,110 @@
+"""Encoder and classifier as scvi-tools calls them: inference, generative, loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy import sparse
+from scvi import REGISTRY_KEYS
+from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
+from torch import nn
+from torch.nn import functional
+
+from sccello_tools.data import Tokenizer
+from sccello_tools.engine import pack
+from sccello_tools.nn import ScCelloModel, resolve_attention
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sccello_tools.data import GeneMatch
+    from sccello_tools.nn import EncoderConfig
+
+
+class ScCelloModule(BaseModuleClass):  # type: ignore[misc]
+    """A pretrained encoder and a linear layer on its ``<cls>`` rows.
+
+    Parameters
+    ----------
+    config
+        Size of the encoder.
+    n_labels
+        Labels of the classifier.
+    genes
+        Which gene each column of the count matrix is.
+    """
+
+    temperature: torch.Tensor
+
+    def __init__(self, config: EncoderConfig, n_labels: int, genes: GeneMatch) -> None:
+        super().__init__()
+        self.network = ScCelloModel(config)
+        self.classifier = nn.Linear(config.hidden_size, n_labels)
+        # what logits are divided by for probabilities; measured on the held-out cells
+        self.register_buffer("temperature", torch.ones(()))
+        self.tokenizer = Tokenizer(genes, config.max_positions)
+
+    def _get_inference_input(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"x": tensors[REGISTRY_KEYS.X_KEY]}
+
+    @auto_move_data  # type: ignore[untyped-decorator]
+    def inference(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Encode (B, n_vars) counts to (B, d) ``<cls>`` rows ``z``; NaN for cells without any gene of the vocabulary."""
+        tokens = self.tokenizer(sparse.csr_array(x.detach().cpu().numpy()))
+        full = np.flatnonzero(tokens.lengths > 0)
+        z = x.new_full((len(tokens), self.network.config.hidden_size), torch.nan)
+        if len(full):
+            # cells of equal length stand together, so that attention can take them at once
+            full = full[np.argsort(-tokens.lengths[full], kind="stable")]
+            ids, cu_seqlens, max_seqlen = pack(tokens, full, x.device)
+            dropout_p = self.network.config.attention_dropout if self.training else 0.0
+            attention = resolve_attention("auto", x.device, torch.float32, dropout_p=dropout_p)
+            rows = self.network.encode(ids, cu_seqlens, max_seqlen, attention=attention)
+            z = z.index_copy(0, torch.from_numpy(full).to(x.device), rows.to(z.dtype))
+        return {"z": z}
+
+    def _get_generative_input(
+        self, tensors: dict[str, torch.Tensor], inference_outputs: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        del tensors
+        return {"z": inference_outputs["z"]}
+
+    @auto_move_data  # type: ignore[untyped-decorator]
+    def generative(self, z: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Map (B, d) rows to (B, n_labels) ``logits``; scvi-tools' name for the second half, though nothing is generated."""
+        return {"logits": self.classifier(z)}
+
+    def loss(
+        self,
+        tensors: dict[str, torch.Tensor],
+        inference_outputs: dict[str, torch.Tensor],
+        generative_outputs: dict[str, torch.Tensor],
+    ) -> LossOutput:
+        """Cross-entropy over the cells that have a label and a gene of the vocabulary."""
+        del inference_outputs
+        logits = generative_outputs["logits"]
+        labels = tensors[REGISTRY_KEYS.LABELS_KEY].long().view(-1).to(logits.device)
+        usable = (labels < logits.shape[1]) & logits.isfinite().all(dim=1)
+        loss = functional.cross_entropy(logits[usable], labels[usable], reduction="sum")
+        loss = loss / usable.sum().clamp(min=1)
+        return LossOutput(
+            loss=loss,
+            classification_loss=loss,
+            logits=logits,
+            true_labels=labels,
+            n_obs_minibatch=len(labels),
+        )
+
+    def sample(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse: the model tells cells apart, it makes none.
+
+        Raises
+        ------
+        NotImplementedError
+            Always.
+        """
+        del args, kwargs
+        msg = "scCello has no generative part to sample counts from. Call get_latent_representation() or predict()."
+        raise NotImplementedError(msg)
