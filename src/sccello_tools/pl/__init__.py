@@ -3,5 +3,19 @@
 from __future__ import annotations
 
 from ._compare_embeddings import compare_embeddings
+from ._confidence import confidence
+from ._confusion import confusion
+from ._go_enrichment import go_enrichment
+from ._marker_genes import marker_genes
+from ._ontology_tree import ontology_tree
+from ._ontology_umap import ontology_umap
 
-__all__ = ["compare_embeddings"]
+__all__ = [
+    "compare_embeddings",
+    "confidence",
+    "confusion",
+    "go_enrichment",
+    "marker_genes",
+    "ontology_tree",
+    "ontology_umap",
+]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._figures import finish
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -110,13 +112,7 @@ def compare_embeddings(
     for mark in legend.legend_handles:
         if isinstance(mark, PathCollection):  # as all are: the handles come from `scatter`
             mark.set_sizes([30])  # points of many cells are too small to tell their colour
-    if save is not None:
-        figure.savefig(save, dpi=150)
-    if show or (show is None and save is None):
-        plt.show()
-    elif save is not None and not show:
-        plt.close(figure)  # it stays usable, but pyplot keeps it no longer
-    return figure
+    return finish(figure, show=show, save=save, dpi=150)
 
 
 def _umap(
