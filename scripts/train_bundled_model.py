@@ -85,7 +85,7 @@ def main() -> None:
         default=Path("runs/sccello-small"),
         help="checkpoints and the loss curve",
     )
-    parser.add_argument("--steps", type=int, default=1_100)
+    parser.add_argument("--steps", type=int, default=2_000)
     parser.add_argument(
         "--synthetic-each",
         type=int,
@@ -103,7 +103,9 @@ def main() -> None:
     sources = training_cells(args.data, synthetic_each=args.synthetic_each, seed=args.seed)
     total = sum(SHARES[name] for name in sources)
     shares = {name: SHARES[name] / total for name in sources}
-    config = PretrainConfig(max_steps=args.steps, seed=args.seed, source_weights=shares)
+    config = PretrainConfig(
+        max_steps=args.steps, seed=args.seed, source_weights=shares, warmup_steps=50, crop=0.75
+    )
     config = dataclasses.replace(
         config, **{k: json.loads(v) for k, v in (item.split("=", 1) for item in args.set)}
     )
