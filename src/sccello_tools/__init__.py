@@ -11,7 +11,7 @@ from ._settings import settings
 if TYPE_CHECKING:
     from typing import Any
 
-    from . import datasets, errors, get, metrics, models, ontology, pl, pp, tl
+    from . import datasets, errors, get, metrics, models, ontology, pl, pp, scvi, tl
 
 __version__ = version("sccello-tools")
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "ontology",
     "pl",
     "pp",
+    "scvi",
     "settings",
     "tl",
 ]

@@ -1,4 +1,4 @@
-"""The command line: ``sccello embed | tokenize | models | demo``."""
+"""The command line: ``sccello embed | annotate | tokenize | models | demo``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ._cli._annotate import annotate
 from ._errors import ScCelloError
 from ._settings import settings
 
@@ -66,19 +67,13 @@ def embed(
     import numpy as np
 
     from . import tl
-    from ._files import read_h5ad, write_h5ad
+    from ._files import check_output, read_h5ad, write_h5ad
 
     # what would come to nothing is refused before hours of work
     if representation not in {"cls", "cell"}:
         msg = f"--representation is {representation!r}; expected is 'cls' or 'cell'."
         raise typer.BadParameter(msg)
-    if out.is_dir():
-        msg = f"{out} is a folder. Name the file to write."
-        raise IsADirectoryError(msg)
-    if out.exists() and not overwrite:
-        msg = f"{out} exists already. Pass --overwrite to replace it, or another name."
-        raise FileExistsError(msg)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    check_output(out, overwrite=overwrite)
     adata = read_h5ad(source)
     tl.embed(
         adata,
@@ -106,6 +101,9 @@ def embed(
             f"{out}: {summary['embedded']:,} of {summary['cells']:,} cells embedded "
             f"in {summary['dimensions']} dimensions, obsm[{key_added!r}]"
         )
+
+
+app.command()(annotate)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The demo: real cells of a study that the bundled model never saw, embedded, drawn and scored."""
+"""The demo: real cells of a study that the bundled model never saw, embedded, annotated, drawn and scored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from . import datasets, pl, tl
-from .metrics import clustering_score
+from ._logging import logger
+from .metrics import clustering_score, ontology_score, open_set_auroc
+from .models import ANNOTATION_FILE, load
+from .ontology import CellOntology
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from .metrics import ClusteringScore
+
+_PP_CELL = "CL:0002275"
 
 
 class DemoResult(NamedTuple):
@@ -28,20 +33,23 @@ class DemoResult(NamedTuple):
     seconds: dict[str, float]
     """Time of each step."""
 
-    picture: Path
-    """The UMAPs, side by side."""
+    annotation: dict[str, float]
+    """How right the annotation is; empty if the model has no annotation statistics."""
+
+    pictures: tuple[Path, ...]
+    """What was drawn."""
 
     n_cells: int
     """Cells that were embedded, drawn and scored."""
 
 
 def run_demo(out: Path, *, model: str = "sccello-small", as_json: bool = False) -> DemoResult:
-    """Embed the shipped pancreas cells, draw both UMAPs to a PNG, print scores and seconds.
+    """Embed and annotate the shipped pancreas cells, draw them, print scores and seconds.
 
     Parameters
     ----------
     out
-        Folder for the picture; made if missing.
+        Folder for the pictures; made if missing.
     model
         Name of a model, or a folder that holds one.
     as_json
@@ -49,7 +57,7 @@ def run_demo(out: Path, *, model: str = "sccello-small", as_json: bool = False) 
 
     Returns
     -------
-    Scores, seconds and the path of the picture.
+    Scores, seconds and the paths of the pictures.
     """
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
@@ -62,10 +70,18 @@ def run_demo(out: Path, *, model: str = "sccello-small", as_json: bool = False) 
     out.mkdir(parents=True, exist_ok=True)
     adata = datasets.pancreas_tritschler()
     lap(f"read {adata.n_obs} cells")
-    tl.embed(adata, model)
+    loaded = load(model)
+    tl.embed(adata, loaded)
     name = str(adata.uns["X_sccello"]["model"])
     names = {"X_sccello": name, "X_pca": "PCA-50"}
     lap(f"load {name} and embed")
+    annotation: dict[str, float] = {}
+    if (loaded.folder / ANNOTATION_FILE).is_file():
+        tl.annotate_novel(adata, model=loaded)
+        annotation = _judge(adata)
+        lap("annotate")
+    else:
+        logger.warning("demo: %s has no %s, so nothing is annotated", name, ANNOTATION_FILE)
     adata.obsm["X_pca"] = _pca(adata)
     lap("PCA of log1p(CP10k)")
     cell_types = np.array(adata.obs["cell_type"].astype(str), dtype=str)
@@ -74,11 +90,41 @@ def run_demo(out: Path, *, model: str = "sccello-small", as_json: bool = False) 
         for key, name in names.items()
     }
     lap("score both")
-    picture = _draw(adata, names, scores, out)
+    pictures = [_draw(adata, names, scores, out)]
     lap("UMAP and draw both")
-    result = DemoResult(scores, seconds, picture, adata.n_obs)
+    if annotation:
+        pictures += _draw_annotation(adata, out)
+        lap("draw the annotation")
+    result = DemoResult(scores, seconds, annotation, tuple(pictures), adata.n_obs)
     _print(result, as_json=as_json)
     return result
+
+
+def _judge(adata: AnnData) -> dict[str, float]:
+    """Score the annotation; PP cells are of a type that no training cell had."""
+    truth, given = (
+        np.array(adata.obs[f"{key}_ontology_term_id"].astype(str), dtype=str)
+        for key in ("cell_type", "sccello_cell_type")
+    )
+    unseen = truth == _PP_CELL
+    score = ontology_score(truth[~unseen], given[~unseen], CellOntology.load())
+    novelty = np.asarray(adata.obs["sccello_novelty"])
+    return {
+        "accuracy on known types": score.accuracy,
+        "hierarchical F1 on known types": score.hierarchical_f1,
+        "AUROC of novelty, PP cells against known": open_set_auroc(novelty, unseen),
+    }
+
+
+def _draw_annotation(adata: AnnData, out: Path) -> list[Path]:
+    """Draw terms on the UMAP, and true against predicted types, without a screen."""
+    import matplotlib as mpl
+
+    paths = [out / "pancreas_ontology_umap.png", out / "pancreas_confusion.png"]
+    with mpl.rc_context({"backend": "agg"}):
+        pl.ontology_umap(adata, label="tree", save=paths[0], show=False)
+        pl.confusion(adata, "cell_type", save=paths[1], show=False)
+    return paths
 
 
 def _pca(adata: AnnData) -> np.ndarray:
@@ -128,7 +174,8 @@ def _print(result: DemoResult, *, as_json: bool) -> None:
                 {
                     "scores": scores,
                     "seconds": result.seconds,
-                    "picture": str(result.picture),
+                    "annotation": result.annotation,
+                    "pictures": [str(path) for path in result.pictures],
                     "n_cells": result.n_cells,
                 }
             )
@@ -143,7 +190,10 @@ def _print(result: DemoResult, *, as_json: bool) -> None:
             name, *(f"{value:.3f}" for value in (score.nmi, score.ari, score.asw, score.avg_bio))
         )
     console.print(table)
+    for what, value in result.annotation.items():
+        console.print(f"{value:6.3f}  {what}")
     for step, time_taken in result.seconds.items():
         console.print(f"{time_taken:6.1f} s  {step}")
     console.print(f"{sum(result.seconds.values()):6.1f} s  in all")
-    console.print(f"Picture: {result.picture}")
+    for path in result.pictures:
+        console.print(f"Picture: {path}")

@@ -318,7 +318,8 @@ def test_demo(run, few_cells, tmp_path, tiny_model_folder, monkeypatch):
     code, printed, _ = run("-q", "demo", "-o", tmp_path, "--model", tiny_model_folder, "--json")
     assert code == 0
     found = json.loads(printed)
-    assert set(found) == {"scores", "seconds", "picture", "n_cells"}
+    assert set(found) == {"scores", "seconds", "annotation", "pictures", "n_cells"}
+    assert found["annotation"] == {}  # of a model that knows no types
     assert set(found["scores"]) == {"tiny", "PCA-50"}
     for score in found["scores"].values():
         assert set(score) == {"nmi", "ari", "asw", "avg_bio", "resolution"}
@@ -327,6 +328,20 @@ def test_demo(run, few_cells, tmp_path, tiny_model_folder, monkeypatch):
     assert found["scores"]["PCA-50"]["nmi"] > 0.4
     assert found["scores"]["PCA-50"]["nmi"] > found["scores"]["tiny"]["nmi"]
     assert len(found["seconds"]) == 5
+
+
+def test_demo_annotates_with_the_bundled_model(run, few_cells, tmp_path):
+    code, printed, _ = run("-q", "demo", "-o", tmp_path, "--json")
+    assert code == 0
+    found = json.loads(printed)
+    assert found["annotation"]["accuracy on known types"] > 0.7
+    assert found["annotation"]["hierarchical F1 on known types"] > 0.8
+    assert [path.rsplit("/", 1)[1] for path in found["pictures"]] == [
+        "pancreas_umap.png",
+        "pancreas_ontology_umap.png",
+        "pancreas_confusion.png",
+    ]
+    assert all((tmp_path / path).stat().st_size > 10_000 for path in found["pictures"])
 
 
 def test_demo_with_a_file_in_the_place_of_its_folder(run, tmp_path, tiny_model_folder):

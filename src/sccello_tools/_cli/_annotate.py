@@ -1,0 +1,123 @@
+"""``sccello annotate``: Cell Ontology terms for the cells of a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_KEY = "sccello_cell_type"
+
+
+def annotate(
+    source: Annotated[
+        Path, typer.Argument(metavar="IN.h5ad", help="Cells with raw counts, an h5ad file.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT.h5ad", help="File to write.")],
+    *,
+    model: Annotated[
+        str, typer.Option(help="Name of a model (see `sccello models`) or a folder that holds one.")
+    ] = "sccello-small",
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Labelled cells to annotate from: an h5ad file or a saved reference."),
+    ] = None,
+    label_key: Annotated[
+        str | None, typer.Option(help="Column of the reference's obs with the labels.")
+    ] = None,
+    candidate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Cell Ontology id or name to choose from; may be given several times. One alone stands for all below it."
+        ),
+    ] = None,
+    level: Annotated[
+        str,
+        typer.Option(help="'auto' backs off to a broader term where unsure, 'type' never does."),
+    ] = "auto",
+    alpha: Annotated[float, typer.Option(help="Share of wrong terms that is allowed.")] = 0.1,
+    cluster_key: Annotated[
+        str | None, typer.Option(help="Column of obs with clusters, which get their majority.")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Layer with raw counts; X if not given.")
+    ] = None,
+    gene_ids: Annotated[
+        str | None, typer.Option(help="Column of var with Ensembl ids or symbols.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda', ...")] = "auto",
+    overwrite: Annotated[bool, typer.Option(help="Replace OUT.h5ad if it exists.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Name each cell's type: writes a copy of the file with terms, confidence and novelty in obs.
+
+    Example: sccello annotate pbmc.h5ad -o pbmc_annotated.h5ad
+    """
+    from sccello_tools import tl
+    from sccello_tools._files import check_output, read_h5ad, write_h5ad
+
+    if level not in {"auto", "type"}:
+        msg = f"--level is {level!r}; expected is 'auto' or 'type'."
+        raise typer.BadParameter(msg)
+    if reference is not None and candidate:
+        msg = "--reference brings its own labels; leave --candidate out, or --reference."
+        raise typer.BadParameter(msg)
+    check_output(out, overwrite=overwrite)
+    adata = read_h5ad(source)
+    shared: dict[str, Any] = {
+        "model": model,
+        "level": level,
+        "alpha": alpha,
+        "layer": layer,
+        "gene_ids": gene_ids,
+        "device": device,
+    }
+    if reference is not None:
+        labelled = reference if reference.is_dir() else read_h5ad(reference)
+        tl.annotate(adata, reference=labelled, label_key=label_key, **shared)
+    else:
+        candidates = candidate[0] if candidate and len(candidate) == 1 else candidate
+        tl.annotate_novel(adata, candidates=candidates or None, cluster_key=cluster_key, **shared)
+    write_h5ad(adata, out)
+    _report(adata, out, as_json=as_json)
+
+
+def _report(adata: AnnData, out: Path, *, as_json: bool) -> None:
+    types = adata.obs[_KEY].value_counts()
+    types = types[types > 0]
+    summary = {
+        "file": str(out),
+        "cells": adata.n_obs,
+        "annotated": int(adata.obs[_KEY].notna().sum()),
+        "types": {str(name): int(n) for name, n in types.items()},
+        "key": _KEY,
+        "model": adata.uns[_KEY]["model"],
+    }
+    status = f"{_KEY}_status"
+    if status in adata.obs:
+        counts = adata.obs[status].value_counts()
+        summary["status"] = {str(name): int(n) for name, n in counts.items() if n and name}
+    if as_json:
+        typer.echo(json.dumps(summary))
+        return
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{summary['annotated']:,} of {adata.n_obs:,} cells annotated")
+    table.add_column("cell type")
+    table.add_column("cells", justify="right")
+    table.add_column("confidence", justify="right")
+    confidence = np.asarray(adata.obs[f"{_KEY}_confidence"])
+    for name, n in types.items():
+        mean = confidence[np.asarray(adata.obs[_KEY] == name)].mean()
+        table.add_row(str(name), f"{n:,}", f"{mean:.2f}")
+    Console().print(table)
+    for name, n in summary.get("status", {}).items():
+        typer.echo(f"{name}: {n:,}")
+    typer.echo(f"{out}: terms, confidence and novelty in obs[{_KEY!r}...]")
