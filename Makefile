@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP_INSTALL) -e . --group dev --group doc
 	@touch $@
 
-demo: $(STAMP)  ## Embed, draw and score 583 real pancreas cells
+demo: $(STAMP)  ## Embed, annotate, draw and score 583 real pancreas cells
 	$(BIN)/sccello demo
 
 # pytest comes last: its closing line is what a CI run is read by.
