@@ -27,6 +27,14 @@ class LabelError(ScCelloError, ValueError):
     """A cell type is unknown to the Cell Ontology, obsolete without successor, or ambiguous."""
 
 
+class DrugError(ScCelloError, ValueError):
+    """A drug is unknown to the model, or its SMILES is no molecule."""
+
+
+class ResponseError(ScCelloError, ValueError):
+    """Drug responses or the expression of cell lines are incomplete, too few, or on another scale than expected."""
+
+
 class OntologyError(ScCelloError, ValueError):
     """An ontology file cannot be read, or does not hold what is asked of it."""
 
