@@ -1,13 +1,15 @@
-"""Read and write h5ad files for the command line, with errors that a user can act on."""
+"""Read and write files for the command line, with errors that a user can act on."""
 
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ._errors import FileFormatError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from anndata import AnnData
@@ -53,10 +55,23 @@ def read_h5ad(path: Path) -> AnnData:
 
 def write_h5ad(adata: AnnData, path: Path) -> None:
     """Write an h5ad file whole or not at all."""
+    with _whole(path) as part:
+        adata.write_h5ad(part, compression="gzip")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, UTF-8, whole or not at all."""
+    with _whole(path) as part:
+        part.write_text(text, encoding="utf-8", newline="")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Yield a name beside ``path`` that takes its place in the end, and is gone if something fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        adata.write_h5ad(part, compression="gzip")
+        yield part
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from ._options import Device, GeneIds, Json, Layer, Model, Out, Overwrite, Source, print_json
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -15,14 +16,10 @@ _KEY = "sccello_cell_type"
 
 
 def annotate(
-    source: Annotated[
-        Path, typer.Argument(metavar="IN.h5ad", help="Cells with raw counts, an h5ad file.")
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT.h5ad", help="File to write.")],
+    source: Source,
+    out: Out,
     *,
-    model: Annotated[
-        str, typer.Option(help="Name of a model (see `sccello models`) or a folder that holds one.")
-    ] = "sccello-small",
+    model: Model = "sccello-small",
     reference: Annotated[
         Path | None,
         typer.Option(help="Labelled cells to annotate from: an h5ad file or a saved reference."),
@@ -44,19 +41,24 @@ def annotate(
     cluster_key: Annotated[
         str | None, typer.Option(help="Column of obs with clusters, which get their majority.")
     ] = None,
-    layer: Annotated[
-        str | None, typer.Option(help="Layer with raw counts; X if not given.")
-    ] = None,
-    gene_ids: Annotated[
-        str | None, typer.Option(help="Column of var with Ensembl ids or symbols.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda', ...")] = "auto",
-    overwrite: Annotated[bool, typer.Option(help="Replace OUT.h5ad if it exists.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    layer: Layer = None,
+    gene_ids: GeneIds = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Name each cell's type: writes a copy of the file with terms, confidence and novelty in obs.
 
-    Example: sccello annotate pbmc.h5ad -o pbmc_annotated.h5ad
+    A cell gets the narrowest Cell Ontology term that is sure enough, a broader one where it is not, and is called novel
+    where no training cell was like it. With --reference the labels come from your own cells instead.
+
+    [bold]Examples[/bold]
+
+    sccello annotate pbmc.h5ad -o pbmc_annotated.h5ad
+
+    sccello annotate islets.h5ad -o out.h5ad --candidate "pancreatic endocrine cell"   [dim]# something below that[/dim]
+
+    sccello annotate query.h5ad -o out.h5ad --reference atlas.h5ad --label-key cell_type
     """
     from sccello_tools import tl
     from sccello_tools._files import check_output, read_h5ad, write_h5ad
@@ -103,10 +105,11 @@ def _report(adata: AnnData, out: Path, *, as_json: bool) -> None:
         counts = adata.obs[status].value_counts()
         summary["status"] = {str(name): int(n) for name, n in counts.items() if n and name}
     if as_json:
-        typer.echo(json.dumps(summary))
+        print_json(summary)
         return
     import numpy as np
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"{summary['annotated']:,} of {adata.n_obs:,} cells annotated")
@@ -116,7 +119,7 @@ def _report(adata: AnnData, out: Path, *, as_json: bool) -> None:
     confidence = np.asarray(adata.obs[f"{_KEY}_confidence"])
     for name, n in types.items():
         mean = confidence[np.asarray(adata.obs[_KEY] == name)].mean()
-        table.add_row(str(name), f"{n:,}", f"{mean:.2f}")
+        table.add_row(escape(str(name)), f"{n:,}", f"{mean:.2f}")
     Console().print(table)
     for name, n in summary.get("status", {}).items():
         typer.echo(f"{name}: {n:,}")
