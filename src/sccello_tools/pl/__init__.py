@@ -5,17 +5,21 @@ from __future__ import annotations
 from ._compare_embeddings import compare_embeddings
 from ._confidence import confidence
 from ._confusion import confusion
+from ._embedding_quality import embedding_quality
 from ._go_enrichment import go_enrichment
 from ._marker_genes import marker_genes
 from ._ontology_tree import ontology_tree
 from ._ontology_umap import ontology_umap
+from ._training import training
 
 __all__ = [
     "compare_embeddings",
     "confidence",
     "confusion",
+    "embedding_quality",
     "go_enrichment",
     "marker_genes",
     "ontology_tree",
     "ontology_umap",
+    "training",
 ]

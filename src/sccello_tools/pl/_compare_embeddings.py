@@ -35,7 +35,8 @@ def compare_embeddings(
     seed: int = 0,
     show: bool | None = None,
     save: str | Path | None = None,
-) -> Figure:
+    return_fig: bool | None = None,
+) -> Figure | None:
     """Draw the UMAP of several embeddings side by side, coloured by the same column.
 
     The UMAPs are computed for the picture alone; nothing is written to ``adata``.
@@ -58,10 +59,12 @@ def compare_embeddings(
         Show the figure; by default only if it is not saved.
     save
         File to write the figure to; the ending decides the format.
+    return_fig
+        Return the figure; by default only if it is not shown.
 
     Returns
     -------
-    The figure.
+    The figure, or ``None`` if it was shown.
 
     Raises
     ------
@@ -112,7 +115,7 @@ def compare_embeddings(
     for mark in legend.legend_handles:
         if isinstance(mark, PathCollection):  # as all are: the handles come from `scatter`
             mark.set_sizes([30])  # points of many cells are too small to tell their colour
-    return finish(figure, show=show, save=save, dpi=150)
+    return finish(figure, show=show, save=save, return_fig=return_fig, dpi=150)
 
 
 def _umap(

@@ -30,7 +30,8 @@ def confidence(
     key: str = _keys.CELL_TYPE,
     show: bool | None = None,
     save: str | Path | None = None,
-) -> Figure:
+    return_fig: bool | None = None,
+) -> Figure | None:
     """Draw how sure an annotation is, how new its cells are and, where the truth is known, whether it is as right as it is sure.
 
     Parameters
@@ -45,10 +46,12 @@ def confidence(
         Show the figure; by default only if it is not saved.
     save
         File to write the figure to; the ending decides the format.
+    return_fig
+        Return the figure; by default only if it is not shown.
 
     Returns
     -------
-    The figure: histogram of confidence, histogram of novelty by status (where there is one), reliability curve and risk against
+    The figure, or ``None`` if it was shown: histogram of confidence, histogram of novelty by status (where there is one), reliability curve and risk against
     coverage (with ``truth``). An answer is right if it is the true type, a subtype of it, or a term that it is a kind of.
 
     Raises
@@ -86,7 +89,7 @@ def confidence(
         _risk(next(panels), sure[judged], ok)
     for ax in axes[0]:
         ax.spines[["top", "right"]].set_visible(False)
-    return finish(figure, show=show, save=save)
+    return finish(figure, show=show, save=save, return_fig=return_fig)
 
 
 def _right(adata: AnnData, truth: str, key: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -38,11 +38,12 @@ def confusion(
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
-) -> Figure:
+    return_fig: bool | None = None,
+) -> Figure | None:
     """Draw true against predicted cell types, relatives side by side, as shares of the true type's cells.
 
     A square is framed where the prediction is right: the true type or a subtype of it (solid), or a broader term that the true
-    type is a kind of (dotted). The strips show lineages, in the colours of :func:`ontology_umap`.
+    type is a kind of (dotted). The strips have the colours of lineages.
 
     Parameters
     ----------
@@ -55,13 +56,15 @@ def confusion(
     ax
         Where to draw; a figure of its own if not given.
     show
-        Show the figure; by default only if it is not saved.
+        Show the figure; by default only if it is not saved and ``ax`` is not given.
     save
         File to write the figure to; the ending decides the format.
+    return_fig
+        Return the figure; by default only if it is not shown.
 
     Returns
     -------
-    The figure. Nothing is written to ``adata``.
+    The figure, or ``None`` if it was shown. Nothing is written to ``adata``.
 
     Raises
     ------
@@ -90,6 +93,7 @@ def confusion(
     columns = [i for i in _in_order(given, tree) if table[:, i].any()]
     table = table[np.ix_(rows, columns)]
     shares = table / table.sum(axis=1, keepdims=True)
+    own = ax is None
     if ax is None:
         size = (2.6 + 0.42 * len(columns), 2.0 + 0.38 * len(rows))
         figure, ax = plt.subplots(figsize=size, layout="constrained")
@@ -122,7 +126,7 @@ def confusion(
     for j, term in enumerate(column_terms):
         _strip(ax, (j - 0.5, len(rows) - 0.39), 1, 0.14, colours.get(term))
     ax.set(xlim=(-0.75, len(columns) - 0.5), ylim=(len(rows) - 0.25, -0.5))
-    return finish(figure, show=show, save=save)
+    return finish(figure, show=show, save=save, return_fig=return_fig, own=own)
 
 
 def _in_order(column: TypeColumn, tree: TermTree) -> Sequence[int]:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._figures import finish
+from ._figures import figure_of, finish
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _LINE = 46  # letters of a name before it is wrapped
@@ -24,9 +25,11 @@ def go_enrichment(
     *,
     n_terms: int = 5,
     folded: bool = False,
+    ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
-) -> Figure:
+    return_fig: bool | None = None,
+) -> Figure | None:
     """Draw the most significant terms of each group: dots sized by the share of genes, shaded by significance.
 
     Parameters
@@ -37,14 +40,18 @@ def go_enrichment(
         Terms of each group; one that several groups have is drawn in each where it is in the table.
     folded
         Also draw terms that a more significant relative stands for.
+    ax
+        Where to draw; a figure of its own if not given.
     show
-        Show the figure; by default only if it is not saved.
+        Show the figure; by default only if it is not saved and ``ax`` is not given.
     save
         File to write the figure to; the ending decides the format.
+    return_fig
+        Return the figure; by default only if it is not shown.
 
     Returns
     -------
-    The figure.
+    The figure, or ``None`` if it was shown.
 
     Raises
     ------
@@ -79,9 +86,12 @@ def go_enrichment(
     names = dict(zip(table["go_id"], table["name"]))
     labels = [textwrap.fill(str(names[term]), _LINE) for term in terms]
     lines = sum(label.count("\n") + 1 for label in labels)
-    figure, ax = plt.subplots(
-        figsize=(4.6 + 0.5 * len(groups), 1.4 + 0.22 * max(lines, len(terms))), layout="constrained"
-    )
+    own = ax is None
+    if ax is None:
+        size = (4.6 + 0.5 * len(groups), 1.4 + 0.22 * max(lines, len(terms)))
+        figure, ax = plt.subplots(figsize=size, layout="constrained")
+    else:
+        figure = figure_of(ax)
     biggest = float(share.max())
     points = ax.scatter(
         x,
@@ -110,4 +120,4 @@ def go_enrichment(
             label=f"{level * biggest:.0%} of genes",
         )
     figure.legend(loc="outside lower right", frameon=False, fontsize=7, ncols=2)
-    return finish(figure, show=show, save=save)
+    return finish(figure, show=show, save=save, return_fig=return_fig, own=own)

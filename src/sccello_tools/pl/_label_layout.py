@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._figures import figure_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 _ROUNDS = 400
 _GAP = 3.0  # pixels between labels
+_OFF = 4.0  # pixels from an anchor to its label
 _PULL = 0.02  # share of the way home that a label takes each round
 
 
@@ -32,24 +35,32 @@ def spread_labels(ax: Axes, texts: Sequence[Text], anchors: NDArray[np.floating]
     """
     if not texts:
         return
-    figure = ax.figure
-    figure.canvas.draw()  # sizes of texts are known once drawn
+    figure_of(ax).draw_without_rendering()  # sizes of texts are known once they are laid out
     boxes = [text.get_window_extent() for text in texts]
     half = np.array([[box.width / 2 + _GAP, box.height / 2 + _GAP] for box in boxes])
-    home = ax.transData.transform(anchors)
+    places = ax.transData.transform(anchors)
+    home = places + np.stack([np.zeros(len(half)), half[:, 1] + _OFF], axis=1)  # above the dot
     frame = ax.get_window_extent()
     low = np.array([frame.x0, frame.y0]) + half
     high = np.maximum(np.array([frame.x1, frame.y1]) - half, low)
     at = _push_apart(home, half, low, high)
     to_data = ax.transData.inverted()
-    for text, place, start, size in zip(texts, at, home, half):
+    for text, place, start, size in zip(texts, at, places, half):
         text.set_position(tuple(to_data.transform(place)))
-        if np.any(np.abs(place - start) > size):  # the anchor lies outside the label
+        if np.any(
+            np.abs(place - start) > size + 3 * _OFF
+        ):  # the anchor lies well outside the label
             ax.annotate(
                 "",
                 xy=tuple(to_data.transform(start)),
                 xytext=tuple(to_data.transform(place)),
-                arrowprops={"arrowstyle": "-", "color": "0.35", "lw": 0.6, "shrinkB": 0},
+                arrowprops={
+                    "arrowstyle": "-",
+                    "color": "0.5",
+                    "lw": 0.5,
+                    "ls": (0, (3, 2)),
+                    "shrinkB": 2,
+                },
                 zorder=text.get_zorder() - 0.5,
             )
 

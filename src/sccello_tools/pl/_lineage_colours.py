@@ -1,4 +1,4 @@
-"""Colours that follow lineage: close terms, close hues; neighbours differ in lightness, so that they part in grey, too."""
+"""Colours that follow lineage: close terms, close hues; lightness parts what hue leaves close, for colour-blind readers and grey print."""
 
 from __future__ import annotations
 
@@ -7,65 +7,52 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._colour_vision import oklch_to_srgb, seen
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ._term_tree import TermTree
 
-# Lightness of neighbouring terms, in turn: far enough apart for grey print and for readers who see few hues.
-_LIGHTNESS = (0.52, 0.74, 0.63, 0.84)
-_CHROMA = 0.14
-_FIRST_HUE = (
-    0.35  # radians: starts at a red, leaves yellow, which is poor on white, to dark terms only
-)
-_HUES = 1.75 * np.pi  # not the whole circle, or the last lineage would look like the first
+# Not lighter, or it is lost on white; not darker, or all hues look black.
+_LIGHTNESS = (0.40, 0.50, 0.60, 0.70, 0.80, 0.87)
+_CHROMA = 0.15
+_FIRST_HUE = 0.45  # radians: an orange red
+_HUES = 1.72 * np.pi  # not the whole circle, or the last lineage would look like the first
+_GREY_STEP = 0.17  # lightness between a term and the one before it
+_PRINT = 0.5  # weight of a difference in lightness alone, against one in colour
 
 
 def lineage_colours(tree: TermTree) -> dict[str, str]:
     """Give each asked term of a tree a colour as ``#rrggbb``.
 
-    Hue goes around with the order of the tree, in steps as wide as the terms are apart.
+    Hue goes around with the order of the tree, in steps as wide as the terms are apart. Of some lightnesses each term takes, in turn,
+    the one that parts it best from those before it, in the eyes of the reader who sees least of the difference.
     """
     terms = tree.leaves_in_order
-    steps = [tree.distance(a, b) ** 0.7 for a, b in itertools.pairwise(terms)]
+    steps = [tree.distance(a, b) ** 0.5 for a, b in itertools.pairwise(terms)]
     place = np.concatenate([[0.0], np.cumsum(steps)])
     hues = _FIRST_HUE + _HUES * place / max(place[-1], 1.0)
-    colours = {}
-    for number, (term, hue) in enumerate(zip(terms, hues)):
-        lightness = _LIGHTNESS[number % len(_LIGHTNESS)]
-        colours[term] = _hex(_srgb(lightness, _CHROMA, float(hue)))
-    return colours
+    chosen: list[NDArray[np.float64]] = []
+    views: list[NDArray[np.float64]] = []
+    last = 0.0
+    for number, hue in enumerate(hues):
+        levels = [x for x in _LIGHTNESS if abs(x - last) >= _GREY_STEP or not number]
+        choices = np.array([oklch_to_srgb(x, _CHROMA, float(hue)) for x in levels])
+        as_seen = seen(choices)  # (n_visions, n_levels, 3)
+        best = _farthest(as_seen, views) if views else levels.index(0.60)
+        chosen.append(choices[best])
+        views.append(as_seen[:, best])
+        last = levels[best]
+    return {term: _hex(rgb) for term, rgb in zip(terms, chosen)}
 
 
-def _srgb(lightness: float, chroma: float, hue: float) -> NDArray[np.float64]:
-    """Oklch (Ottosson 2020) to sRGB; chroma gives way where the screen has no such colour."""
-    while True:
-        a, b = chroma * np.cos(hue), chroma * np.sin(hue)
-        cone = np.array(
-            [
-                lightness + 0.3963377774 * a + 0.2158037573 * b,
-                lightness - 0.1055613458 * a - 0.0638541728 * b,
-                lightness - 0.0894841775 * a - 1.2914855480 * b,
-            ]
-        )
-        linear = (
-            np.array(
-                [
-                    [4.0767416621, -3.3077115913, 0.2309699292],
-                    [-1.2684380046, 2.6097574011, -0.3413193965],
-                    [-0.0041960863, -0.7034186147, 1.7076147010],
-                ]
-            )
-            @ cone**3
-        )
-        if chroma < 0.01 or (linear.min() >= -1e-4 and linear.max() <= 1 + 1e-4):
-            break
-        chroma *= 0.95
-    linear = np.clip(linear, 0, 1)
-    found: NDArray[np.float64] = np.where(
-        linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055
-    )
-    return found
+def _farthest(choices: NDArray[np.float64], taken: list[NDArray[np.float64]]) -> int:
+    """Index of the choice whose nearest taken colour is farthest, worst vision first."""
+    others = np.stack(taken, axis=1)  # (n_visions, n_taken, 3)
+    apart = choices[:, :, None] - others[:, None]  # (n_visions, n_levels, n_taken, 3)
+    gap = np.linalg.norm(apart, axis=-1) + _PRINT * np.abs(apart[..., 0])
+    return int(gap.min(axis=(0, 2)).argmax())
 
 
 def _hex(rgb: NDArray[np.float64]) -> str:

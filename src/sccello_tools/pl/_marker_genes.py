@@ -35,7 +35,8 @@ def marker_genes(
     n_names: int = 10,
     show: bool | None = None,
     save: str | Path | None = None,
-) -> Figure:
+    return_fig: bool | None = None,
+) -> Figure | None:
     """Draw the scores of each group's highest ranked genes, by rank, with their names.
 
     Parameters
@@ -58,10 +59,12 @@ def marker_genes(
         Show the figure; by default only if it is not saved.
     save
         File to write the figure to; the ending decides the format.
+    return_fig
+        Return the figure; by default only if it is not shown.
 
     Returns
     -------
-    The figure: a panel a group.
+    The figure, or ``None`` if it was shown: a panel a group.
 
     Raises
     ------
@@ -103,7 +106,7 @@ def marker_genes(
         ax.set_axis_off()
     for ax in axes[:, 0]:
         ax.set_ylabel("score")
-    return finish(figure, show=show, save=save)
+    return finish(figure, show=show, save=save, return_fig=return_fig)
 
 
 def _panel(ax: Axes, rows: pd.DataFrame, names: list[str], known: set[str], n_names: int) -> None:

@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from sccello_tools import _keys
+from sccello_tools._errors import GroupError
 from sccello_tools.ontology import CellOntology
 from sccello_tools.tl._type_columns import type_column
 
 from ._figures import figure_of, finish
 from ._lineage_colours import lineage_colours
 from ._term_tree import TermTree
-from ._tree_legend import draw_tree
+from ._tree_legend import draw_tree, tree_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
+
+    from sccello_tools.tl._type_columns import TypeColumn
+
+_BAR = 0.9  # inches that the colour bar takes
+
+
+class _Shades(NamedTuple):
+    """Means of a column by term, as colours."""
+
+    colours: dict[str, str]
+    notes: dict[str, str]
+    scale: ScalarMappable
 
 
 def ontology_tree(
     data: AnnData | Sequence[str],
     *,
     key: str = _keys.CELL_TYPE,
+    color: str | None = None,
+    cmap: str = "viridis",
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
-) -> Figure:
-    """Draw the terms and the ancestors where they part, in the colours that :func:`ontology_umap` gives them.
+    return_fig: bool | None = None,
+) -> Figure | None:
+    """Draw the terms that cells have and the ancestors where they part; dots grow with the number of cells.
 
     Parameters
     ----------
@@ -39,21 +58,28 @@ def ontology_tree(
         Annotated data, or Cell Ontology ids.
     key
         Column of ``obs`` with cell types, if ``data`` is an AnnData.
+    color
+        Numeric column of ``obs``, such as ``"sccello_cell_type_confidence"``: dots have the mean over the term's cells. By default
+        they have the colours of lineages, as in :func:`ontology_umap`.
+    cmap
+        Colour map of ``color``.
     ax
         Where to draw; a figure of its own if not given.
     show
-        Show the figure; by default only if it is not saved.
+        Show the figure; by default only if it is not saved and ``ax`` is not given.
     save
         File to write the figure to.
+    return_fig
+        Return the figure; by default only if it is not shown.
 
     Returns
     -------
-    The figure.
+    The figure, or ``None`` if it was shown.
 
     Raises
     ------
     GroupError
-        If ``key`` is no column of cell types.
+        If ``key`` is no column of cell types, or ``color`` no numeric column.
     LabelError
         If an id is unknown or obsolete without successor.
 
@@ -65,18 +91,63 @@ def ontology_tree(
     import matplotlib.pyplot as plt
 
     ontology = CellOntology.load()
-    counts = None
+    counts, shades = None, None
     if isinstance(data, AnnData):
         column = type_column(data, key, ontology)
-        terms = [term for term in column.terms if term]
-        counts = dict(zip(column.terms, column.counts.tolist()))
+        present = [i for i, n in enumerate(column.counts) if n and column.terms[i]]
+        terms = [column.terms[i] for i in present]
+        counts = dict.fromkeys(terms, 0)
+        for i in present:
+            counts[column.terms[i]] += int(column.counts[i])
+        if color is not None:
+            shades = _shades(data, color, column, cmap)
     else:
+        if color is not None:
+            msg = f"color is {color!r}, but terms alone have no columns. Pass an AnnData."
+            raise GroupError(msg)
         terms = [ontology.current(term) for term in data]
+    if not terms:
+        msg = "There are no terms to draw."
+        raise GroupError(msg)
     tree = TermTree.of(terms, ontology)
+    own, room = ax is None, None
     if ax is None:
-        height = 0.6 + 0.22 * len(tree.order)
-        figure, ax = plt.subplots(figsize=(5.2, height), layout="constrained")
+        room = tree_size(tree, ontology)
+        figure, ax = plt.subplots(
+            figsize=(room[0] + (_BAR if shades else 0), room[1]), layout="constrained"
+        )
     else:
         figure = figure_of(ax)
-    draw_tree(ax, tree, lineage_colours(tree), ontology, counts=counts)
-    return finish(figure, show=show, save=save)
+    draw_tree(
+        ax,
+        tree,
+        shades.colours if shades else lineage_colours(tree),
+        ontology,
+        counts=counts,
+        notes=shades.notes if shades else None,
+        sizes=counts is not None,
+        room=room,
+    )
+    if shades:
+        figure.colorbar(shades.scale, ax=ax, label=color, shrink=0.8, aspect=25, pad=0.02)
+    return finish(figure, show=show, save=save, return_fig=return_fig, own=own)
+
+
+def _shades(adata: AnnData, color: str, column: TypeColumn, cmap: str) -> _Shades:
+    import matplotlib as mpl
+
+    if color not in adata.obs or not pd.api.types.is_numeric_dtype(adata.obs[color]):
+        numeric = [c for c in adata.obs if pd.api.types.is_numeric_dtype(adata.obs[c])]
+        msg = f"adata.obs has no numeric column {color!r} (numeric columns: {numeric})."
+        raise GroupError(msg)
+    values = pd.Series(np.asarray(adata.obs[color], dtype=float))
+    names = np.array([*column.terms, ""], dtype=object)[column.codes]  # code -1 takes the last
+    means = values.groupby(names).mean().drop("", errors="ignore").dropna()
+    scale = mpl.cm.ScalarMappable(
+        mpl.colors.Normalize(float(means.min()), float(means.max())) if len(means) else None, cmap
+    )
+    return _Shades(
+        {str(term): mpl.colors.to_hex(scale.to_rgba(mean)) for term, mean in means.items()},
+        {str(term): f"{mean:.2f}" for term, mean in means.items()},
+        scale,
+    )

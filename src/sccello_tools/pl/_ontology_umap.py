@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sccello_tools import _keys
-from sccello_tools._logging import logger
 from sccello_tools.ontology import CellOntology
 from sccello_tools.tl._type_columns import type_column
 
+from ._cells_on_map import centres_of, draw_cells, map_of, novel_cells
 from ._figures import figure_of, finish
 from ._label_layout import spread_labels
-from ._lineage_colours import lineage_colours
+from ._rolled_up import rolled_up
 from ._term_tree import TermTree
-from ._tree_legend import draw_tree
+from ._tree_legend import draw_tree, tree_size
+from ._type_colours import type_colours
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from typing import Literal
 
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
 
     from sccello_tools.tl._type_columns import TypeColumn
 
-_UNKNOWN = "#d9d9d9"
+_MAP = 5.2  # inches, of a map of few types
+_MANY = 25  # types; lines between more of them are drawn thinner
+_LEGEND_ROW = 0.19  # inches a type takes in the plain legend
 
 
 def ontology_umap(
@@ -37,12 +42,15 @@ def ontology_umap(
     *,
     basis: str = "X_umap",
     edges: bool = True,
+    level: int | None = None,
     label: Literal["on data", "legend", "tree"] = "on data",
+    palette: Mapping[str, str] | Literal["uns"] | None = None,
     title: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
-) -> Figure:
+    return_fig: bool | None = None,
+) -> Figure | None:
     """Draw cells by type, types in the colours of their lineage, and tie each to its nearest relative in the Cell Ontology.
 
     Parameters
@@ -56,20 +64,27 @@ def ontology_umap(
         Key of ``adata.obsm`` with two dimensions. ``"X_umap"`` is computed by scanpy from ``"X_sccello"`` if it is not there, and kept.
     edges
         Tie types to their nearest ancestor, or else relative, among those drawn.
+    level
+        Draw types as their ancestors so many partings below the top of the ontology's part that they span: 0 is the broadest.
     label
         ``"on data"``: names beside the cells; ``"legend"``: a list; ``"tree"``: the part of the ontology that the types span.
+    palette
+        Colours of your own: by name of the type (others keep theirs), or ``"uns"`` for those in ``adata.uns[color + "_colors"]``.
     title
         Title of the panel.
     ax
         Where to draw; a figure of its own if not given. Not for ``label="tree"``, which takes two panels.
     show
-        Show the figure; by default only if it is not saved.
+        Show the figure; by default only if it is not saved and ``ax`` is not given.
     save
         File to write the figure to; the ending decides the format.
+    return_fig
+        Return the figure; by default only if it is not shown.
 
     Returns
     -------
-    The figure. Field written: `adata.uns[color + "_colors"]`, one colour a category, as scanpy keeps them.
+    The figure, or ``None`` if it was shown. Field written: `adata.uns[color + "_colors"]`, one colour a category, as scanpy keeps
+    them. Cells that :func:`sccello_tools.tl.annotate_novel` called novel are ringed; above 20,000 cells they are black.
 
     Raises
     ------
@@ -77,6 +92,8 @@ def ontology_umap(
         If ``color`` is no column of cell types.
     KeyError
         If there is no basis to draw and no embedding to compute it from.
+    ValueError
+        If ``label`` or ``level`` is none of the choices, or does not go with ``ax``.
 
     Examples
     --------
@@ -85,121 +102,104 @@ def ontology_umap(
     >>> sccello.tl.embed(adata)
     >>> figure = sccello.pl.ontology_umap(adata, "cell_type", show=False)
     """
-    import matplotlib.pyplot as plt
-
-    ontology = CellOntology.load()
-    column = type_column(adata, color, ontology)
-    points = _points(adata, basis)
-    tree = TermTree.of([term for term in column.terms if term], ontology)
-    by_term = lineage_colours(tree)
-    colours = [by_term.get(term, _UNKNOWN) for term in column.terms]
-    adata.uns[f"{color}_colors"] = np.array(colours, dtype=object)
+    if label not in {"on data", "legend", "tree"}:
+        msg = f"label is {label!r}; expected is 'on data', 'legend' or 'tree'."
+        raise ValueError(msg)
     if label == "tree" and ax is not None:
         msg = "label='tree' draws two panels and cannot go into ax. Leave ax out, or take label='on data' or 'legend'."
         raise ValueError(msg)
+    ontology = CellOntology.load()
+    column, part_of = rolled_up(type_column(adata, color, ontology), level, ontology)
+    points = map_of(adata, basis)
+    tree = TermTree.of([term for term in column.terms if term], ontology)
+    colours = type_colours(adata, color, column, tree, palette, part_of)
+    by_term = {term: colour for term, colour in zip(column.terms, colours) if term}
+    adata.uns[f"{color}_colors"] = np.array([colours[i] for i in part_of], dtype=object)
+
+    panel = None
+    own = ax is None
     if ax is not None:
         figure = figure_of(ax)
     else:
-        figure = plt.figure(figsize=(8.4 if label != "on data" else 5.6, 5.2), layout="constrained")
-        ax = figure.add_subplot(1, 2, 1) if label == "tree" else figure.add_subplot()
-    _draw_cells(ax, adata, points, column, colours)
-    centres = {term: centre for term, centre in _centres(points, column).items() if term}
+        figure, ax, panel = _figure(label, column, tree, ontology)
+    draw_cells(ax, points, column.codes, colours, novel_cells(adata, color))
+    centres = centres_of(points, column)
     if edges:
-        for a, b in tree.links():
-            if a in centres and b in centres:
-                ax.plot(*zip(centres[a], centres[b]), color="0.35", lw=0.7, alpha=0.7, zorder=3)
-        for term, centre in centres.items():
-            ax.plot(*centre, "o", ms=4.5, mfc=by_term[term], mec="0.15", mew=0.8, zorder=4)
-    ax.set_title(title if title is not None else "")
-    if label == "tree":
-        counts = dict(zip(column.terms, column.counts))
-        draw_tree(figure.add_subplot(1, 2, 2), tree, by_term, ontology, counts=counts)
+        _tie(ax, tree, centres, by_term)
+    ax.set_title(title if title is not None else "", loc="left", fontsize=11)
+    if panel is not None:
+        counts = dict(zip(column.terms, column.counts.tolist()))
+        room = (tree_size(tree, ontology)[0], figure.get_figheight())
+        draw_tree(panel, tree, by_term, ontology, counts=counts, room=room)
     elif label == "legend":
         _legend(ax, column, colours)
     else:
         _label(ax, centres, ontology)
-    return finish(figure, show=show, save=save)
+    return finish(figure, show=show, save=save, return_fig=return_fig, own=own)
 
 
-def _points(adata: AnnData, basis: str) -> NDArray[np.floating]:
-    if basis not in adata.obsm and basis == "X_umap" and _keys.EMBEDDING in adata.obsm:
-        import scanpy as sc
+def _figure(
+    label: str, column: TypeColumn, tree: TermTree, ontology: CellOntology
+) -> tuple[Figure, Axes, Axes | None]:
+    """Make a figure that grows with the types: names need room, beside the cells or in the legend."""
+    from matplotlib import pyplot as plt
 
-        logger.info("ontology_umap: no 'X_umap' yet; scanpy computes neighbours and UMAP")
-        sc.pp.neighbors(adata, use_rep=_keys.EMBEDDING, key_added="sccello_neighbors")
-        sc.tl.umap(adata, neighbors_key="sccello_neighbors")
-    if basis not in adata.obsm:
-        msg = f"adata.obsm has no {basis!r} (keys: {list(adata.obsm)}). Call tl.embed(adata) first, or name a key with two dimensions in basis=."
-        raise KeyError(msg)
-    return np.asarray(adata.obsm[basis])[:, :2]
+    side = _MAP + 0.06 * max(0, len(column.names) - 15)
+    if label == "tree":
+        width, height = tree_size(tree, ontology)
+        tall = max(min(side, 7.5), height)
+        wide = min(side, 7.5)
+        figure = plt.figure(figsize=(wide + width, tall), layout="constrained")
+        grid = figure.add_gridspec(1, 2, width_ratios=(wide, width))
+        ax = figure.add_subplot(grid[0])
+        ax.set_box_aspect(1)  # the tree may be much taller
+        return figure, ax, figure.add_subplot(grid[1])
+    if label == "legend":
+        longest = max(map(len, column.names), default=0)
+        beside = _legend_columns(column, side) * (0.8 + 0.062 * longest)
+        figure = plt.figure(figsize=(side + beside, side), layout="constrained")
+    else:
+        figure = plt.figure(figsize=(side + 0.4, side), layout="constrained")
+    return figure, figure.add_subplot(), None
 
 
-def _draw_cells(
+def _legend_columns(column: TypeColumn, height: float) -> int:
+    return -(-len(column.names) // max(1, int(height / _LEGEND_ROW) - 1))
+
+
+def _tie(
     ax: Axes,
-    adata: AnnData,
-    points: NDArray[np.floating],
-    column: TypeColumn,
-    colours: list[str],
+    tree: TermTree,
+    centres: Mapping[str, NDArray[np.floating]],
+    by_term: Mapping[str, str],
 ) -> None:
-    import matplotlib as mpl
+    """Draw a line between relatives and a dot at each centre."""
+    import matplotlib.patheffects as effects
 
-    size = float(np.clip(9_000 / max(1, len(points)), 0.3, 22))
-    # in an order of chance, or the last type would cover all others
-    order = np.random.default_rng(0).permutation(len(points))
-    rgba = mpl.colors.to_rgba_array([*colours, _UNKNOWN])  # code -1 takes the last
-    ax.scatter(
-        points[order, 0],
-        points[order, 1],
-        s=size,
-        c=rgba[column.codes[order]],
-        linewidths=0,
-        rasterized=True,
-        zorder=1,
-    )
-    status = adata.obs.get(_keys.CELL_TYPE + _keys.STATUS_SUFFIX)
-    if status is not None:
-        novel = (
-            status.astype(str).isin(["novel, of a known kind", "unlike anything known"]).to_numpy()
-        )
-        if novel.any():
-            ax.scatter(
-                points[novel, 0],
-                points[novel, 1],
-                s=1.6 * size + 4,
-                facecolors="none",
-                edgecolors="black",
-                linewidths=0.5,
-                rasterized=True,
-                zorder=2,
-                label=f"novel ({int(novel.sum()):,})",
-            )
-            ax.legend(loc="upper right", frameon=False, fontsize=8, handletextpad=0.2)
-    ax.margins(0.06)
-    ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
-    ax.spines[["top", "right"]].set_visible(False)
+    halo = [effects.Stroke(linewidth=2.6, foreground="white", alpha=0.8), effects.Normal()]
+    many = len(centres) > _MANY
+    for a, b in tree.links():
+        if a in centres and b in centres:
+            line = {"color": "0.35", "lw": 0.6} if many else {"color": "0.2", "lw": 1.0}
+            ax.plot(*zip(centres[a], centres[b]), zorder=3, path_effects=halo, **line)
+    for term, centre in centres.items():
+        ax.plot(*centre, "o", ms=5.5, mfc=by_term[term], mec="black", mew=0.9, zorder=4)
 
 
-def _centres(points: NDArray[np.floating], column: TypeColumn) -> dict[str, NDArray[np.floating]]:
-    """Cell nearest to the median of each type, so that a centre lies on cells, not between two islands."""
-    found = {}
-    for code, term in enumerate(column.terms):
-        own = points[(column.codes == code) & np.isfinite(points).all(axis=1)]
-        if len(own):
-            away = np.linalg.norm(own - np.median(own, axis=0), axis=1)
-            found[term] = own[away.argmin()]
-    return found
-
-
-def _label(ax: Axes, centres: dict[str, NDArray[np.floating]], ontology: CellOntology) -> None:
+def _label(ax: Axes, centres: Mapping[str, NDArray[np.floating]], ontology: CellOntology) -> None:
     import matplotlib.patheffects as effects
 
     halo = [effects.withStroke(linewidth=2.5, foreground="white")]
-    size = float(np.clip(10 - len(centres) / 10, 5.5, 9))
+    size = float(np.clip(10 - len(centres) / 12, 6, 9))
     texts = [
         ax.text(
             centre[0],
             centre[1],
-            _wrapped(ontology.name(term)),
+            "\n".join(
+                textwrap.wrap(
+                    ontology.name(term), width=22, break_long_words=False, break_on_hyphens=False
+                )
+            ),
             ha="center",
             va="center",
             fontsize=size,
@@ -212,12 +212,6 @@ def _label(ax: Axes, centres: dict[str, NDArray[np.floating]], ontology: CellOnt
     spread_labels(ax, texts, np.array(list(centres.values())))
 
 
-def _wrapped(name: str) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(name, width=22, break_long_words=False))
-
-
 def _legend(ax: Axes, column: TypeColumn, colours: list[str]) -> None:
     from matplotlib.lines import Line2D
 
@@ -225,4 +219,10 @@ def _legend(ax: Axes, column: TypeColumn, colours: list[str]) -> None:
         Line2D([], [], marker="o", ls="", ms=6, mfc=colour, mec="none", label=f"{name} ({count:,})")
         for name, colour, count in zip(column.names, colours, column.counts)
     ]
-    ax.figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=8)
+    ax.figure.legend(
+        handles=handles,
+        loc="outside right center",
+        ncols=_legend_columns(column, figure_of(ax).get_figheight()),
+        frameon=False,
+        fontsize=8,
+    )

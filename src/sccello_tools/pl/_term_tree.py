@@ -78,6 +78,11 @@ class TermTree:
         apart = len(up_a) + len(up_b) - 2 * shared
         return apart if shared else apart + 2
 
+    def ancestor_at(self, term: str, level: int) -> str:
+        """Return the node above ``term``, or itself, that is at most ``level`` steps from the top."""
+        path = self._path(term)
+        return path[max(0, len(path) - 1 - level)]
+
     def links(self) -> list[tuple[str, str]]:
         """Pairs of asked terms to tie: each with its nearest asked ancestor, else with its nearest relative, if it has one."""
         found = set()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ._figures import figure_of
 
 if TYPE_CHECKING:
@@ -15,7 +17,20 @@ if TYPE_CHECKING:
 
     from ._term_tree import TermTree
 
-_INDENT = 0.055
+_FONT = 8.5  # points
+_ROW = 0.19  # inches a term takes
+_INDENT = 0.17  # inches a level takes
+_LETTER = 0.066  # inches a letter takes at _FONT, on average
+_DOT = 0.12  # inches from a dot to its name
+_MARGIN = 0.12  # inches
+
+
+def tree_size(tree: TermTree, ontology: CellOntology) -> tuple[float, float]:
+    """Width and height in inches that the tree takes to be read."""
+    ends = [
+        _INDENT * tree.level[node] + _LETTER * (len(ontology.name(node)) + 8) for node in tree.order
+    ]
+    return _DOT + 2 * _MARGIN + max(ends, default=1.0), _ROW * len(tree.order) + 2 * _MARGIN
 
 
 def draw_tree(
@@ -25,6 +40,9 @@ def draw_tree(
     ontology: CellOntology,
     *,
     counts: Mapping[str, int] | None = None,
+    notes: Mapping[str, str] | None = None,
+    sizes: bool = False,
+    room: tuple[float, float] | None = None,
 ) -> None:
     """Draw a tree top down, a term a line, indented below its parent.
 
@@ -40,36 +58,70 @@ def draw_tree(
         For the names.
     counts
         Cells of each term, written behind its name.
+    notes
+        What else to write there.
+    sizes
+        Dots grow with the number of cells.
+    room
+        Width and height in inches that the axes will have, if a layout is still to come; else as they are now. A tree that is
+        larger is drawn smaller, letters and all.
     """
-    rows = {node: -row for row, node in enumerate(tree.order)}
-    height = figure_of(ax).get_figheight() * ax.get_position().height * 72  # points
-    size = min(9.0, max(3.0, 0.66 * height / max(1, len(rows))))
+    rows = {node: row for row, node in enumerate(tree.order)}
+    width, height = tree_size(tree, ontology)
+    if room is None:
+        figure, box = figure_of(ax), ax.get_position()
+        room = (figure.get_figwidth() * box.width, figure.get_figheight() * box.height)
+    scale = min(1.0, room[1] / height, room[0] / width)
+    most = max(counts.values(), default=1) if counts else 1
     for node in tree.order:
-        x, y = _INDENT * tree.level[node], rows[node]
+        x, y = _INDENT * tree.level[node], -_ROW * rows[node]
         if node in tree.parent:
             above = tree.parent[node]
-            left = _INDENT * tree.level[above]
-            ax.plot([left, left, x], [rows[above], y, y], color="0.75", lw=0.8, zorder=1)
+            left, top = _INDENT * tree.level[above], -_ROW * rows[above]
+            ax.plot([left, left, x], [top, y, y], color="0.7", lw=0.9 * scale, zorder=1)
         asked = node in tree.terms
+        n_cells = counts.get(node, 0) if counts else 0
+        size = 7.0 if asked else 2.5
+        if sizes and asked:
+            size = 4.0 + 9.0 * float(np.sqrt(n_cells / most))
         ax.plot(
-            x,
-            y,
-            "o",
-            ms=size * 0.8 if asked else size * 0.3,
-            mfc=colours.get(node, "0.75"),
-            mec="0.3" if asked else "none",
-            mew=0.5,
+            *(x, y, "o"),
+            ms=size * scale,
+            mfc=colours.get(node, "0.7"),
+            mec="0.2" if asked else "none",
+            mew=0.6,
             zorder=2,
         )
-        n_cells = f"  {counts[node]:,}" if counts and node in counts else ""
-        ax.text(
-            x + 0.03,
+        name = ax.text(
+            x + _DOT,
             y,
-            ontology.name(node) + n_cells,
-            va="center",
-            fontsize=size,
-            color="black" if asked else "0.45",
+            ontology.name(node),
+            va="center_baseline",
+            fontsize=_FONT * scale,
+            color="black" if asked else "0.4",
             style="normal" if asked else "italic",
         )
-    ax.set(xlim=(-0.03, 1), ylim=(-len(rows) + 0.3, 0.7))
+        behind = "  ".join(
+            part
+            for part in (
+                f"{n_cells:,}" if counts and node in counts else "",
+                (notes or {}).get(node, ""),
+            )
+            if part
+        )
+        if behind:
+            ax.annotate(
+                behind,
+                xy=(1, 0),
+                xycoords=name,
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="bottom",
+                fontsize=0.88 * _FONT * scale,
+                color="0.4",
+            )
+    # one unit is an inch, or less if the tree is drawn smaller; what is to spare lies on the right, above and below
+    wide, tall = room[0] / scale, room[1] / scale
+    top = 0.5 * (_ROW + tall - height) + _MARGIN
+    ax.set(xlim=(-_MARGIN, wide - _MARGIN), ylim=(top - tall, top))
     ax.set_axis_off()

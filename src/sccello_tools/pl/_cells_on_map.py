@@ -1,0 +1,156 @@
+"""Cells as points on a map, and where each type's cells are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sccello_tools import _keys
+from sccello_tools._logging import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from sccello_tools.tl._type_columns import TypeColumn
+
+UNKNOWN = "#d9d9d9"
+_NOVEL = ("novel, of a known kind", "unlike anything known")
+_RINGS_UP_TO = 20_000  # cells; rings around more of them are one black cloud
+
+
+def map_of(adata: AnnData, basis: str) -> NDArray[np.floating]:
+    """Return two dimensions of each cell, shape (n_obs, 2); computes, and keeps, ``X_umap`` if that is what is missing.
+
+    Raises
+    ------
+    KeyError
+        If there is no basis and no embedding to compute it from.
+    ValueError
+        If the basis has fewer than two dimensions.
+    """
+    if basis not in adata.obsm and basis == "X_umap" and _keys.EMBEDDING in adata.obsm:
+        _compute(adata)
+    if basis not in adata.obsm:
+        msg = f"adata.obsm has no {basis!r} (keys: {list(adata.obsm)}). Call tl.embed(adata) first, or name a key with two dimensions in basis=."
+        raise KeyError(msg)
+    points = np.asarray(adata.obsm[basis])
+    if points.ndim != 2 or points.shape[1] < 2:
+        msg = f"adata.obsm[{basis!r}] has shape {points.shape}; expected are two dimensions a cell."
+        raise ValueError(msg)
+    return points[:, :2]
+
+
+def _compute(adata: AnnData) -> None:
+    """Neighbours and UMAP by scanpy; cells without an embedding are set aside and have no place on the map."""
+    import scanpy as sc
+
+    usable = np.isfinite(np.asarray(adata.obsm[_keys.EMBEDDING])).all(axis=1)
+    logger.info("ontology_umap: no 'X_umap' yet; scanpy computes neighbours and UMAP")
+    if usable.all():
+        sc.pp.neighbors(adata, use_rep=_keys.EMBEDDING, key_added="sccello_neighbors")
+        sc.tl.umap(adata, neighbors_key="sccello_neighbors")
+        return
+    from anndata import AnnData as Cells
+
+    part = Cells(obsm={_keys.EMBEDDING: np.asarray(adata.obsm[_keys.EMBEDDING])[usable]})
+    sc.pp.neighbors(part, use_rep=_keys.EMBEDDING)
+    sc.tl.umap(part)
+    points = np.full((adata.n_obs, 2), np.nan, dtype=np.float32)
+    points[usable] = part.obsm["X_umap"]
+    adata.obsm["X_umap"] = points
+
+
+def novel_cells(adata: AnnData, key: str) -> NDArray[np.bool_] | None:
+    """Whether each cell was called novel, shape (n_obs,); ``None`` where nothing says."""
+    column = key + _keys.STATUS_SUFFIX
+    if column not in adata.obs:
+        column = _keys.CELL_TYPE + _keys.STATUS_SUFFIX
+    if column not in adata.obs:
+        return None
+    return np.asarray(adata.obs[column].astype(str).isin(_NOVEL), dtype=bool)
+
+
+def draw_cells(
+    ax: Axes,
+    points: NDArray[np.floating],
+    codes: NDArray[np.intp],
+    colours: Sequence[str],
+    novel: NDArray[np.bool_] | None = None,
+) -> None:
+    """Draw a point a cell, coloured by its code (-1: grey), novel ones ringed; as pixels, also in a PDF.
+
+    Parameters
+    ----------
+    ax
+        Where to draw.
+    points
+        (n_cells, 2).
+    codes
+        (n_cells,) index into ``colours``.
+    colours
+        One a code.
+    novel
+        (n_cells,) cells to mark.
+    """
+    import matplotlib as mpl
+
+    size = float(np.clip(15_000 / max(1, len(points)), 0.4, 20))
+    # in an order of chance, or the last type would cover all others
+    order = np.random.default_rng(0).permutation(len(points))
+    rgba = mpl.colors.to_rgba_array([*colours, UNKNOWN])  # code -1 takes the last
+    options = {"linewidths": 0, "rasterized": True}
+    ax.scatter(*points[order].T, s=size, c=rgba[codes[order]], zorder=1, **options)
+    if novel is not None and novel.any():
+        label = f"novel ({int(novel.sum()):,})"
+        if len(points) <= _RINGS_UP_TO:
+            ring = {
+                "facecolors": "none",
+                "edgecolors": "black",
+                "linewidths": min(0.7, 0.25 + size / 40),
+            }
+            ax.scatter(
+                *points[novel].T, s=1.5 * size + 3, rasterized=True, zorder=2, label=label, **ring
+            )
+        else:
+            ax.scatter(
+                *points[novel].T,
+                s=0.6 * size,
+                c="black",
+                alpha=0.5,
+                zorder=2,
+                label=label,
+                **options,
+            )
+        legend = ax.legend(
+            loc="lower right",
+            bbox_to_anchor=(1.0, 1.0),
+            borderaxespad=0.2,
+            frameon=False,
+            fontsize=8,
+            handletextpad=0.1,
+        )
+        for mark in legend.legend_handles:
+            if isinstance(
+                mark, mpl.collections.PathCollection
+            ):  # as all are: they come from `scatter`
+                mark.set_sizes([22])
+    ax.margins(0.06)
+    ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def centres_of(points: NDArray[np.floating], column: TypeColumn) -> dict[str, NDArray[np.floating]]:
+    """Return the cell nearest to the median of each type by term, so that a centre lies on cells, not between two islands."""
+    found = {}
+    usable = np.isfinite(points).all(axis=1)
+    for code, term in enumerate(column.terms):
+        own = points[(column.codes == code) & usable]
+        if term and len(own):
+            away = np.linalg.norm(own - np.median(own, axis=0), axis=1)
+            found[term] = own[away.argmin()]
+    return found
