@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ _MADE_UNIQUE = re.compile(r"(.+)[-.]\d+")  # what `var_names_make_unique` and R'
 _N_EXAMPLES = 5
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GeneMatch:
     """Result of matching the columns of a matrix to the vocabulary.
 
@@ -55,10 +55,10 @@ class GeneMatch:
     looks_like: str
     """What the names look like, in words."""
 
-    ambiguous: tuple[str, ...] = field(default=(), repr=False)
+    ambiguous: tuple[str, ...] = ()
     """Symbols that name several genes of the vocabulary, none of them clearly meant; unmatched."""
 
-    unmatched: tuple[str, ...] = field(default=(), repr=False)
+    unmatched: tuple[str, ...] = ()
     """Names that are no gene of the vocabulary."""
 
     n_vocabulary: int = 0
@@ -83,6 +83,9 @@ class GeneMatch:
     def n_duplicates(self) -> int:
         """Matched columns beyond the first of their gene; their counts are summed when tokenizing."""
         return self.n_matched - self.n_genes
+
+    def __repr__(self) -> str:
+        return f"GeneMatch({self.n_matched:,} of {self.n_columns:,} columns match)"
 
     def __str__(self) -> str:
         summary = (

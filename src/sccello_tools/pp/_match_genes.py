@@ -115,8 +115,10 @@ def _names(adata: AnnData, column: str | None) -> list[str]:
 
 def gene_match_of(adata: AnnData, *, gene_ids: str | None, min_matched: int) -> GeneMatch:
     """Match genes for a function that tokenizes, without writing: an earlier `match_genes` is honoured."""
-    if gene_ids is None and _keys.GENE_ID in adata.var:
+    known = gene_ids is None and _keys.GENE_ID in adata.var
+    if known:
         gene_ids = _keys.GENE_ID
     match = match_gene_names(_names(adata, gene_ids), min_matched=min_matched)
-    logger.info(str(match))
+    if not known:  # match_genes has said it, by the names that the user knows
+        logger.info(str(match))
     return match
