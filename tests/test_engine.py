@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sccello_tools import models
+from sccello_tools import engine, models
 from sccello_tools._errors import BackendError, ConfigError, MissingExtraError, WeightsError
 from sccello_tools.data import RaggedTokens
 from sccello_tools.engine import cells_by_length, cells_that_fit, encode, resolve_precision
-from sccello_tools.nn import sdpa_attention
+from sccello_tools.nn import EncoderConfig, ScCelloModel, sdpa_attention
 
 CLS = 25426
 LENGTHS = (17, 256, 0, 2, 40, 40, 0, 255, 1, 120, 17, 40)
@@ -97,12 +97,41 @@ def test_whatever_the_order(network, tokens, rows, seed):
     same(encode(network, tokens.take(order), batch_tokens=300, precision="float32"), rows[order])
 
 
+@pytest.fixture(scope="module")
+def wider_network():
+    """A model whose matrices are, like those of all shipped ones, wide enough to be shared out to two threads."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = EncoderConfig(hidden_size=64, n_layers=2, n_heads=4, intermediate_size=128)
+        return ScCelloModel(config).eval()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("representation", ["cls", "cell"])
+def test_neither_batch_nor_threads_decide_a_bit(wider_network, tokens, representation, threads):
+    options = {"precision": "float32", "representation": representation}
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = encode(wider_network, tokens, **options)
+        torch.set_num_threads(threads)
+        for budget in (1, 40, 130, 300):
+            found = encode(wider_network, tokens, batch_tokens=budget, **options)
+            np.testing.assert_array_equal(found, expected)
+        for cells in ([1], [4, 5], [8, 1, 3], [9, 9, 9]):
+            found = encode(wider_network, tokens.take(cells), **options)
+            np.testing.assert_array_equal(found, expected[cells])
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_cells_around_it_do_not_matter(network, tokens, rows):
     for cells in ([1], [4, 5], [8, 1, 3], [9, 9, 9]):
         same(encode(network, tokens.take(cells), precision="float32"), rows[cells])
 
 
 def test_batches_hold_at_most_the_budget_and_a_longer_cell_is_alone(monkeypatch, network, tokens):
+    monkeypatch.setattr(engine, "_ROWS_PER_THREAD", 0)  # fillers are no part of the budget
     seen = count_batches(monkeypatch, network)
     encode(network, tokens, batch_tokens=130)
     assert [n for batch in seen for n in batch] == sorted(
@@ -235,6 +264,7 @@ ALLOCATOR = (
     "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(ALLOCATOR)]
 )
 def test_out_of_memory_halves_the_batch_for_good(monkeypatch, caplog, network, tokens, rows, error):
+    monkeypatch.setattr(engine, "_ROWS_PER_THREAD", 0)
     sizes = out_of_memory_above(monkeypatch, network, 300, error)
     done = []
     with caplog.at_level(logging.WARNING, logger="sccello_tools"):

@@ -26,6 +26,10 @@ Precision = Literal["auto", "float32", "bfloat16"]
 # On a CPU a batch should stay in the last-level cache; on a GPU it should fill the device.
 _BATCH_TOKENS = {"cpu": 8_192, "cuda": 131_072, "mps": 32_768}
 
+# Below four rows a thread, the matrix products of a CPU sum in another order, and the last bits of a cell would tell
+# how many others were in its batch. Such a batch gets cells of <cls> alone, which cost a token each, up to this many a thread.
+_ROWS_PER_THREAD = 8
+
 
 def encode(
     network: ScCelloModel,
@@ -40,7 +44,8 @@ def encode(
     """Embed each cell.
 
     Cells are batched by length up to a number of tokens, without padding, and come back in their order. A batch that does not fit
-    into memory is halved until it does.
+    into memory is halved until it does. On a CPU in float32 with one or two threads, a cell's vector is the same to
+    the last bit whatever is in its batch.
 
     Parameters
     ----------
@@ -140,6 +145,15 @@ def pack(
     return ids, cu_seqlens, int(batch.lengths.max())
 
 
+def _with_fillers(ids: torch.Tensor, cu_seqlens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add cells of one token to a batch of few cells; see ``_ROWS_PER_THREAD``."""
+    n = _ROWS_PER_THREAD * torch.get_num_threads() + 1 - len(cu_seqlens)
+    if n <= 0:
+        return ids, cu_seqlens
+    more = cu_seqlens[-1] + torch.arange(1, n + 1, dtype=cu_seqlens.dtype)
+    return torch.cat([ids, ids[:1].expand(n)]), torch.cat([cu_seqlens, more])
+
+
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
     """Choose the number format to compute in, or refuse one that the device does not have."""
     if precision == "float32":
@@ -187,10 +201,12 @@ def _encode_or_none(
     device = next(network.parameters()).device
     try:
         ids, cu_seqlens, max_seqlen = pack(tokens, cells, device)
+        if device.type == "cpu":
+            ids, cu_seqlens = _with_fillers(ids, cu_seqlens)
         rows = network.encode(
             ids, cu_seqlens, max_seqlen, representation=representation, attention=backend
         )
-        return rows.float().cpu().numpy()
+        return rows[: len(cells)].float().cpu().numpy()
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise

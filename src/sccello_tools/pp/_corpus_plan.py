@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from ._corpus_inputs import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from sccello_tools.data import GeneMatch
     from sccello_tools.data._corpus_format import CorpusConfig, Fingerprint
@@ -69,19 +70,30 @@ def named_inputs(
     Raises
     ------
     CorpusError
-        If there is no input, or two have the same name.
+        If there is no input, two have the same name, or one is no path.
     """
+    for given in inputs.values() if isinstance(inputs, Mapping) else _as_list(inputs):
+        if not isinstance(given, str | Path):
+            msg = (
+                f"An input is a {type(given).__name__}; expected is the path of an h5ad file or a zarr folder. Inputs are read from disk a few "
+                "rows at a time, also by other processes: write what is in memory with adata.write_h5ad(path), and pass the path."
+            )
+            raise CorpusError(msg)
     if isinstance(inputs, Mapping):
         named = [(str(name), Path(path)) for name, path in inputs.items()]
     else:
-        paths = [Path(inputs)] if isinstance(inputs, (str, Path)) else [Path(p) for p in inputs]
-        named = [(path.stem, path) for path in paths]
+        named = [(Path(path).stem, Path(path)) for path in _as_list(inputs)]
     repeated = [name for name, n in Counter(name for name, _ in named).items() if n > 1]
     if repeated or not named:
         what = f"Two inputs are called {repeated[0]!r}" if repeated else "There is no input"
         msg = f"{what}. Pass files of different names, or a mapping from names to files."
         raise CorpusError(msg)
     return dict(named)
+
+
+def _as_list(inputs: Any) -> list[Any]:
+    is_several = isinstance(inputs, Iterable) and not isinstance(inputs, str)
+    return list(inputs) if is_several else [inputs]
 
 
 def plan_input(

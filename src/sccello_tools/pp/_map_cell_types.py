@@ -14,6 +14,7 @@ from sccello_tools._errors import LabelError
 from sccello_tools._logging import log_written, logger
 from sccello_tools.ontology import CellOntology, match_labels
 
+from ._columns import obs_column
 from ._writing import check_writable, writing
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def map_cell_types(
     check_writable(adata, copy=copy)
     if not isinstance(ontology, CellOntology):
         ontology = CellOntology.load(ontology)
-    values = adata.obs[key]
+    values = obs_column(adata, key)
     labels = values.astype(object).where(values.notna(), "").map(str)
     given = (label for label in labels if label.strip())
     report = match_labels(given, ontology, overrides=overrides)

@@ -10,6 +10,7 @@ from sccello_tools._docs import shared_docs
 from sccello_tools._errors import GroupError
 from sccello_tools._logging import logger
 from sccello_tools.ontology import CellOntology
+from sccello_tools.pp._columns import obs_column
 
 from ._hidden_states import hidden_states
 from ._type_columns import type_column
@@ -120,7 +121,7 @@ def build_reference(
         model=states.model.name,
         weights_sha256=states.model.sha256,
         ontology=ontology,
-        groups=None if group_key is None else np.asarray(adata.obs[group_key], dtype=str),
+        groups=None if group_key is None else np.asarray(obs_column(adata, group_key), dtype=str),
         n_neighbors=n_neighbors,
         seed=seed,
     )

@@ -11,6 +11,7 @@ from sccello_tools._errors import ConfigError, GroupError, LabelError
 from sccello_tools._logging import logger
 from sccello_tools.models import LoadedModel, load
 from sccello_tools.ontology import CellOntology
+from sccello_tools.pp._columns import obs_column
 
 from ._hidden_states import hidden_states
 
@@ -91,7 +92,7 @@ def calibrate(
         msg = f"adata.obs has no column {group_key!r} (columns: {list(adata.obs.columns)}). Name the column of donors, or leave group_key out."
         raise GroupError(msg)
     ontology = ontology or CellOntology.load()
-    given = adata.obs[label_key].astype(object)
+    given = obs_column(adata, label_key).astype(object)
     labels = np.array(["" if pd.isna(label) else str(label) for label in given])
     current = {label: ontology.current(label) for label in np.unique(labels) if label}
     loaded = model if isinstance(model, LoadedModel) else load(model)
@@ -100,7 +101,7 @@ def calibrate(
         raise ConfigError(msg)
     states = hidden_states(adata, loaded, use_rep=None, layer=layer, gene_ids=gene_ids)
     rows = np.flatnonzero(labels != "")
-    groups = np.full(adata.n_obs, "all") if group_key is None else adata.obs[group_key]
+    groups = np.full(adata.n_obs, "all") if group_key is None else obs_column(adata, group_key)
     found = measure(
         EmbeddedCells(
             states.hidden[rows],

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools._errors import GroupError
+from sccello_tools.pp._columns import obs_column
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -79,7 +80,7 @@ def group_labels(adata: AnnData, groupby: str) -> pd.Categorical[object]:
         found = ", ".join(repr(name) for name in adata.obs.columns) or "none"
         msg = f"adata.obs has no column {groupby!r} (columns: {found}). Name one of them in groupby=, or leave it out to take all cells as one group."
         raise GroupError(msg)
-    column = adata.obs[groupby]
+    column = obs_column(adata, groupby)
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         msg = (
             f"adata.obs[{groupby!r}] is numeric ({column.dtype}, {column.nunique()} distinct values); expected is a column of group names. "

@@ -9,6 +9,7 @@ import pandas as pd
 
 from sccello_tools._errors import GroupError, LabelError
 from sccello_tools._logging import logger
+from sccello_tools.pp._columns import obs_column
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -37,7 +38,7 @@ def label_column(adata: AnnData, key: str) -> LabelColumn:
     if key not in adata.obs:
         msg = f"adata.obs has no column {key!r} (columns: {list(adata.obs.columns)}). Name the column of labels in label_key=."
         raise LabelError(msg)
-    values = adata.obs[key].astype(object).infer_objects()
+    values = obs_column(adata, key).astype(object).infer_objects()
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         if not values.notna().any():
             msg = f"adata.obs[{key!r}] is empty: no cell has a label. Check label_key."
@@ -98,7 +99,7 @@ def donor_column(adata: AnnData, key: str, labelled: NDArray[np.bool_]) -> NDArr
     if key not in adata.obs:
         msg = f"adata.obs has no column {key!r} (columns: {list(adata.obs.columns)}). Name the column of donors, or leave donor_key out."
         raise GroupError(msg)
-    values = adata.obs[key]
+    values = obs_column(adata, key)
     missing = values.isna().to_numpy() & labelled
     if missing.any():
         msg = f"adata.obs[{key!r}] is missing for {int(missing.sum()):,} of {int(labelled.sum()):,} labelled cells. Fill it in, or set those cells' label to missing."

@@ -15,6 +15,7 @@ from sccello_tools._errors import LabelError
 from sccello_tools._logging import logger
 from sccello_tools.data import Corpus, GeneVocabulary, RaggedTokens, Tokenizer
 from sccello_tools.ontology import CellOntology
+from sccello_tools.pp._columns import obs_column
 from sccello_tools.pp._counts import iter_token_chunks
 from sccello_tools.pp._match_genes import gene_match_of
 
@@ -221,7 +222,7 @@ def _labelled_tokens(
             "Name the column that holds Cell Ontology ids in label_key=; see pp.map_cell_types for free-text labels."
         )
         raise LabelError(msg)
-    given = adata.obs[label_key].astype(object)
+    given = obs_column(adata, label_key).astype(object)
     labels = np.array(["" if pd.isna(label) else str(label) for label in given])
     current = {label: ontology.current(label) for label in np.unique(labels) if label}
     tokenizer = Tokenizer(

@@ -10,6 +10,7 @@ import pandas as pd
 from sccello_tools import _keys
 from sccello_tools._errors import GroupError
 from sccello_tools.ontology import match_label
+from sccello_tools.pp._columns import obs_column
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -46,7 +47,7 @@ def type_column(
             "column of cell types."
         )
         raise GroupError(msg)
-    values = adata.obs[key]
+    values = obs_column(adata, key)
     if pd.api.types.is_numeric_dtype(values):
         msg = f"adata.obs[{key!r}] is numeric ({values.dtype}); expected is a column of cell types."
         raise GroupError(msg)
@@ -54,7 +55,7 @@ def type_column(
     names = tuple(str(name) for name in column.categories)
     codes = np.asarray(column.codes, dtype=np.intp)
     given = (
-        pd.Series(adata.obs[id_key], dtype=object)
+        pd.Series(obs_column(adata, id_key), dtype=object)
         if (id_key := key + _keys.TERM_ID_SUFFIX) in adata.obs
         else None
     )
