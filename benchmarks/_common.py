@@ -1,10 +1,12 @@
 """What every benchmark needs: timings with their spread, a table, and a line that says on which machine.
 
-Run a benchmark as a script (``python benchmarks/tokenizing.py``), so that this folder is where it imports from.
+Run a benchmark as a script (``python benchmarks/tokenizing.py``), so that this folder is where it imports from. `board.py` runs them all
+and names a file in the environment variable `SCCELLO_BENCH_TABLES`, to which each printed table is added.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
@@ -19,6 +21,9 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+
+TABLES = "SCCELLO_BENCH_TABLES"
 
 
 class Timing(NamedTuple):
@@ -114,7 +119,18 @@ def print_table(
     console.print(table)
     for note in notes:
         console.print(note, highlight=False, markup=False)
-    console.print(f"Machine: {describe_machine()}", style="dim", highlight=False, markup=False)
+    machine = describe_machine()
+    console.print(f"Machine: {machine}", style="dim", highlight=False, markup=False)
+    if path := os.environ.get(TABLES):
+        record = {
+            "title": title,
+            "columns": list(columns),
+            "rows": [list(row) for row in rows],
+            "notes": list(notes),
+            "machine": machine,
+        }
+        with Path(path).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def against(value: float, wanted: float, *, at_least: bool = True) -> str:

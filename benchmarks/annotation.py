@@ -110,12 +110,17 @@ def unseen_types(
         rng = np.random.default_rng(seed)
         terms = (*truths.values(), *rng.choice(others, N_OTHERS, replace=False).tolist())
         candidates = Candidates.of(terms, known.types, ontology)
+        # the same graph, each term at the place of another: does the real ontology matter?
+        place = dict(zip(ontology.terms, rng.permutation(ontology.terms).tolist()))
+        moved = [place[term] for term in terms]
+        shuffled = Candidates.of(moved, [place[term] for term in known.types], ontology)
         found = {}
         for name, truth in truths.items():
             chances = queries[name].obsm["nearest_scores"].to_numpy()
             ranked = {
                 "ours": candidates.scores(cosines[name], chances),
                 "ours, published score": candidates.scores(cosines[name], method="published"),
+                "ours, terms shuffled over the ontology": shuffled.scores(cosines[name], chances),
                 "random candidate": rng.random((len(chances), len(terms))),
                 "child or sibling of LR's type": neighbour_scores(
                     nearest[name].astype(str), terms, rng

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from functools import cache
 from typing import TYPE_CHECKING
 
 import anndata as ad
@@ -95,6 +96,19 @@ def celltypist_predictions(
     }
 
 
+@cache
+def term_vectors() -> tuple[dict[str, int], NDArray[np.float64]]:
+    """Row of each term, and its vector of 100 dimensions."""
+    from scipy.sparse.linalg import svds
+
+    ontology = sccello.ontology.CellOntology.load()
+    walk = np.log(sccello.ontology.pagerank_rows(ontology, ontology.terms) + 1e-6)
+    u, s, _ = svds(walk - walk.mean(0), k=100, random_state=0)
+    vectors = u * np.sqrt(s)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return {term: row for row, term in enumerate(ontology.terms)}, vectors
+
+
 def onclass_scores(
     probabilities: NDArray[np.float32], types: list[str], terms: tuple[str, ...]
 ) -> NDArray[np.float32]:
@@ -103,14 +117,7 @@ def onclass_scores(
     The walk's distribution over all terms is brought to 100 dimensions by a truncated SVD; a candidate's score is the cosine
     between it and the probability-weighted vectors of the known types.
     """
-    from scipy.sparse.linalg import svds
-
-    ontology = sccello.ontology.CellOntology.load()
-    walk = np.log(sccello.ontology.pagerank_rows(ontology, ontology.terms) + 1e-6)
-    u, s, _ = svds(walk - walk.mean(0), k=100, random_state=0)
-    place = {term: row for row, term in enumerate(ontology.terms)}
-    vectors = u * np.sqrt(s)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    place, vectors = term_vectors()
     cell = probabilities @ vectors[[place[t] for t in types]]
     cell /= np.maximum(np.linalg.norm(cell, axis=1, keepdims=True), 1e-12)
     return (cell @ vectors[[place[t] for t in terms]].T).astype(np.float32)

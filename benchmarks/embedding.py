@@ -11,8 +11,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from _common import print_table
 from scipy import sparse
 
 import sccello_tools as sccello
@@ -111,11 +110,8 @@ def main() -> None:
         del fitted["logistic regression, probabilities"]
         predictions |= fitted
 
-    table = Table(title="accuracy / mean recall over known types (a subtype counts as right)")
-    table.add_column("file")
+    rows: list[list[str]] = []
     results: dict[str, dict[str, list[float]]] = {}
-    for method in predictions:
-        table.add_column(method)
     for name, query in queries.items():
         truth = query.obs[LABEL].astype(str).to_numpy()
         accepted = accepted_answers(truth, set(labels))
@@ -123,13 +119,17 @@ def main() -> None:
             method: annotation_score(truth, p[name], accepted) for method, p in predictions.items()
         }
         results[name] = {method: [s.accuracy, s.mean_recall] for method, s in scores.items()}
-        table.add_row(name, *(f"{s.accuracy:.3f} / {s.mean_recall:.3f}" for s in scores.values()))
+        rows.append([name, *(f"{s.accuracy:.3f} / {s.mean_recall:.3f}" for s in scores.values())])
     means = {
         method: np.mean([results[name][method] for name in results], axis=0)
         for method in predictions
     }
-    table.add_row("mean", *(f"{a:.3f} / {r:.3f}" for a, r in means.values()))
-    Console().print(table)
+    rows.append(["mean", *(f"{a:.3f} / {r:.3f}" for a, r in means.values())])
+    print_table(
+        "Label transfer: accuracy / mean recall over known types (a subtype counts as right)",
+        ["file", *predictions],
+        rows,
+    )
     if args.json:
         args.json.write_text(json.dumps(results, indent=2))
 

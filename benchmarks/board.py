@@ -1,0 +1,242 @@
+"""Run every benchmark in turn and write docs/benchmarks.md from what they printed.
+
+    python benchmarks/board.py --data ../shared/data            # everything: about two hours on two cores
+    python benchmarks/board.py --quick                          # a few minutes, on the cells that ship; figures are rougher
+    python benchmarks/board.py --data ../shared/data --only annotation embedding
+    python benchmarks/board.py --render                         # only write the page again
+
+Each benchmark is a script of its own and runs in a process of its own. Its tables are kept in `benchmarks/results/board/NAME.json`
+with the command that printed them; the page is made of these files and of nothing else. What `--quick` measures is printed, and
+not kept: the page is to hold whole runs only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from _common import TABLES
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "board"
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+
+
+class Entry(NamedTuple):
+    """One benchmark of the board."""
+
+    section: str
+    script: str
+    what: str
+    """A sentence for the page."""
+    full: tuple[str, ...] = ()
+    """Arguments of a whole run."""
+    quick: tuple[str, ...] | None = None
+    """Arguments of a quick one; None leaves it out of those."""
+    needs_data: bool = False
+    """Whether it can do without the cells that do not ship."""
+    takes_data: bool = True
+    figure: str = ""
+    """Picture beside its table, below docs/."""
+
+
+SPEED, QUALITY = "Speed and memory", "Quality"
+ENTRIES = (
+    Entry(
+        SPEED,
+        "tokenizing",
+        "Raw counts to rank-value tokens, beside the published loop over cells.",
+        quick=("--cells", "2048", "--loop-cells", "128", "--runs", "3"),
+    ),
+    Entry(
+        SPEED,
+        "encoding",
+        "Tokens to embeddings with a model of the published size, beside transformers' BertModel.",
+        quick=("--cells", "24", "--runs", "2", "--no-compile"),
+    ),
+    Entry(
+        SPEED,
+        "ontology",
+        "PageRank rows, rank correlations with candidates, labels.",
+        quick=(),
+        takes_data=False,
+    ),
+    Entry(
+        SPEED,
+        "reading",
+        "Reading cells for training, shuffled: a corpus of tokens beside loaders of matrices.",
+        quick=("--cells", "2000"),
+    ),
+    Entry(
+        SPEED,
+        "corpus",
+        "Building a corpus of tokens from an h5ad file, and its memory.",
+        full=("--cells", "100000"),
+        quick=("--cells", "4000", "--workers", "1"),
+    ),
+    Entry(
+        SPEED,
+        "end_to_end",
+        "From an h5ad file to an annotated one, beside what else a user would run on it.",
+        quick=("--cells", "300", "--runs", "1"),
+    ),
+    Entry(QUALITY, "embedding", "Label transfer by a vote of neighbours.", needs_data=True),
+    Entry(
+        QUALITY,
+        "quality",
+        "Embeddings by the paper's scores: how well types separate, how well batches mix.",
+        needs_data=True,
+    ),
+    Entry(
+        QUALITY,
+        "annotation",
+        "Known types, unseen types, open set, and whether confidence keeps its promise.",
+        full=("--celltypist", "--scanvi"),
+        needs_data=True,
+    ),
+    Entry(
+        QUALITY,
+        "finetuning",
+        "Fine-tuning to labels that pretraining never saw.",
+        needs_data=True,
+    ),
+)
+
+
+def run(entry: Entry, data: Path | None, *, quick: bool) -> dict[str, object]:
+    """Run one script in its own process and return its tables, or what it said when it failed."""
+    arguments = list(entry.quick or ()) if quick else list(entry.full)
+    shown = ["python", f"benchmarks/{entry.script}.py", *arguments]
+    command = [sys.executable, str(HERE / f"{entry.script}.py"), *arguments]
+    if data is not None and entry.takes_data:
+        command += ["--data", str(data)]
+        shown += ["--data", "DATA"]
+    with tempfile.TemporaryDirectory() as folder:
+        tables = Path(folder) / "tables.jsonl"
+        start = time.perf_counter()
+        done = subprocess.run(command, env={**os.environ, TABLES: str(tables)}, check=False)
+        seconds = time.perf_counter() - start
+        lines = tables.read_text(encoding="utf-8").splitlines() if tables.exists() else []
+    return {
+        "command": " ".join(shown),
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "commit": commit(),
+        "seconds": round(seconds, 1),
+        "exit_status": done.returncode,
+        "tables": [json.loads(line) for line in lines],
+    }
+
+
+def commit() -> str:
+    """The commit that is measured, or "" outside a checkout."""
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.strip()
+
+
+def markdown_table(table: dict[str, list]) -> list[str]:
+    """One table as Markdown, its notes below it."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+    columns = table["columns"]
+    rule = "|---" + "|---:" * (len(columns) - 1) + "|"
+    lines = [f"**{table['title']}**", "", line(columns), rule, *map(line, table["rows"]), ""]
+    for note in table["notes"]:
+        lines += [f"{note}", ""]
+    return lines
+
+
+def page(results: dict[str, dict]) -> str:
+    """The page of the documentation, from the kept results."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `benchmarks/board.py` from `benchmarks/results/board/`, which hold what each script printed; nothing here was typed in.",
+        "`make bench DATA=folder` runs everything again. Ratios are of things measured in turns in one run; absolute figures depend on the machine,",
+        "which each section names, with the load it had. Cells of the evaluation never trained.",
+        "",
+    ]
+    for section in (SPEED, QUALITY):
+        lines += [f"## {section}", ""]
+        for entry in ENTRIES:
+            if entry.section != section or entry.script not in results:
+                continue
+            result = results[entry.script]
+            lines += [f"({entry.script})=", f"### {entry.script}", "", entry.what, ""]
+            lines += ["```bash", result["command"], "```", ""]
+            for table in result["tables"]:
+                lines += markdown_table(table)
+            if entry.figure:
+                lines += [f"![{entry.what}]({entry.figure})", ""]
+            machine = result["tables"][-1]["machine"] if result["tables"] else "unknown machine"
+            lines += [
+                f"*{result['date']}, commit {result['commit']}, {result['seconds'] / 60:.1f} minutes. {machine}.*",
+                "",
+            ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def kept_results() -> dict[str, dict]:
+    """What earlier whole runs left."""
+    return {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(RESULTS.glob("*.json"))
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="folder with cells/train and cells/eval")
+    parser.add_argument("--quick", action="store_true", help="small runs; nothing is kept")
+    parser.add_argument("--render", action="store_true", help="only write the page")
+    parser.add_argument("--only", nargs="+", choices=[entry.script for entry in ENTRIES])
+    args = parser.parse_args()
+
+    console = Console()
+    failed = []
+    for entry in () if args.render else ENTRIES:
+        if args.only and entry.script not in args.only:
+            continue
+        if args.quick and entry.quick is None:
+            continue
+        if entry.needs_data and args.data is None:
+            console.print(f"{entry.script}: needs --data, left out")
+            continue
+        console.rule(entry.script)
+        result = run(entry, args.data, quick=args.quick)
+        if result["exit_status"] or not result["tables"]:
+            failed.append(entry.script)
+        elif not args.quick:
+            RESULTS.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+            (RESULTS / f"{entry.script}.json").write_text(text, encoding="utf-8")
+    if not args.quick:
+        PAGE.write_text(page(kept_results()), encoding="utf-8")
+        console.print(f"wrote {PAGE}")
+    if failed:
+        sys.exit(f"These printed no table: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
