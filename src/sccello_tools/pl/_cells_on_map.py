@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 UNKNOWN = "#d9d9d9"
 _NOVEL = ("novel, of a known kind", "unlike anything known")
-_RINGS_UP_TO = 20_000  # cells; rings around more of them are one black cloud
+_OPEN_FROM = 3.0  # square points; smaller points cannot be hollow
+_DARKER = 0.5  # share of its light that the colour of a novel cell keeps where points are small
 
 
 def map_of(adata: AnnData, basis: str) -> NDArray[np.floating]:
@@ -82,7 +83,7 @@ def draw_cells(
     colours: Sequence[str],
     novel: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Draw a point a cell, coloured by its code (-1: grey), novel ones ringed; as pixels, also in a PDF.
+    """Draw a point a cell, coloured by its code (-1: grey), novel ones hollow (darker where points are small); as pixels, also in a PDF.
 
     Parameters
     ----------
@@ -98,35 +99,33 @@ def draw_cells(
         (n_cells,) cells to mark.
     """
     import matplotlib as mpl
+    from matplotlib.lines import Line2D
 
     size = float(np.clip(15_000 / max(1, len(points)), 0.4, 20))
     # in an order of chance, or the last type would cover all others
     order = np.random.default_rng(0).permutation(len(points))
+    points, codes = points[order], codes[order]
+    marked = np.zeros(len(points), dtype=bool) if novel is None else novel[order]
     rgba = mpl.colors.to_rgba_array([*colours, UNKNOWN])  # code -1 takes the last
-    options = {"linewidths": 0, "rasterized": True}
-    ax.scatter(*points[order].T, s=size, c=rgba[codes[order]], zorder=1, **options)
-    if novel is not None and novel.any():
-        label = f"novel ({int(novel.sum()):,})"
-        if len(points) <= _RINGS_UP_TO:
-            ring = {
-                "facecolors": "none",
-                "edgecolors": "black",
-                "linewidths": min(0.7, 0.25 + size / 40),
-            }
+    options = {"rasterized": True, "zorder": 1}
+    ax.scatter(*points[~marked].T, s=size, c=rgba[codes[~marked]], linewidths=0, **options)
+    if marked.any():
+        own = rgba[codes[marked]]
+        label = f"novel ({int(marked.sum()):,})"
+        if size >= _OPEN_FROM:  # open circles: told from full ones in grey, too
+            line = 0.2 * size**0.5
             ax.scatter(
-                *points[novel].T, s=1.5 * size + 3, rasterized=True, zorder=2, label=label, **ring
+                *points[marked].T, s=size, c="white", edgecolors=own, linewidths=line, **options
             )
-        else:
-            ax.scatter(
-                *points[novel].T,
-                s=0.6 * size,
-                c="black",
-                alpha=0.5,
-                zorder=2,
-                label=label,
-                **options,
+            shown = Line2D([], [], marker="o", ls="", ms=5, mfc="white", mec="0.3", label=label)
+        else:  # too small for that: darker
+            own[:, :3] *= _DARKER
+            ax.scatter(*points[marked].T, s=size, c=own, linewidths=0, **options)
+            shown = Line2D(
+                [], [], marker="o", ls="", ms=4, mfc="0.2", mec="none", label=label + ", darker"
             )
-        legend = ax.legend(
+        ax.legend(
+            handles=[shown],
             loc="lower right",
             bbox_to_anchor=(1.0, 1.0),
             borderaxespad=0.2,
@@ -134,11 +133,6 @@ def draw_cells(
             fontsize=8,
             handletextpad=0.1,
         )
-        for mark in legend.legend_handles:
-            if isinstance(
-                mark, mpl.collections.PathCollection
-            ):  # as all are: they come from `scatter`
-                mark.set_sizes([22])
     ax.margins(0.06)
     ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
     ax.spines[["top", "right"]].set_visible(False)

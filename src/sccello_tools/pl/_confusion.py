@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from sccello_tools.tl._type_columns import TypeColumn
 
 _WRITTEN_FROM = 0.05  # shares below are not written into their square
-_DARK_FROM = 0.55  # shares above are written in white
+_DARK_FROM = 0.62  # shares above are written in white
+_RIGHT = "#e08214"  # frames: seen on white and on blue
 
 
 def confusion(
@@ -99,7 +100,13 @@ def confusion(
         figure, ax = plt.subplots(figsize=size, layout="constrained")
     else:
         figure = figure_of(ax)
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    import matplotlib as mpl
+
+    shades = mpl.colors.LinearSegmentedColormap.from_list(
+        "white to blue", ["white", "#9ecae1", "#08519c"]
+    )
+    ax.imshow(shares, cmap=shades, vmin=0, vmax=1, aspect="auto")
+    _lines(ax, shares.shape)
     row_terms, column_terms = [true.terms[i] for i in rows], [given.terms[i] for i in columns]
     for (i, j), share in np.ndenumerate(shares):
         if share >= _WRITTEN_FROM:
@@ -120,6 +127,10 @@ def confusion(
     ax.tick_params(length=0, labelsize=8, pad=8)
     ax.set(xlabel=prediction, ylabel=truth)
     ax.spines[:].set_visible(False)
+    _blocks(
+        ax, *([tree.lineage(t) if t else "" for t in side] for side in (row_terms, column_terms))
+    )
+    _legend(ax)
     colours = lineage_colours(tree)
     for i, term in enumerate(row_terms):
         _strip(ax, (-0.75, i - 0.5), 0.14, 1, colours.get(term))
@@ -148,8 +159,52 @@ def _frame(ax: Axes, i: int, j: int, true: str, given: str, ontology: CellOntolo
 
         style = "-" if right else ":"
         ax.add_patch(
-            Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, ec="0.2", lw=1, ls=style)
+            Rectangle(
+                (j - 0.46, i - 0.46), 0.92, 0.92, fill=False, ec=_RIGHT, lw=1.8, ls=style, zorder=3
+            )
         )
+
+
+def _lines(ax: Axes, shape: tuple[int, ...]) -> None:
+    """Thin lines between the squares."""
+    for place in range(shape[0] + 1):
+        ax.plot([-0.5, shape[1] - 0.5], [place - 0.5] * 2, color="0.9", lw=0.6, zorder=1)
+    for place in range(shape[1] + 1):
+        ax.plot([place - 0.5] * 2, [-0.5, shape[0] - 0.5], color="0.9", lw=0.6, zorder=1)
+
+
+def _blocks(ax: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Draw a line where one lineage ends and the next begins."""
+    from itertools import pairwise
+
+    (left, right), (bottom, top) = (-0.75, len(columns) - 0.5), (len(rows) - 0.25, -0.5)
+    for i, (above, below) in enumerate(pairwise(rows)):
+        if above != below:
+            ax.plot([left, right], [i + 0.5] * 2, color="0.25", lw=0.9, zorder=2)
+    for j, (before, after) in enumerate(pairwise(columns)):
+        if before != after:
+            ax.plot([j + 0.5] * 2, [bottom, top], color="0.25", lw=0.9, zorder=2)
+
+
+def _legend(ax: Axes) -> None:
+    from matplotlib.patches import Patch
+
+    options = {"fc": "none", "ec": _RIGHT, "lw": 1.6}
+    handles = [
+        Patch(label="right, or a subtype", **options),
+        Patch(label="right, but broader", ls=":", **options),
+    ]
+    ax.legend(
+        handles=handles,
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        ncols=2,
+        frameon=False,
+        fontsize=7.5,
+        borderaxespad=0.3,
+        handlelength=1.2,
+        handleheight=1.0,
+    )
 
 
 def _strip(

@@ -43,7 +43,7 @@ def spread_labels(ax: Axes, texts: Sequence[Text], anchors: NDArray[np.floating]
     frame = ax.get_window_extent()
     low = np.array([frame.x0, frame.y0]) + half
     high = np.maximum(np.array([frame.x1, frame.y1]) - half, low)
-    at = _push_apart(home, half, low, high)
+    at = _push_apart(home, half, low, high, places)
     to_data = ax.transData.inverted()
     for text, place, start, size in zip(texts, at, places, half):
         text.set_position(tuple(to_data.transform(place)))
@@ -70,8 +70,9 @@ def _push_apart(
     half: NDArray[np.floating],
     low: NDArray[np.floating],
     high: NDArray[np.floating],
+    dots: NDArray[np.floating],
 ) -> NDArray[np.floating]:
-    """Relax (n, 2) centres of boxes with (n, 2) half sizes until none overlap, inside bounds."""
+    """Relax (n, 2) centres of boxes with (n, 2) half sizes until none overlap, inside bounds, and, if it can be, off the dots."""
     rng = np.random.default_rng(0)
     # boxes at one and the same place have no direction to part in
     at = np.clip(home + rng.normal(0, 0.5, home.shape), low, high)
@@ -81,13 +82,27 @@ def _push_apart(
         overlap = reach - np.abs(apart)
         hit = np.logical_and(overlap[..., 0] > 0, overlap[..., 1] > 0)
         np.fill_diagonal(hit, val=False)
-        if number and not hit.any():
+        if number and not hit.any() and not _off_dots(at, half, dots).any():
             break
         # each pair parts along the axis that takes the shorter way; sideways counts double, lines of text are long
         shorter_x = overlap[..., 0] < overlap[..., 1]
         push = np.zeros_like(apart)
         push[..., 0] = np.where(hit & shorter_x, np.sign(apart[..., 0]) * overlap[..., 0], 0)
         push[..., 1] = np.where(hit & ~shorter_x, np.sign(apart[..., 1]) * overlap[..., 1], 0)
+        if number < _ROUNDS * 0.7:  # dots give way to labels in the end, labels to each other never
+            push += _off_dots(at, half, dots)
         pull = _PULL * (home - at) * (number < _ROUNDS * 0.7)
         at = np.clip(at + 0.5 * push.sum(axis=1) + pull, low, high)
     return at
+
+
+def _off_dots(
+    at: NDArray[np.floating], half: NDArray[np.floating], dots: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    """How far each label would have to go, up or down, to uncover each dot: (n, n_dots, 2)."""
+    apart = at[:, None] - dots[None]
+    overlap = half[:, None] + _OFF - np.abs(apart)
+    hit = np.logical_and(overlap[..., 0] > 0, overlap[..., 1] > 0)
+    push = np.zeros_like(apart)
+    push[..., 1] = np.where(hit, np.where(apart[..., 1] < 0, -1, 1) * overlap[..., 1], 0)
+    return push

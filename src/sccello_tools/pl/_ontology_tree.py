@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from sccello_tools.tl._type_columns import TypeColumn
 
-_BAR = 0.9  # inches that the colour bar takes
+_BAR, _TITLE = 0.7, 0.25  # inches that the colour bar and what is written above take
 
 
 class _Shades(NamedTuple):
@@ -114,7 +114,8 @@ def ontology_tree(
     if ax is None:
         room = tree_size(tree, ontology)
         figure, ax = plt.subplots(
-            figsize=(room[0] + (_BAR if shades else 0), room[1]), layout="constrained"
+            figsize=(room[0] + (_BAR if shades else 0), room[1] + (_TITLE if shades else 0)),
+            layout="constrained",
         )
     else:
         figure = figure_of(ax)
@@ -129,7 +130,9 @@ def ontology_tree(
         room=room,
     )
     if shades:
-        figure.colorbar(shades.scale, ax=ax, label=color, shrink=0.8, aspect=25, pad=0.02)
+        bar = figure.colorbar(shades.scale, ax=ax, shrink=0.9, aspect=25, pad=0.02)
+        bar.ax.tick_params(labelsize=8)
+        ax.set_title(f"number of cells, mean of {color}", fontsize=8, color="0.4", loc="left")
     return finish(figure, show=show, save=save, return_fig=return_fig, own=own)
 
 

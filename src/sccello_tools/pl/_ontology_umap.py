@@ -84,7 +84,8 @@ def ontology_umap(
     Returns
     -------
     The figure, or ``None`` if it was shown. Field written: `adata.uns[color + "_colors"]`, one colour a category, as scanpy keeps
-    them. Cells that :func:`sccello_tools.tl.annotate_novel` called novel are ringed; above 20,000 cells they are black.
+    them. Cells that :func:`sccello_tools.tl.annotate_novel` called novel are hollow; darker,
+    above 5,000 cells.
 
     Raises
     ------
@@ -178,7 +179,7 @@ def _tie(
 
     halo = [effects.Stroke(linewidth=2.6, foreground="white", alpha=0.8), effects.Normal()]
     many = len(centres) > _MANY
-    for a, b in tree.links():
+    for a, b in tree.links(centres):
         if a in centres and b in centres:
             line = {"color": "0.35", "lw": 0.6} if many else {"color": "0.2", "lw": 1.0}
             ax.plot(*zip(centres[a], centres[b]), zorder=3, path_effects=halo, **line)
@@ -189,7 +190,7 @@ def _tie(
 def _label(ax: Axes, centres: Mapping[str, NDArray[np.floating]], ontology: CellOntology) -> None:
     import matplotlib.patheffects as effects
 
-    halo = [effects.withStroke(linewidth=2.5, foreground="white")]
+    halo = [effects.withStroke(linewidth=3, foreground="white")]
     size = float(np.clip(10 - len(centres) / 12, 6, 9))
     texts = [
         ax.text(

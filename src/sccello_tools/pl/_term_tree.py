@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from sccello_tools.ontology import CellOntology
 
@@ -83,23 +87,45 @@ class TermTree:
         path = self._path(term)
         return path[max(0, len(path) - 1 - level)]
 
-    def links(self) -> list[tuple[str, str]]:
-        """Pairs of asked terms to tie: each with its nearest asked ancestor, else with its nearest relative, if it has one."""
+    def links(
+        self, places: Mapping[str, NDArray[np.floating]] | None = None
+    ) -> list[tuple[str, str]]:
+        """Pairs of asked terms to tie: each with its nearest asked ancestor, else with its nearest relative, if it has one.
+
+        Of relatives that are as near in the tree, that one is taken which is nearest in ``places``.
+        """
         found = set()
         for term in sorted(self.terms):
             above = [node for node in self._path(term)[1:] if node in self.terms]
             own = set(self._path(term)) - self.vague
             others = [o for o in self.leaves_in_order if o != term and own & set(self._path(o))]
             if above or others:
-                near = above[0] if above else min(others, key=lambda o: (self.distance(term, o), o))
+                near = (
+                    above[0]
+                    if above
+                    else min(
+                        others, key=lambda o: (self.distance(term, o), _apart(term, o, places), o)
+                    )
+                )
                 found.add((min(term, near), max(term, near)))
         return sorted(found)
+
+    def lineage(self, term: str) -> str:
+        """Return the broadest node above a term that says anything: below "cell" and its like."""
+        path = self._path(term)
+        return next((node for node in reversed(path) if node not in self.vague), term)
 
     def _path(self, node: str) -> list[str]:
         path = [node]
         while path[-1] in self.parent:
             path.append(self.parent[path[-1]])
         return path
+
+
+def _apart(a: str, b: str, places: Mapping[str, NDArray[np.floating]] | None) -> float:
+    if places is None or a not in places or b not in places:
+        return 0.0
+    return float(np.linalg.norm(places[a] - places[b]))
 
 
 def _children(parent: dict[str, str]) -> dict[str, list[str]]:

@@ -83,7 +83,7 @@ def draw_tree(
         n_cells = counts.get(node, 0) if counts else 0
         size = 7.0 if asked else 2.5
         if sizes and asked:
-            size = 4.0 + 9.0 * float(np.sqrt(n_cells / most))
+            size = 3.5 + 7.5 * float(np.sqrt(n_cells / most))
         ax.plot(
             *(x, y, "o"),
             ms=size * scale,
