@@ -13,6 +13,7 @@ from ._cli._demo import demo
 from ._cli._embed import embed
 from ._cli._markers import markers
 from ._cli._models import models
+from ._cli._report import report
 from ._cli._tokenize import tokenize
 from ._errors import ScCelloError
 from ._settings import settings
@@ -57,6 +58,7 @@ _CELLS, _MORE = "Your cells", "Models"
 app.command(rich_help_panel=_CELLS)(embed)
 app.command(rich_help_panel=_CELLS)(annotate)
 app.command(rich_help_panel=_CELLS)(markers)
+app.command(rich_help_panel=_CELLS)(report)
 app.command(rich_help_panel=_MORE)(tokenize)
 app.command(rich_help_panel=_MORE)(models)
 app.command(rich_help_panel=_MORE)(demo)

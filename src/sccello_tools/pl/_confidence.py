@@ -28,6 +28,7 @@ def confidence(
     truth: str | None = None,
     *,
     key: str = _keys.CELL_TYPE,
+    ncols: int = 4,
     show: bool | None = None,
     save: str | Path | None = None,
     return_fig: bool | None = None,
@@ -42,6 +43,8 @@ def confidence(
         Column of ``adata.obs`` with true cell types. Without it, only the histograms are drawn.
     key
         What the annotation was written under.
+    ncols
+        Panels in a row.
     show
         Show the figure; by default only if it is not saved.
     save
@@ -76,10 +79,15 @@ def confidence(
     has_novelty = _keys.NOVELTY in adata.obs and key + _keys.STATUS_SUFFIX in adata.obs
     right = None if truth is None else _right(adata, truth, key)
     n_panels = 1 + has_novelty + 2 * (right is not None)
+    n_columns = max(1, min(ncols, n_panels))
+    n_rows = -(-n_panels // n_columns)
+    size = (3.2 * n_columns, 3.1 * n_rows)
     figure, axes = plt.subplots(
-        1, n_panels, figsize=(3.2 * n_panels, 3.1), layout="constrained", squeeze=False
+        n_rows, n_columns, figsize=size, layout="constrained", squeeze=False
     )
-    panels = iter(axes[0])
+    for ax in axes.flat[n_panels:]:
+        ax.remove()
+    panels = iter(axes.flat)
     _histogram(next(panels), sure)
     if has_novelty:
         _novelty(next(panels), adata, key)
@@ -87,7 +95,7 @@ def confidence(
         judged, ok = right
         _reliability(next(panels), sure[judged], ok)
         _risk(next(panels), sure[judged], ok)
-    for ax in axes[0]:
+    for ax in figure.axes:
         ax.spines[["top", "right"]].set_visible(False)
     return finish(figure, show=show, save=save, return_fig=return_fig)
 

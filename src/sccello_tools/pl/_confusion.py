@@ -124,6 +124,8 @@ def confusion(
     counts = table.sum(axis=1)
     ax.set_yticks(range(len(rows)), [f"{true.names[i]}  ({n:,.0f})" for i, n in zip(rows, counts)])
     ax.set_xticks(range(len(columns)), [given.names[i] for i in columns], rotation=45, ha="right")
+    for text in (*ax.get_xticklabels(), *ax.get_yticklabels()):
+        text.set_parse_math(False)  # a dollar in a name is a dollar
     ax.tick_params(length=0, labelsize=8, pad=8)
     ax.set(xlabel=prediction, ylabel=truth)
     ax.spines[:].set_visible(False)

@@ -10,6 +10,7 @@ from sccello_tools import _keys
 from sccello_tools.get import marker_genes_df
 
 from ._figures import finish
+from ._gene_labels import gene_labels
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -52,7 +53,7 @@ def marker_genes(
     known
         Known markers of each group, as they are named in the plot: these are named and coloured wherever they rank.
     symbols
-        Column of ``adata.var`` with the names to write; ``var_names`` if not given.
+        Column of ``adata.var`` with the names to write; ``var_names`` if not given, with symbols in place of Ensembl ids.
     n_names
         Genes that are named from the top, besides the known ones.
     show
@@ -81,12 +82,7 @@ def marker_genes(
     import matplotlib.pyplot as plt
 
     table = marker_genes_df(adata, group, key=key)
-    if symbols is not None and symbols not in adata.var:
-        msg = f"adata.var has no column {symbols!r} (columns: {list(adata.var.columns)}). Leave symbols out to write var_names."
-        raise KeyError(msg)
-    called = (
-        dict(zip(adata.var_names, adata.var[symbols].astype(str))) if symbols is not None else {}
-    )
+    called = gene_labels(adata, symbols)
     groups = table["group"].cat.categories.tolist()
     n_rows = -(-len(groups) // _COLUMNS)
     n_columns = min(_COLUMNS, len(groups))

@@ -220,10 +220,12 @@ def _legend(ax: Axes, column: TypeColumn, colours: list[str]) -> None:
         Line2D([], [], marker="o", ls="", ms=6, mfc=colour, mec="none", label=f"{name} ({count:,})")
         for name, colour, count in zip(column.names, colours, column.counts)
     ]
-    ax.figure.legend(
+    legend = ax.figure.legend(
         handles=handles,
         loc="outside right center",
         ncols=_legend_columns(column, figure_of(ax).get_figheight()),
         frameon=False,
         fontsize=8,
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a dollar in a name is a dollar
