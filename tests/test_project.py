@@ -26,7 +26,8 @@ from sccello_tools._logging import logger
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "sccello_tools"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-NAMESPACES = sorted(set(sccello_tools.__all__) - {"__version__", "settings"})
+FUNCTIONS = ["embed_files", "open_embedded"]  # public at the top
+NAMESPACES = sorted(set(sccello_tools.__all__) - {"__version__", "settings", *FUNCTIONS})
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -152,7 +153,7 @@ def test_api_page_lists_the_namespace(namespace: str) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_documents_name_what_exists(document: Path) -> None:
     text = document.read_text("utf-8")
-    names = rf"\bsccello\.((?:{'|'.join(NAMESPACES)}|settings)(?:\.\w+)*)"
+    names = rf"\bsccello\.((?:{'|'.join([*NAMESPACES, *FUNCTIONS])}|settings)(?:\.\w+)*)"
     for dotted in sorted(set(re.findall(names, text))):
         found: object = sccello_tools
         for name in dotted.split("."):
@@ -215,6 +216,12 @@ def test_public_docstrings_are_complete(namespace: str) -> None:
         if inspect.isfunction(thing) or inspect.isclass(thing)
     }
     assert [fault for name, thing in callables.items() for fault in _faults(name, thing)] == []
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_at_the_top_are_documented(name: str) -> None:
+    assert _faults(name, getattr(sccello_tools, name)) == []
+    assert f"   sccello_tools.{name}\n" in (ROOT / "docs" / "api.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", MODULES_WITH_EXAMPLES)

@@ -12,16 +12,19 @@ if TYPE_CHECKING:
     from typing import Any
 
     from . import datasets, errors, get, metrics, models, ontology, pl, pp, scvi, tl
+    from .shard import embed_files, open_embedded
 
 __version__ = version("sccello-tools")
 __all__ = [
     "__version__",
     "datasets",
+    "embed_files",
     "errors",
     "get",
     "metrics",
     "models",
     "ontology",
+    "open_embedded",
     "pl",
     "pp",
     "scvi",
@@ -30,12 +33,15 @@ __all__ = [
 ]
 
 # Loaded on first use, so that `import sccello_tools` needs neither torch nor scanpy nor matplotlib.
-_SUBMODULES = frozenset(__all__) - {"__version__", "settings"}
+_FUNCTIONS = {"embed_files": "shard", "open_embedded": "shard"}
+_SUBMODULES = frozenset(__all__) - {"__version__", "settings", *_FUNCTIONS}
 
 
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return importlib.import_module(f".{name}", __name__)
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f".{_FUNCTIONS[name]}", __name__), name)
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
 

@@ -79,6 +79,10 @@ class CorpusError(ScCelloError, ValueError):
     """A corpus on disk is damaged, incomplete, or does not fit what is asked of it."""
 
 
+class EmbeddingFilesError(ScCelloError, ValueError):
+    """Embeddings on disk are damaged, incomplete, or do not fit what is asked of them."""
+
+
 class MissingExtraError(ScCelloError, ImportError):
     """An optional dependency is missing.
 

@@ -32,6 +32,7 @@ from sccello_tools._errors import (
 from sccello_tools.data import Corpus
 from sccello_tools.data import _corpus_writer as writer
 from sccello_tools.pp import _corpus_work as work
+from sccello_tools.pp import _spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -603,7 +604,7 @@ def test_a_corpus_of_no_cell_is_told(labelled: anndata.AnnData, tmp_path: Path) 
 def test_memory_does_not_grow_with_the_file(
     gene_ids: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "_ROWS", 100)
+    monkeypatch.setattr(_spans, "_ROWS", 100)
     rng = np.random.default_rng(0)
     one = sparse.csr_matrix(rng.poisson(1.0, size=(500, 900)).astype(np.float32))
     peaks = {}

@@ -31,7 +31,8 @@ from ._corpus_plan import (
     plan_input,
 )
 from ._corpus_report import finished_manifest, report_of
-from ._corpus_work import ShardTask, Span, run_tasks
+from ._corpus_work import ShardTask, run_tasks
+from ._spans import spans_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -224,7 +225,8 @@ def _build(
 ) -> None:
     for part in (out / SHARD_FOLDER).glob(".*.part"):  # what a killed run was writing
         part.unlink(missing_ok=True)
-    spans = {plan.number: _spans(plan, manifest.config.cells_per_shard) for plan in plans}
+    n_rows = manifest.config.cells_per_shard
+    spans = {plan.number: spans_of(plan.number, plan.n_cells, n_rows) for plan in plans}
     digest = manifest.config.digest
     records: dict[str, ShardRecord] = {}
     for plan in plans:
@@ -259,15 +261,6 @@ def _build(
     for report in finished.inputs:
         logger.log(WARNING if report.left_out else INFO, "%s", report)
     logger.info("build_corpus: wrote %d shards to %s", len(ordered) - n_before, out)
-
-
-def _spans(plan: InputPlan, cells_per_shard: int) -> list[Span]:
-    starts = range(0, plan.n_cells, cells_per_shard)
-    return [
-        # names ascend as the rows do
-        Span(f"{plan.number:05d}-{i:06d}", start, min(start + cells_per_shard, plan.n_cells))
-        for i, start in enumerate(starts)
-    ]
 
 
 def _check_unchanged(

@@ -9,6 +9,8 @@ import pandas as pd
 from sccello_tools._errors import GroupError
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from anndata import AnnData
 
 
@@ -20,7 +22,7 @@ def obs_column(adata: AnnData, key: str) -> pd.Series:
     GroupError
         If several columns have that name.
     """
-    column = adata.obs[key]
+    column: Any = adata.obs[key]
     if isinstance(column, pd.DataFrame):
         msg = f"adata.obs has {column.shape[1]} columns called {key!r}, so it cannot be told which is meant. Rename all but one."
         raise GroupError(msg)

@@ -8,12 +8,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sccello_tools._errors import CorpusError, FileFormatError, NotCountsError
-from sccello_tools.data import Tokenizer, ValueSummary, row_chunks
+from sccello_tools.data import Tokenizer, ValueSummary
 from sccello_tools.data._corpus_format import BUILD_AGAIN, ShardRecord
 from sccello_tools.data._corpus_writer import ShardCells, write_shard
 
@@ -27,12 +27,13 @@ from ._corpus_inputs import (
     open_store,
     read_column,
 )
+from ._spans import csc_spans, row_slices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from concurrent.futures import Executor, Future
     from pathlib import Path
-    from typing import Any, Final
+    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -41,18 +42,7 @@ if TYPE_CHECKING:
     from sccello_tools.data.counts import CountsPolicy
 
     from ._corpus_plan import InputPlan
-
-# rows of a sparse matrix, and values of a dense one, that are read at a time: about 30 and 70 MB
-_ROWS: Final = 2048
-_DENSE_VALUES: Final = 1 << 24
-
-
-class Span(NamedTuple):
-    """Rows of an input that make one shard."""
-
-    name: str
-    start: int
-    stop: int
+    from ._spans import Span
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +80,9 @@ def run_task(task: ShardTask) -> list[ShardRecord]:
     records = []
     with open_store(plan.path) as store:
         matrix = matrix_of(store, plan.path, task.config.layer)
-        chunks = _csc_chunks(matrix, task.spans) if plan.by_column else None
+        chunks = csc_spans(matrix, task.spans) if plan.by_column else None
         for span in task.spans:
-            rows = _row_slices(matrix, span) if chunks is None else next(chunks)
+            rows = row_slices(matrix, span) if chunks is None else next(chunks)
             record = ShardRecord(
                 span.name, plan.source, span.start, span.stop, task.config.digest, plan.fingerprint
             )
@@ -200,36 +190,6 @@ def _as_kind(values: Any, kind: str) -> NDArray[Any]:
         return as_text(values, missing=None)
     array: NDArray[Any] = np.asarray(values)
     return array if array.dtype != object else array.astype(kind)
-
-
-def _row_slices(matrix: Any, span: Span) -> Iterator[Chunk]:
-    """Rows of a matrix on disk whose rows can be read apart."""
-    sparse_on_disk = hasattr(matrix, "format")
-    step = _ROWS if sparse_on_disk else max(1, min(_ROWS, _DENSE_VALUES // max(1, matrix.shape[1])))
-    for start in range(span.start, span.stop, step):
-        for chunk in row_chunks(matrix[start : min(start + step, span.stop)], n_rows=step):
-            yield chunk._replace(start=start + chunk.start)
-
-
-def _csc_chunks(matrix: Any, spans: Sequence[Span]) -> Iterator[Iterator[Chunk]]:
-    """For each span, its rows of a CSC matrix, which is regrouped by rows once; spans are to be read in turn."""
-    n_rows = max(span.stop - span.start for span in spans)
-    chunks = row_chunks(matrix, n_rows=min(_ROWS, n_rows))
-    held = next(chunks, None)
-
-    def rows_of(span: Span) -> Iterator[Chunk]:
-        nonlocal held
-        while held is not None and held.start < span.stop:
-            first = max(span.start - held.start, 0)
-            last = min(span.stop - held.start, held.rows.shape[0])
-            if first < last:
-                yield type(held)(held.start + first, held.rows[first:last])
-            if held.start + held.rows.shape[0] > span.stop:
-                return
-            held = next(chunks, None)
-
-    for span in spans:
-        yield rows_of(span)
 
 
 def _check_unchanged(plan: InputPlan) -> None:
