@@ -7,6 +7,20 @@ class ScCelloError(Exception):
     """Base of every error that this package raises on purpose."""
 
 
+class ArgumentError(ScCelloError, ValueError):
+    """An argument is none of those expected, out of range, or does not fit the others."""
+
+
+class NotFoundError(ScCelloError, KeyError):
+    """A column, a result or a name that a function starts from is not there."""
+
+    __str__ = Exception.__str__  # KeyError would quote the message
+
+
+class OutputExistsError(ScCelloError, FileExistsError):
+    """There is something already where a result is to be written."""
+
+
 class NotCountsError(ScCelloError, ValueError):
     """The chosen matrix does not hold raw counts."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from ._errors import BackendError, WeightsError
+from ._errors import ArgumentError, BackendError, WeightsError
 from ._logging import logger
 from .nn import resolve_attention
 
@@ -91,7 +91,7 @@ def encode(
     budget = _BATCH_TOKENS.get(device.type, 8_192) if batch_tokens == "auto" else batch_tokens
     if not isinstance(budget, int | np.integer) or budget < 1:
         msg = f"batch_tokens is {batch_tokens!r}; expected is a positive whole number or 'auto'"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     if tokens.lengths.max(initial=0) > network.config.max_positions:
         tokens = tokens.truncate(network.config.max_positions)
 

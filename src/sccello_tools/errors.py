@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._errors import (
+    ArgumentError,
     BackedDataError,
     BackendError,
     ConfigError,
@@ -19,7 +20,9 @@ from ._errors import (
     MissingExtraError,
     ModelNotFoundError,
     NotCountsError,
+    NotFoundError,
     OntologyError,
+    OutputExistsError,
     ResponseError,
     ScCelloError,
     TrainingError,
@@ -27,6 +30,7 @@ from ._errors import (
 )
 
 __all__ = [
+    "ArgumentError",
     "BackedDataError",
     "BackendError",
     "ConfigError",
@@ -43,7 +47,9 @@ __all__ = [
     "MissingExtraError",
     "ModelNotFoundError",
     "NotCountsError",
+    "NotFoundError",
     "OntologyError",
+    "OutputExistsError",
     "ResponseError",
     "ScCelloError",
     "TrainingError",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sccello_tools._errors import CorpusError
+from sccello_tools._errors import ArgumentError, CorpusError
 
 from ._corpus_cells import CorpusCells
 
@@ -61,13 +61,13 @@ class ShuffledReader:
     ) -> None:
         if min(batch_cells, buffer_cells) < 1:
             msg = f"batch_cells is {batch_cells} and buffer_cells {buffer_cells}; expected are at least 1"
-            raise ValueError(msg)
+            raise ArgumentError(msg)
         if not 0 <= part[0] < part[1] <= corpus.n_blocks:
             msg = (
                 f"part is {part}; expected is (i, n) with 0 <= i < n <= {corpus.n_blocks:,}, the number of blocks. "
                 "A corpus of so few blocks cannot be read by more processes: build it with smaller shards."
             )
-            raise ValueError(msg)
+            raise ArgumentError(msg)
         self._corpus, self._part = corpus, part
         self._seed, self._batch_cells, self._buffer_cells = seed, batch_cells, buffer_cells
         self._epoch, self._position = 0, 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from sccello_tools._errors import NotCountsError
+from sccello_tools._errors import ArgumentError, NotCountsError
 
 from ._csc_on_disk import csc_file_chunks
 from ._token_kernels import csc_row_counts, csr_order_of_csc
@@ -53,7 +53,7 @@ def row_chunks(matrix: Any, *, n_rows: int) -> Iterator[Chunk]:
     """
     if n_rows < 1:
         msg = f"n_rows is {n_rows}; at least one row must be held at a time"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     _refuse_what_is_no_number(getattr(matrix, "dtype", None))
     if hasattr(matrix, "dask"):
         yield from _dask_chunks(matrix, n_rows)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.compute as pc
 
-from sccello_tools._errors import CorpusError
+from sccello_tools._errors import ArgumentError, CorpusError
 
 from ._corpus_cells import CorpusCells, count_labels, read_cells
 from ._corpus_format import (
@@ -105,7 +105,7 @@ class Corpus:
         path = Path(path)
         if max_length is not None and max_length < 2:
             msg = f"max_length is {max_length}; a cell needs at least 2 tokens, <cls> and one gene"
-            raise ValueError(msg)
+            raise ArgumentError(msg)
         if (path / MANIFEST).is_file():
             manifest = CorpusManifest.read(path)
             _check_vocabulary(path, manifest)

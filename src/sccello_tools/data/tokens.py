@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sccello_tools._errors import ArgumentError
+
 from ._threads import in_threads
 from ._token_kernels import count_kept, rank_rows
 from .vocabulary import CLS_ID, GeneVocabulary
@@ -164,13 +166,13 @@ class Tokenizer:
     def __post_init__(self) -> None:
         if self.max_length < 2:
             msg = f"max_length is {self.max_length}; a cell needs at least 2 tokens, <cls> and one gene"
-            raise ValueError(msg)
+            raise ArgumentError(msg)
 
     def __call__(self, rows: csr_array) -> RaggedTokens:
         """Tokenize one chunk of rows, a CSR array of shape (n_cells, n_columns) of non-negative finite counts."""
         if rows.shape[1] != self.gene_match.n_columns:
             msg = f"the matrix has {rows.shape[1]:,} columns, but {self.gene_match.n_columns:,} were matched to genes"
-            raise ValueError(msg)
+            raise ArgumentError(msg)
         column_token = self.gene_match.tokens
         medians = GeneVocabulary.load().median_of_token
         indptr = rows.indptr.astype(np.int64, copy=False)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sccello_tools import _keys
+from sccello_tools._errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,13 +69,13 @@ def marker_genes_df(
     """
     if key not in adata.uns or "mean_scores" not in adata.uns[key]:
         msg = f"adata.uns[{key!r}] holds no marker genes of this package. Call sccello.tl.marker_genes first, or name its key_added in key=."
-        raise KeyError(msg)
+        raise NotFoundError(msg)
     result = adata.uns[key]
     known = result["names"].dtype.names
     chosen = known if group is None else (group,) if isinstance(group, str) else tuple(group)
     if unknown := [name for name in chosen if name not in known]:
         msg = f"There is no group {unknown[0]!r} in adata.uns[{key!r}]; expected one of {', '.join(map(repr, known[:5]))}{', …' * (len(known) > 5)}."
-        raise KeyError(msg)
+        raise NotFoundError(msg)
     tables = []
     for name in chosen:
         table = pd.DataFrame({field: result[field][name] for field in _FIELDS})

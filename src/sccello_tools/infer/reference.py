@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sccello_tools._errors import ConfigError, LabelError, WeightsError
+from sccello_tools._errors import ConfigError, LabelError, OutputExistsError, WeightsError
 
 from .backoff import Lineages
 from .folds import deal_folds
@@ -197,7 +197,7 @@ class Reference:
         folder = Path(folder)
         if folder.exists() and any(folder.iterdir()) and not (folder / _FILE).exists():
             msg = f"{folder} is not empty and holds no reference. Name a new folder."
-            raise FileExistsError(msg)
+            raise OutputExistsError(msg)
         folder.mkdir(parents=True, exist_ok=True)
         files = [part.save(folder) for part in self.parts]
         facts = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sccello_tools._errors import WeightsError
+from sccello_tools._errors import ArgumentError, WeightsError
 
 from .novelty import nearest_cells, unit_rows
 
@@ -85,7 +85,7 @@ class ReferencePart:
 
         if self.path is None:
             msg = "A part needs points or a path"
-            raise ValueError(msg)
+            raise ArgumentError(msg)
         with safe_open(self.path, framework="numpy") as file:
             found: NDArray[np.float16] = file.get_tensor("points")
         return found

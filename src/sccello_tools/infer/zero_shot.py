@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from sccello_tools._errors import LabelError
+from sccello_tools._errors import ArgumentError, LabelError
 from sccello_tools.ontology import match_label, pagerank_rows, spearman_matrix
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Candidates:
             return spearman
         if probabilities is None:
             msg = "method='combined' needs the probabilities of the known types; pass them, or method='published'."
-            raise ValueError(msg)
+            raise ArgumentError(msg)
         log_rows = np.log(np.maximum(self.rows, 1e-9)).astype(np.float32)
         expected: NDArray[np.float32] = probabilities @ log_rows.T
         both = (_standard(spearman) + _standard(expected)) / np.float32(2)

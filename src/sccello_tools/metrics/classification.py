@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sccello_tools._errors import ArgumentError
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from typing import Literal
@@ -63,7 +65,7 @@ def annotation_score(
     """
     if len(truth) != len(predicted):
         msg = f"{len(truth)} true types, but {len(predicted)} predictions"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     recalls, n_right, n_cells = [], 0, 0
     for cell_type in np.unique(truth):
         if cell_type not in accepted:
@@ -120,17 +122,17 @@ def knn_vote(
 
     if len(reference) != len(labels):
         msg = f"{len(reference)} reference cells, but {len(labels)} labels"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     if reference.shape[1] != query.shape[1]:
         msg = f"The reference has {reference.shape[1]} dimensions, the query {query.shape[1]}; embed both with the same model"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     if n_neighbors < 1:
         msg = f"n_neighbors is {n_neighbors}; expected is at least 1"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     usable = np.isfinite(reference).all(axis=1)
     if not usable.any():
         msg = f"None of the {len(reference)} reference cells has an embedding without NaN, so none can vote"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     answered = np.isfinite(query).all(axis=1)
     classifier = KNeighborsClassifier(
         n_neighbors=min(n_neighbors, int(usable.sum())), metric=metric

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sccello_tools._errors import ArgumentError
+
 if TYPE_CHECKING:
     from igraph import Graph
     from numpy.typing import NDArray
@@ -76,16 +78,16 @@ def clustering_score(
 
     if len(embedding) != len(cell_types):
         msg = f"{len(embedding)} cells, but {len(cell_types)} cell types"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     usable = np.isfinite(embedding).all(axis=1)
     embedding, cell_types = embedding[usable], np.asarray(cell_types)[usable].astype(str)
     types = np.unique(cell_types)
     if len(types) < 2:
         msg = f"Scores compare cell types, found {types.tolist()}; at least two are needed"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     if len(types) == len(cell_types):
         msg = f"Each of the {len(cell_types)} cells has a type of its own; some type must have more than one cell"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     graph = _neighbor_graph(embedding, min(n_neighbors, len(embedding) - 1), seed)
     best = (-1.0, 0.0, 0.0)
     for resolution in _RESOLUTIONS:

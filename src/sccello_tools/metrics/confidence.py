@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sccello_tools._errors import ArgumentError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -76,7 +78,7 @@ def reliability(
     confidence, right = _pairs(confidence, right)
     if confidence.min() < 0 or confidence.max() > 1:
         msg = f"confidence runs from {confidence.min():.3g} to {confidence.max():.3g}; expected are probabilities, 0 to 1"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     member = np.minimum((confidence * n_bins).astype(np.intp), n_bins - 1)
     counts = np.bincount(member, minlength=n_bins)
     held = counts > 0
@@ -151,7 +153,7 @@ def open_set_auroc(novelty: NDArray[np.floating], is_novel: NDArray[np.bool_]) -
     novelty, is_novel = _pairs(novelty, is_novel)
     if is_novel.all() or not is_novel.any():
         msg = f"{int(is_novel.sum())} of {len(is_novel)} cells are novel; both kinds are needed"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     return float(roc_auc_score(is_novel, novelty))
 
 
@@ -163,9 +165,9 @@ def _pairs(
         msg = (
             f"scores have shape {scores.shape}, flags {flags.shape}; expected is one of each a cell"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     usable = np.isfinite(scores)
     if not usable.any():
         msg = f"None of the {len(scores)} cells has a score that is a number"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     return scores[usable], flags[usable]

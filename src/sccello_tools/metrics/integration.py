@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sccello_tools._errors import ArgumentError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -67,7 +69,7 @@ def integration_score(
 
     if not len(embedding) == len(cell_types) == len(batches):
         msg = f"{len(embedding)} cells, but {len(cell_types)} types and {len(batches)} batches"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     usable = np.isfinite(embedding).all(axis=1)
     points = embedding[usable]
     types, batches = (np.asarray(a)[usable].astype(str) for a in (cell_types, batches))
@@ -75,7 +77,7 @@ def integration_score(
         msg = (
             f"Mixing compares batches, found {np.unique(batches).tolist()}; at least two are needed"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     graph = kneighbors_graph(points, min(n_neighbors, len(points) - 1))
     mixed, whole = [], []
     for cell_type in np.unique(types):
@@ -86,7 +88,7 @@ def integration_score(
             mixed.append(1 - np.abs(silhouette_samples(points[rows], batches[rows])).mean())
     if not mixed:
         msg = "No cell type has cells of two batches, so mixing cannot be told from type"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     return IntegrationScore(
         float(np.mean(mixed)),
         float(np.mean(whole)),

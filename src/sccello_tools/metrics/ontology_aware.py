@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sccello_tools._errors import ArgumentError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -78,7 +80,7 @@ def ontology_score(
     """
     if len(truth) != len(predicted):
         msg = f"{len(truth)} true types, but {len(predicted)} predictions"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     scored = np.asarray(truth, dtype=str) != ""
     pairs, counts = np.unique(
         np.stack([np.asarray(truth, dtype=str)[scored], np.asarray(predicted, dtype=str)[scored]]),

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sccello_tools._errors import ArgumentError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -54,7 +56,7 @@ def accuracy_at(
     _check(scores, terms, truth)
     if k < 1:
         msg = f"k is {k}; expected is at least 1"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     if not len(truth):
         return float("nan")
     usable = np.isfinite(scores).all(axis=1)
@@ -109,4 +111,4 @@ def term_auroc(
 def _check(scores: NDArray[np.floating], terms: Sequence[str], truth: NDArray[np.str_]) -> None:
     if scores.ndim != 2 or scores.shape != (len(truth), len(terms)):
         msg = f"scores has shape {scores.shape}; expected is ({len(truth)}, {len(terms)}): a row a true type, a column a candidate"
-        raise ValueError(msg)
+        raise ArgumentError(msg)

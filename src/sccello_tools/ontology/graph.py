@@ -9,7 +9,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sccello_tools._errors import LabelError
+from sccello_tools._errors import ArgumentError, LabelError
 
 from ._obo import CL_ID, read_obo
 
@@ -153,7 +153,7 @@ class CellOntology:
         """
         if path not in {"longest", "shortest"}:
             msg = f"path is {path!r}; expected is 'longest' or 'shortest'"
-            raise ValueError(msg)
+            raise ArgumentError(msg)
         found = self._placed(term)
         return found.depth if path == "longest" else found.level
 

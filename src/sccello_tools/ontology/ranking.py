@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sccello_tools._errors import ArgumentError
+
 if TYPE_CHECKING:
     from typing import Final
 
@@ -56,7 +58,7 @@ def spearman_matrix(
             f"cells has shape {x.shape} and rows {y.shape}; expected are (n_cells, n_known) and (n_candidates, n_known). "
             "Make the rows with pagerank_rows(ontology, candidates, columns=known)."
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     candidates = _unit_ranks(y).T
     out = np.empty((len(x), len(y)), dtype=np.float32)
     for first in range(0, len(x), chunk_cells):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools import _keys
+from sccello_tools._errors import ArgumentError, NotFoundError
 from sccello_tools._logging import logger
 
 if TYPE_CHECKING:
@@ -38,11 +39,11 @@ def map_of(adata: AnnData, basis: str) -> NDArray[np.floating]:
         _compute(adata)
     if basis not in adata.obsm:
         msg = f"adata.obsm has no {basis!r} (keys: {list(adata.obsm)}). Call tl.embed(adata) first, or name a key with two dimensions in basis=."
-        raise KeyError(msg)
+        raise NotFoundError(msg)
     points = np.asarray(adata.obsm[basis])
     if points.ndim != 2 or points.shape[1] < 2:
         msg = f"adata.obsm[{basis!r}] has shape {points.shape}; expected are two dimensions a cell."
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     return points[:, :2]
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sccello_tools._errors import ArgumentError, NotFoundError
+
 from ._figures import finish
 
 if TYPE_CHECKING:
@@ -85,14 +87,14 @@ def compare_embeddings(
 
     if isinstance(keys, str) or not keys:
         msg = f"keys is {keys!r}; expected is a list with at least one key of adata.obsm"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     for key in keys:
         if key not in adata.obsm:
             msg = f"adata.obsm has no {key!r} (keys: {list(adata.obsm)}). Call tl.embed first."
-            raise KeyError(msg)
+            raise NotFoundError(msg)
     if color not in adata.obs:
         msg = f"adata.obs has no column {color!r} (columns: {list(adata.obs.columns)})."
-        raise KeyError(msg)
+        raise NotFoundError(msg)
     groups = np.array(adata.obs[color].astype(str), dtype=str)
     names, counts = np.unique(groups, return_counts=True)
     order = [str(name) for name in names[np.argsort(-counts, kind="stable")]]
@@ -128,7 +130,7 @@ def _umap(
     n_cells = int(usable.sum())
     if n_cells < _FEWEST_CELLS:
         msg = f"adata.obsm[{key!r}] has {n_cells} cells without NaN; UMAP needs at least {_FEWEST_CELLS}"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     points = np.full((len(embedding), 2), np.nan)
     reducer = umap.UMAP(
         n_neighbors=min(n_neighbors, n_cells - 1),

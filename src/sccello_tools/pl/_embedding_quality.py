@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sccello_tools._errors import GroupError
+from sccello_tools._errors import ArgumentError, GroupError, NotFoundError
 from sccello_tools.metrics import clustering_score, integration_score
 
 from ._figures import finish
@@ -104,7 +104,7 @@ def embedding_quality(
     columns = [name for name in _SCORES if name in table]
     if not columns or not len(table):
         msg = f"There is nothing to draw: {len(table)} rows, columns {list(table.columns)}; expected are some of {list(_SCORES)}."
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     values = table[columns].to_numpy(dtype=float)
     names = [str((titles or {}).get(key, key)) for key in table.index]
     left = 0.5 + 0.075 * max(map(len, names))
@@ -125,11 +125,11 @@ def _score(
     """Score each embedding with the same cells: those that have a label, a batch and no NaN in any of them."""
     if isinstance(keys, str) or not keys:
         msg = f"keys is {keys!r}; expected is a list with at least one key of adata.obsm ({list(adata.obsm)})."
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     for key in keys:
         if key not in adata.obsm:
             msg = f"adata.obsm has no {key!r} (keys: {list(adata.obsm)}). Call tl.embed first."
-            raise KeyError(msg)
+            raise NotFoundError(msg)
     for column in filter(None, (label_key, batch_key)):
         if column not in adata.obs:
             msg = f"adata.obs has no column {column!r} (columns: {list(adata.obs.columns)})."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sccello_tools._errors import ArgumentError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -16,7 +18,7 @@ def figure_of(ax: Axes) -> Figure:
     figure = ax.get_figure(root=True)
     if figure is None:
         msg = "ax belongs to no figure. Make it with plt.subplots(), or leave ax out."
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     return figure
 
 

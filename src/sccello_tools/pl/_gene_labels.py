@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sccello_tools._errors import NotFoundError
 from sccello_tools.data import GeneVocabulary
 
 if TYPE_CHECKING:
@@ -24,5 +25,5 @@ def gene_labels(adata: AnnData, symbols: str | None = None) -> dict[str, str]:
         return {name: known.get(name.partition(".")[0], name) for name in names}
     if symbols not in adata.var:
         msg = f"adata.var has no column {symbols!r} (columns: {list(adata.var.columns)}). Leave symbols out to write var_names."
-        raise KeyError(msg)
+        raise NotFoundError(msg)
     return dict(zip(names, adata.var[symbols].astype(str)))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sccello_tools._errors import ArgumentError
+
 from ._figures import figure_of, finish
 
 if TYPE_CHECKING:
@@ -68,12 +70,12 @@ def go_enrichment(
 
     if missing := [name for name in _NEEDED if name not in table]:
         msg = f"The table has no column {missing[0]!r} (columns: {list(table.columns)}). Pass what tl.enrich_go returned."
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     shown = table if folded else table[table["folded_into"] == ""]
     top = shown.groupby("group", observed=True, sort=False).head(n_terms)
     if not len(top):
         msg = "The table holds no enriched term. Raise max_fdr or n_genes of tl.enrich_go."
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     terms = list(dict.fromkeys(top["go_id"]))
     groups = [
         g for g in table["group"].astype("category").cat.categories if (top["group"] == g).any()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools import _keys
+from sccello_tools._errors import ArgumentError
 from sccello_tools.ontology import CellOntology
 from sccello_tools.tl._type_columns import type_column
 
@@ -105,10 +106,10 @@ def ontology_umap(
     """
     if label not in {"on data", "legend", "tree"}:
         msg = f"label is {label!r}; expected is 'on data', 'legend' or 'tree'."
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     if label == "tree" and ax is not None:
         msg = "label='tree' draws two panels and cannot go into ax. Leave ax out, or take label='on data' or 'legend'."
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     ontology = CellOntology.load()
     column, part_of = rolled_up(type_column(adata, color, ontology), level, ontology)
     points = map_of(adata, basis)

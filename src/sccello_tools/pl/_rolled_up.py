@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sccello_tools._errors import ArgumentError
 from sccello_tools.tl._type_columns import TypeColumn
 
 from ._term_tree import TermTree
@@ -32,7 +33,7 @@ def rolled_up(
         return column, list(range(len(column.names)))
     if level < 0:
         msg = f"level is {level}; expected is 0 for the broadest types, or more."
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     tree = TermTree.of([term for term in column.terms if term], ontology)
     names: list[str] = []
     terms: list[str] = []

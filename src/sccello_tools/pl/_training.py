@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sccello_tools._errors import FileFormatError
+from sccello_tools._errors import ArgumentError, FileFormatError
 
 from ._figures import finish
 
@@ -80,10 +80,10 @@ def training(
     curve = _curve(model)
     if x not in curve:
         msg = f"The training curve has no column {x!r} (columns: {list(curve.columns)})."
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     if smooth is not None and smooth < 1:
         msg = f"smooth is {smooth}; expected are steps, at least 1."
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     width = max(1, len(curve) // 50) if smooth is None else smooth
     panels = _panels(curve)
     if not panels:

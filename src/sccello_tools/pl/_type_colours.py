@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from sccello_tools._errors import ArgumentError
+
 from ._cells_on_map import UNKNOWN
 from ._lineage_colours import lineage_colours
 
@@ -63,7 +65,7 @@ def type_colours(
             f"palette is {palette!r}, and adata.uns[{key + '_colors'!r}] has {len(kept)} colours for {len(part_of)} types. "
             "Pass a mapping of names to colours, or leave palette out."
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     for drawn, colour in zip(reversed(part_of), reversed(kept[: len(part_of)])):
         colours[drawn] = to_hex(colour)  # of types rolled into one, the first's
     return colours

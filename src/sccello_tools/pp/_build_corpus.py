@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import CorpusError
+from sccello_tools._errors import ArgumentError, CorpusError
 from sccello_tools._logging import logger
 from sccello_tools._progress import progress_bar
 from sccello_tools.data import MAX_LENGTH, Corpus, GeneVocabulary
@@ -137,13 +137,13 @@ def build_corpus(
     """
     if unknown_labels not in {"error", "leave_out"}:
         msg = f"unknown_labels is {unknown_labels!r}; expected is 'error' or 'leave_out'"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     if counts not in {"check", "trust"}:
         msg = f"counts is {counts!r}; expected is 'check' or 'trust'"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     if cells_per_shard < 1 or max_length < 2 or (n_workers is not None and n_workers < 1):
         msg = f"cells_per_shard is {cells_per_shard}, max_length {max_length}, n_workers {n_workers}; expected are at least 1, 2 and 1"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     check_obs_keys(obs_keys, label_key)
     ontology = ontology or CellOntology.load()
     config = CorpusConfig(

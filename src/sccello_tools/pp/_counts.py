@@ -6,7 +6,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
-from sccello_tools._errors import NotCountsError
+from sccello_tools._errors import ArgumentError, NotCountsError
 from sccello_tools._settings import settings
 from sccello_tools.data import ValueSummary, looks_like_counts, row_chunks
 
@@ -64,7 +64,7 @@ def iter_token_chunks(
     """
     if counts not in {"check", "trust"}:
         msg = f"counts is {counts!r}; expected is 'check' or 'trust'"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     matrix = counts_matrix(adata, layer)
     summary = ValueSummary()
     n_empty = 0

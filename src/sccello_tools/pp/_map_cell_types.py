@@ -10,7 +10,7 @@ import pandas as pd
 
 from sccello_tools import _keys
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import LabelError
+from sccello_tools._errors import ArgumentError, LabelError
 from sccello_tools._logging import log_written, logger
 from sccello_tools.ontology import CellOntology, match_labels
 
@@ -106,7 +106,7 @@ def map_cell_types(
         raise LabelError(msg)
     if not 0 <= min_mapped <= 1:
         msg = f"min_mapped is {min_mapped}; expected is a share between 0 and 1"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     check_writable(adata, copy=copy)
     if not isinstance(ontology, CellOntology):
         ontology = CellOntology.load(ontology)

@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from sccello_tools import __version__
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import BackendError, EmbeddingFilesError, FileFormatError
+from sccello_tools._errors import ArgumentError, BackendError, EmbeddingFilesError, FileFormatError
 from sccello_tools._logging import logger
 from sccello_tools.data import GeneVocabulary, match_gene_names
 from sccello_tools.pp._corpus_inputs import (
@@ -147,13 +147,13 @@ def embed_files(
     import_zarr()
     if cells_per_block < 1:
         msg = f"cells_per_block is {cells_per_block}; expected is at least 1"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     if counts not in {"check", "trust"}:
         msg = f"counts is {counts!r}; expected is 'check' or 'trust'"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     if representation not in {"cls", "cell"}:
         msg = f"representation is {representation!r}; expected is 'cls' or 'cell'"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     here, launched = places(devices, num_nodes)
     if device in {"auto", "cuda"} and 0 < torch.cuda.device_count() < devices:
         msg = f"devices is {devices}, and this machine has {torch.cuda.device_count()} GPUs. Pass devices={torch.cuda.device_count()}, or device='cpu'."
@@ -168,7 +168,7 @@ def embed_files(
         msg = (
             f"max_length is {length}; expected is 2 to {positions}, the positions of {loaded.name}"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     config = EmbedConfig(
         weights_sha256=loaded.sha256,
         vocabulary_sha256=GeneVocabulary.load().sha256,

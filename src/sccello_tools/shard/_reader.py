@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools import _keys
-from sccello_tools._errors import EmbeddingFilesError
+from sccello_tools._errors import ArgumentError, EmbeddingFilesError
 
 from ._manifest import AGAIN, CELLS, PARTS, EmbedManifest, read_journals
 from ._part import VECTORS, import_zarr
@@ -94,7 +94,7 @@ class EmbeddedCells:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:  # noqa: FBT001
         if copy is False:
             msg = "Embeddings on disk cannot become an array without being copied. Leave copy=False out."
-            raise ValueError(msg)
+            raise ArgumentError(msg)
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def to_anndata(self, *, key_added: str = _keys.EMBEDDING) -> AnnData:

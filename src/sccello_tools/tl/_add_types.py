@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import LabelError
+from sccello_tools._errors import LabelError, OutputExistsError
 from sccello_tools.models import LoadedModel, load
 from sccello_tools.ontology import CellOntology
 
@@ -104,7 +104,7 @@ def add_types(
     out = Path(out)
     if out.exists() and any(out.iterdir()):
         msg = f"{out} is not empty. Name a new folder for the new model."
-        raise FileExistsError(msg)
+        raise OutputExistsError(msg)
     ontology = ontology or CellOntology.load()
     column = type_column(adata, label_key, ontology, any_names=True)
     if strange := sorted(set(parents or {}) - set(column.names)):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sccello_tools._errors import GroupError
+from sccello_tools._errors import ArgumentError, GroupError
 from sccello_tools.pp._columns import obs_column
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def sample_cells(adata: AnnData, groupby: str | None, *, n_per_group: int, seed:
     """
     if n_per_group < 2:
         msg = f"n_cells_per_group is {n_per_group}; expected is 2 or more"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     names: tuple[str, ...]
     if groupby is None:
         names, codes = (ALL_CELLS,), np.zeros(adata.n_obs, dtype=np.int64)

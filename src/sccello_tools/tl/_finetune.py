@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools._docs import shared_docs
+from sccello_tools._errors import OutputExistsError
 from sccello_tools._logging import logger
 from sccello_tools.data import RaggedTokens, Tokenizer
 from sccello_tools.models import LoadedModel, load
@@ -131,7 +132,7 @@ def finetune(
     out = Path(out)
     if out.exists() and any(out.iterdir()):
         msg = f"{out} is not empty. Name a new folder for the new model."
-        raise FileExistsError(msg)
+        raise OutputExistsError(msg)
     config = config or FinetuneConfig()
     column = label_column(adata, label_key)
     donors = None if donor_key is None else donor_column(adata, donor_key, column.codes >= 0)
