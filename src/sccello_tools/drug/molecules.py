@@ -136,11 +136,11 @@ def _read(smiles: Sequence[str]) -> list[Any]:
     except ImportError as error:
         what = "Reading molecules from SMILES"
         raise MissingExtraError(what, extra="drug") from error
-    with rdBase.BlockLogs():  # rdkit's own remarks go to the terminal; the error below says what matters
+    with (
+        rdBase.BlockLogs()
+    ):  # rdkit's own remarks go to the terminal; the error below says what matters
         molecules = [Chem.MolFromSmiles(text) if text.strip() else None for text in smiles]
-    if refused := [
-        text for text, m in zip(smiles, molecules) if m is None or m.GetNumAtoms() == 0
-    ]:
+    if refused := [text for text, m in zip(smiles, molecules) if m is None or m.GetNumAtoms() == 0]:
         shown = ", ".join(repr(text) for text in refused[:_MAX_SHOWN])
         msg = (
             f"{len(refused)} of {len(smiles)} SMILES are no molecule that rdkit reads: {shown}. Expected is a SMILES such as "

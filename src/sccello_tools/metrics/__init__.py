@@ -8,6 +8,7 @@ from .confidence import Reliability, RiskCoverage, open_set_auroc, reliability, 
 from .integration import IntegrationScore, integration_score
 from .ontology_aware import OntologyScore, ontology_score
 from .ranking import accuracy_at, term_auroc
+from .regression import ResponseScore, drug_correlations, response_score
 
 __all__ = [
     "AnnotationScore",
@@ -15,15 +16,18 @@ __all__ = [
     "IntegrationScore",
     "OntologyScore",
     "Reliability",
+    "ResponseScore",
     "RiskCoverage",
     "accuracy_at",
     "annotation_score",
     "clustering_score",
+    "drug_correlations",
     "integration_score",
     "knn_vote",
     "ontology_score",
     "open_set_auroc",
     "reliability",
+    "response_score",
     "risk_coverage",
     "term_auroc",
 ]

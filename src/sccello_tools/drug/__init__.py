@@ -1,0 +1,15 @@
+"""Drug response: cell lines and molecules in, ln IC50 out. Tensors and tables; no AnnData."""
+
+from __future__ import annotations
+
+from .config import DrugResponseConfig
+from .data import DrugResponseData, JoinReport
+from .split import ResponseSplit, split_responses
+
+__all__ = [
+    "DrugResponseConfig",
+    "DrugResponseData",
+    "JoinReport",
+    "ResponseSplit",
+    "split_responses",
+]
