@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch.nn import functional
+
+from ._clean_pass import attended_along, heads_of, input_along, walk
 
 if TYPE_CHECKING:
     from sccello_tools.nn import Encoder
     from sccello_tools.nn.encoder import EncoderLayer
 
+    from ._clean_pass import CleanLayer, Heads
 
-class _Clean(NamedTuple):
-    """One layer of the cell as it is, with what the gradients are taken by."""
-
-    q: torch.Tensor
-    """(H, L, head_dim), scaled."""
-    k: torch.Tensor
-    v: torch.Tensor
-    weights: torch.Tensor
-    """(H, L, L) softmax."""
-    logsumexp: torch.Tensor
-    """(H, L)."""
-    output: torch.Tensor
-    """(H, L, head_dim)."""
-
-
-class _Heads(NamedTuple):
-    """Queries (scaled), keys and values of some rows, each (H, n, head_dim)."""
-
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
+_LIGHTEST = 1e-6  # least share of a softmax that is left to divide by, where attention is sharp
+_HEAVIEST = 1e6  # most weight of a new key over the old ones together
 
 
 def fast_scores(encoder: Encoder, ids: torch.Tensor, *, n_directions: int) -> torch.Tensor:
     """Approximate :func:`~sccello_tools.perturb.exact.exact_scores` for every gene of a cell at the cost of a few passes.
 
-    In each copy two rows move far, that of the masked token and ``<cls>``; both are followed exactly through every layer, nonlinear
-    as they are, against the other rows of the unchanged cell. What the masked token does to the other rows is computed exactly
-    where it happens (the softmax term of one key), and carried from there to ``<cls>`` by the gradient of the unchanged cell, along
-    the ``n_directions`` principal directions of the first part. Left out are the curvature of the other rows' small changes and
-    their part outside of those directions.
+    In each copy two rows move far, that of the masked token and ``<cls>``; both are followed through every layer, nonlinear as they
+    are, against the other rows of the unchanged cell. The other rows change a little and all together matter as much. Their change
+    is computed where the masked token differs most from what it was, in the first layer (the softmax term of one key), and carried
+    to ``<cls>`` by the gradient of the unchanged cell with its attention weights held, along ``n_directions`` directions of the
+    ``<cls>`` row: the principal ones of the first part, each copy's counted with length 1, for else the few genes that move the
+    cell most would choose them all. Left out are the curvature of the other rows' changes, their changes in deeper layers, and what
+    lies outside of the directions.
 
     Parameters
     ----------
@@ -58,115 +44,114 @@ def fast_scores(encoder: Encoder, ids: torch.Tensor, *, n_directions: int) -> to
     (L - 1,) float32 scores of the tokens after ``<cls>``.
     """
     length = len(ids)
-    which = torch.arange(1, length, device=ids.device)
     layers = cast("list[EncoderLayer]", list(encoder.layers))
     cu_seqlens = torch.tensor([0, length], dtype=torch.int32, device=ids.device)
-    with torch.no_grad():
+    with torch.inference_mode():
         clean = encoder.embed(ids, cu_seqlens, length)
-        masked = encoder.embed(
-            torch.full_like(ids, encoder.config.mask_token_id), cu_seqlens, length
-        )[which]
-    x = clean
-    states: list[_Clean] = []
-    with torch.set_grad_enabled(n_directions > 0):
-        for layer in layers:
-            last = layer is layers[-1]
-            state, x = _clean_layer(layer, x, last=last, tracked=n_directions > 0)
-            states.append(state)
-    unit = functional.normalize(x[0], dim=-1)
-
-    with torch.no_grad():
-        moved, rows = _follow(layers, states, clean, masked, which)
-        difference = functional.normalize(moved.double(), dim=-1) - unit.detach().double()
-        difference = difference.float()
-    n_directions = min(n_directions, len(which), len(unit))
-    if n_directions == 0 or len(layers) == 1:
-        return difference.square().sum(-1).mul(0.5)
-    directions = torch.linalg.eigh(difference.T @ difference).eigenvectors[:, -n_directions:]
-    outputs = [state.output for state in states[:-1]]
-    gradients = [
-        torch.autograd.grad(unit @ directions[:, i], outputs, retain_graph=i + 1 < n_directions)
-        for i in range(n_directions)
-    ]
-    with torch.no_grad():
-        for depth, (state, row) in enumerate(zip(states[:-1], rows)):
-            gradient = torch.stack([g[depth] for g in gradients])  # (K, H, L, head_dim)
-            difference += _through_others(state, row, gradient, which) @ directions.T
-    return difference.square().sum(-1).mul(0.5)
+        mask = torch.full_like(ids, encoder.config.mask_token_id)
+        masked = encoder.embed(mask, cu_seqlens, length)[1:]
+        states, cls = walk(layers, clean)
+        unit = functional.normalize(cls, dim=-1)  # (1, d)
+        moved, token = _follow(layers, states, clean, masked)
+        difference = functional.normalize(moved.double(), dim=-1) - unit.double()
+        difference = difference.float()  # (n, d)
+        n_directions = min(n_directions, length - 1, unit.shape[-1])
+        if n_directions and len(layers) > 1:
+            directions = _principal(difference, n_directions)  # (d, K)
+            tangent = directions - unit.T @ (unit @ directions)  # of the unit vector
+            gradient = (tangent / cls.norm()).T[:, None]  # (K, 1, d)
+            for layer, state in zip(layers[:0:-1], states[:0:-1]):
+                gradient = input_along(layer, state, gradient)  # (K, L, d)
+            along = attended_along(layers[0], states[0], gradient)[1]
+            difference += _through_others(states[0], token, along) @ directions.T
+        scores: torch.Tensor = difference.square().sum(-1).mul(0.5)
+        return scores
 
 
-def _project(layer: EncoderLayer, x: torch.Tensor) -> _Heads:
-    shape = (len(x), 3, layer.n_heads, layer.head_dim)
-    q, k, v = layer.qkv(x).view(shape).permute(1, 2, 0, 3).unbind(0)  # (H, n, head_dim)
-    return _Heads(q * layer.head_dim**-0.5, k, v)
+def _principal(difference: torch.Tensor, n_directions: int) -> torch.Tensor:
+    """Orthonormal (d, K) that hold most of the rows' directions, whatever the rows' lengths."""
+    rows = functional.normalize(difference, dim=-1)
+    axes: torch.Tensor = torch.linalg.eigh(rows.T @ rows).eigenvectors
+    return axes[:, -n_directions:]
+
+
+def _follow(
+    layers: list[EncoderLayer], states: list[CleanLayer], clean: torch.Tensor, masked: torch.Tensor
+) -> tuple[torch.Tensor, Heads]:
+    """Take the masked token's row and that of ``<cls>`` through the layers; return the latter, (n, d), and the former's first heads.
+
+    Copy ``c`` is the one in which token ``c + 1`` is masked, so that its own entry of a matrix over copies and tokens lies on the
+    first diagonal above the main one.
+    """
+    own, cls = masked, clean[:1]  # of `<cls>` one row, until the copies differ in it
+    tokens: list[Heads] = []
+    for layer, state in zip(layers, states):
+        token, first = heads_of(layer, own), heads_of(layer, cls)
+        tokens.append(token)
+        if layer is not layers[-1]:
+            own = _finish(layer, _attend(state, token, first), own)
+        cls = _finish(layer, _attend_from_first(state, token, first), cls.expand_as(masked))
+    return cls, tokens[0]
 
 
 def _finish(layer: EncoderLayer, output: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return layer._after_attention(output.transpose(0, 1).reshape(x.shape), x)
 
 
-def _clean_layer(
-    layer: EncoderLayer, x: torch.Tensor, *, last: bool, tracked: bool
-) -> tuple[_Clean, torch.Tensor]:
-    q, k, v = _project(layer, x)
-    scores = (q[:, :1] if last else q) @ k.mT
-    logsumexp = scores.logsumexp(-1)
-    weights = (scores - logsumexp[..., None]).exp()
-    output = weights @ v
-    if tracked and not output.requires_grad:
-        output.requires_grad_()  # weights that are frozen leave nothing to differentiate by
-    state = _Clean(q, k, v, weights, logsumexp, output)
-    return state, _finish(layer, output, x[:1] if last else x)
-
-
-def _follow(
-    layers: list[EncoderLayer],
-    states: list[_Clean],
-    clean: torch.Tensor,
-    masked: torch.Tensor,
-    which: torch.Tensor,
-) -> tuple[torch.Tensor, list[_Heads]]:
-    """Take the masked token's row and that of ``<cls>`` through the layers; returns the latter, (n, d), and the former's heads."""
-    own, cls = masked, clean[:1].expand_as(masked)
-    rows: list[_Heads] = []
-    for layer, state in zip(layers, states):
-        token, first = _project(layer, own), _project(layer, cls)
-        rows.append(token)
-        if layer is not layers[-1]:
-            own = _finish(layer, _attend(token.q, state, token, first, which), own)
-        cls = _finish(layer, _attend(first.q, state, token, first, which), cls)
-    return cls, rows
-
-
-def _attend(
-    q: torch.Tensor, state: _Clean, token: _Heads, first: _Heads, which: torch.Tensor
-) -> torch.Tensor:
-    """Attend from one row of each copy to the clean keys, with those of the masked token and of ``<cls>`` replaced."""
+def _attend(state: CleanLayer, token: Heads, first: Heads) -> torch.Tensor:
+    """Attend from the masked token of each copy to the clean keys, with its own and that of ``<cls>`` replaced."""
+    q = token.q
     scores = q @ state.k.mT  # (H, n, L)
-    index = torch.stack([torch.zeros_like(which), which], -1).expand(len(q), -1, -1)  # (H, n, 2)
-    new = torch.stack([(q * first.k).sum(-1), (q * token.k).sum(-1)], -1)
-    weights = scores.scatter_(-1, index, new).softmax(-1)
-    share = weights.gather(-1, index)
-    weights.scatter_(-1, index, torch.zeros_like(share))
-    return weights @ state.v + share[..., :1] * first.v + share[..., 1:] * token.v
+    scores[..., 0] = (q * first.k).sum(-1)
+    scores.diagonal(1, -2, -1).copy_((q * token.k).sum(-1))
+    weights = scores.softmax(-1)
+    of_first = weights[..., :1].clone()
+    of_token = weights.diagonal(1, -2, -1).clone()[..., None]
+    weights[..., 0] = 0
+    weights.diagonal(1, -2, -1).zero_()
+    return (weights @ state.v).addcmul_(of_first, first.v).addcmul_(of_token, token.v)
 
 
-def _through_others(
-    state: _Clean, token: _Heads, gradient: torch.Tensor, which: torch.Tensor
-) -> torch.Tensor:
-    """Effect of the masked tokens' keys and values at one layer, by way of the other rows, along each direction: (n, K)."""
-    p = state.weights[:, :, which]  # (H, L, n)
-    r = (state.q @ token.k.mT - state.logsumexp[..., None]).exp()
-    r.clamp_(max=1e6)
-    total = (1 - p).clamp_(min=1e-6) + r
-    p, r = p / total, r / total
-    # the two rows that are followed on their own
-    copies = torch.arange(len(which), device=which.device)
-    for weight in (p, r):
+def _attend_from_first(state: CleanLayer, token: Heads, first: Heads) -> torch.Tensor:
+    """Attend from ``<cls>`` of each copy. Its query moves little, so that a first-order step serves for the clean keys.
+
+    With weights ``w`` and output ``O`` of the clean query, a step ``s`` adds ``s · Cov_w(k, v)`` to ``O``, which costs the same for
+    any number of keys; then the terms of the two replaced keys are exchanged.
+    """
+    query, weights, output = state.q[:, :1], state.weights[:, :1], state.output[:, :1]
+    step = first.q - query  # (H, n or 1, head_dim)
+    mean = weights @ state.k  # (H, 1, head_dim)
+    covariance = (state.k * weights.mT).mT @ state.v - mean.mT @ output  # (H, head_dim, head_dim)
+    attended, total = output + step @ covariance, torch.ones_like(step[..., :1])
+    old = [
+        (state.k[:, 1:], state.v[:, 1:], weights[:, 0, 1:]),
+        (state.k[:, :1], state.v[:, :1], weights[:, 0, :1]),
+    ]
+    for (k, v, weight), new in zip(old, (token, first)):
+        clean = weight[..., None] * (step * (k - mean)).sum(-1, keepdim=True).exp()
+        ratio = clean * (first.q * (new.k - k)).sum(-1, keepdim=True).exp().clamp(max=_HEAVIEST)
+        attended = attended - clean * v + ratio * new.v
+        total = total - clean + ratio
+    return attended / total.clamp_(min=_LIGHTEST)
+
+
+def _through_others(state: CleanLayer, token: Heads, along: torch.Tensor) -> torch.Tensor:
+    """Effect of the masked tokens' keys and values, by way of the other rows, along each direction: (n, K).
+
+    ``along`` is (H, L, K, head_dim), the gradients at the layer's attention outputs.
+    """
+    n_heads, _, n_directions, head_dim = along.shape
+    logsumexp = (state.q @ state.k.mT).logsumexp(-1, keepdim=True)  # (H, L, 1)
+    r = (state.q @ token.k.mT).sub_(logsumexp).exp_().clamp_(max=_HEAVIEST)  # (H, L, n)
+    p = state.weights[..., 1:]
+    total = (r - p).add_(1).clamp_(min=_LIGHTEST)
+    r, p = r.div_(total), p / total
+    for weight in (p, r):  # the two rows that are followed on their own
         weight[:, 0] = 0
-        weight[:, which, copies] = 0
-    along = (gradient * state.output).sum(-1)  # (K, H, L)
-    old, new = (weight.mT @ gradient for weight in (p, r))  # (K, H, n, head_dim)
-    effect = (new * token.v).sum((1, 3)) - (old * state.v[:, which]).sum((1, 3))
-    effect += (along[:, :, None] @ (p - r)).sum((1, 2))
-    return effect.T
+        weight.diagonal(-1, -2, -1).zero_()
+    flat = along.flatten(2)
+    shape = (n_heads, -1, n_directions, head_dim)
+    effect = ((r.mT @ flat).view(shape) * token.v[:, :, None]).sum((0, 3))
+    effect -= ((p.mT @ flat).view(shape) * state.v[:, 1:, None]).sum((0, 3))
+    output = (along * state.output[:, :, None]).sum(-1)  # (H, L, K)
+    return effect.add_((p.sub_(r).mT @ output).sum(0))

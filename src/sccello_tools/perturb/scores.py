@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 PerturbMethod = Literal["perturb", "fast"]
 
-# Copies of a cell that together stay in the last-level cache of a CPU, or fill a GPU.
-_BATCH_TOKENS = {"cpu": 8_192, "cuda": 131_072}
+# Copies of a cell that together stay in the caches of a CPU, or fill a GPU.
+_BATCH_TOKENS = {"cpu": 4_096, "cuda": 131_072}
 
 
 def perturbation_scores(
@@ -39,7 +39,7 @@ def perturbation_scores(
     batch_tokens: int | Literal["auto"] = "auto",
     precision: Precision = "float32",
     attention: AttentionName = "auto",
-    n_directions: int = 8,
+    n_directions: int = 4,
     on_progress: Callable[[int], None] | None = None,
 ) -> NDArray[np.float32]:
     """Score each token of each cell by how far the cell moves when ``<mask>`` takes its place (METHOD "Marker genes").

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from scipy import sparse
 
 from sccello_tools import __version__, _keys
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import GeneMatchError, GroupError
+from sccello_tools._errors import GroupError
 from sccello_tools._logging import log_written
 from sccello_tools._progress import progress_bar
 from sccello_tools.data import RaggedTokens, Tokenizer
@@ -21,7 +18,8 @@ from sccello_tools.pp._writing import check_writable, writing
 
 from ._cell_groups import sample_cells
 from ._embed import _loaded
-from ._marker_statistics import group_statistics
+from ._marker_columns import check_expressed, columns_of, first_columns
+from ._marker_layout import REST, all_rows, rank_groups, score_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,18 +27,12 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from anndata import AnnData
-    from numpy.typing import NDArray
 
-    from sccello_tools.data import GeneMatch
     from sccello_tools.data.counts import CountsPolicy
     from sccello_tools.engine import Precision
     from sccello_tools.models import LoadedModel
 
     from ._cell_groups import CellSample
-    from ._marker_statistics import GroupStatistics
-
-_EPS = 1e-9  # added to both means of a fold change, as scanpy does
-_REST = "rest"
 
 
 @shared_docs
@@ -52,7 +44,7 @@ def marker_genes(
     method: Literal["perturb", "fast"] = "perturb",
     genes: Sequence[str] | None = None,
     n_cells_per_group: int = 50,
-    reference: str = _REST,
+    reference: str = REST,
     layer: str | None = None,
     gene_ids: str | None = None,
     max_length: int | None = None,
@@ -178,8 +170,8 @@ def marker_genes(
         raise ValueError(msg)
 
     match = gene_match_of(adata, gene_ids=gene_ids, min_matched=min_matched)
-    column_of_token = _column_of_token(match)
-    asked = None if genes is None else _columns_of(genes, adata, match, column_of_token)
+    column_of_token = first_columns(match)
+    asked = None if genes is None else columns_of(genes, adata, match, column_of_token)
     cells = adata[sample.rows]
     if adata.isbacked:
         cells = cells.to_memory()
@@ -189,7 +181,7 @@ def marker_genes(
     tokens = RaggedTokens.concatenate(chunk.tokens for chunk in chunks)
     warn_of_empty_cells(int((tokens.lengths == 0).sum()), len(tokens))
     columns = column_of_token[tokens.ids]  # -1 at <cls>
-    _check_expressed(asked, columns, adata, len(tokens))
+    check_expressed(asked, columns, adata, len(tokens))
 
     with progress_bar("perturbing cells", len(tokens)) as advance:
         values = perturbation_scores(
@@ -201,7 +193,7 @@ def marker_genes(
             precision=precision,
             on_progress=advance,
         )
-    scores = _matrix(values, tokens, columns, adata.n_vars)
+    scores = score_matrix(values, tokens, columns, adata.n_vars)
     tested = np.unique(scores.indices).astype(np.int64) if asked is None else asked
     # scanpy's plots of figures other than expression want a row for every variable
     untested = (
@@ -209,7 +201,7 @@ def marker_genes(
         if asked is None
         else np.empty(0, dtype=np.int64)
     )
-    result = _aggregate(scores, sample, reference, adata.var_names, tested, untested)
+    result = rank_groups(scores, sample, reference, adata.var_names, tested, untested)
     result["params"] = {
         "groupby": "" if groupby is None else groupby,
         "reference": reference,
@@ -230,7 +222,7 @@ def marker_genes(
         target.uns[key_added] = result
         slots = [f".uns[{key_added!r}]"]
         if layer_added is not None:
-            target.layers[layer_added] = _all_rows(scores, sample.rows, adata.n_obs)
+            target.layers[layer_added] = all_rows(scores, sample.rows, adata.n_obs)
             slots.append(f".layers[{layer_added!r}]")
     log_written("marker_genes", *slots)
     return target if copy else None
@@ -238,163 +230,13 @@ def marker_genes(
 
 def _check_reference(sample: CellSample, groupby: str | None, reference: str) -> None:
     if groupby is None:
-        if reference != _REST:
+        if reference != REST:
             msg = f"reference is {reference!r}, but without groupby= all cells are one group. Name the column of adata.obs that holds {reference!r}."
             raise GroupError(msg)
         return
     if len(sample.names) < 2:
         msg = f"adata.obs[{groupby!r}] has one group only, {sample.names[0]!r}: there is nothing to compare it with. Leave groupby out to score all cells as one group."
         raise GroupError(msg)
-    if reference != _REST and reference not in sample.names:
+    if reference != REST and reference not in sample.names:
         msg = f"reference is {reference!r}; expected is 'rest' or a group of adata.obs[{groupby!r}]: {', '.join(sample.names[:5])}{', …' * (len(sample.names) > 5)}."
         raise GroupError(msg)
-
-
-def _column_of_token(match: GeneMatch) -> NDArray[np.int64]:
-    """First variable of each token, -1 where there is none, shape (vocabulary size,)."""
-    from sccello_tools.data import VOCABULARY_SIZE
-
-    columns = np.flatnonzero(match.tokens >= 0)[::-1]
-    column_of_token = np.full(VOCABULARY_SIZE, -1, dtype=np.int64)
-    column_of_token[match.tokens[columns]] = columns
-    return column_of_token
-
-
-def _columns_of(
-    genes: Sequence[str],
-    adata: AnnData,
-    match: GeneMatch,
-    column_of_token: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    names = [genes] if isinstance(genes, str) else list(genes)
-    columns = pd.Index(adata.var_names).get_indexer_for(names)
-    if unknown := [name for name, column in zip(names, columns) if column < 0]:
-        msg = f"{len(unknown)} of {len(names)} genes are not in adata.var_names: {', '.join(unknown[:5])}. Name them as var_names does ({', '.join(adata.var_names[:3])}, …)."
-        raise GeneMatchError(msg)
-    if unmatched := [str(adata.var_names[c]) for c in columns if match.tokens[c] < 0]:
-        msg = f"{len(unmatched)} of {len(names)} genes are not in the model's vocabulary: {', '.join(unmatched[:5])}. Leave them out; pp.match_genes tells which genes are known."
-        raise GeneMatchError(msg)
-    found = np.unique(column_of_token[match.tokens[columns]])
-    if not len(found):
-        msg = "genes is empty; expected are names of adata.var_names, or None for all genes."
-        raise GeneMatchError(msg)
-    return found
-
-
-def _check_expressed(
-    asked: NDArray[np.int64] | None, columns: NDArray[np.int64], adata: AnnData, n_cells: int
-) -> None:
-    if asked is None:
-        return
-    absent = np.setdiff1d(asked, columns)
-    if not len(absent):
-        return
-    named = ", ".join(str(name) for name in adata.var_names[absent[:5]])
-    if len(absent) == len(asked):
-        msg = (
-            f"None of the {len(asked)} genes asked for ({named}) is among the tokens of the {n_cells} cells drawn, so that there is nothing "
-            "to mask. Ask for genes that these cells express, raise n_cells_per_group, or raise max_length if cells are cut."
-        )
-        raise GeneMatchError(msg)
-    warnings.warn(
-        f"{len(absent)} of {len(asked)} genes are in none of the {n_cells} cells drawn and score 0: {named}.",
-        UserWarning,
-        stacklevel=3,
-    )
-
-
-def _matrix(
-    values: NDArray[np.float32],
-    tokens: RaggedTokens,
-    columns: NDArray[np.int64],
-    n_vars: int,
-) -> sparse.csr_matrix:
-    """Scores of cells and variables; what was scored is stored, even if it is 0."""
-    kept = ~np.isnan(values)
-    rows = np.repeat(np.arange(len(tokens)), tokens.lengths)[kept]
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(tokens)))])
-    matrix = sparse.csr_matrix((values[kept], columns[kept], indptr), shape=(len(tokens), n_vars))
-    matrix.sort_indices()
-    return matrix
-
-
-def _all_rows(scores: sparse.csr_matrix, rows: NDArray[np.int64], n_obs: int) -> sparse.csr_matrix:
-    lengths = np.zeros(n_obs, dtype=np.int64)
-    lengths[rows] = np.diff(scores.indptr)
-    indptr = np.concatenate([[0], np.cumsum(lengths)])
-    return sparse.csr_matrix((scores.data, scores.indices, indptr), shape=(n_obs, scores.shape[1]))
-
-
-def _aggregate(
-    scores: sparse.csr_matrix,
-    sample: CellSample,
-    reference: str,
-    names: pd.Index,
-    tested: NDArray[np.int64],
-    untested: NDArray[np.int64],
-) -> dict[str, object]:
-    """Lay the figures of all groups out as scanpy does."""
-    tables: dict[str, pd.DataFrame] = {}
-    scores = scores[:, tested]
-    for i, group in enumerate(sample.names):
-        if group == reference and reference != _REST:
-            continue
-        members = sample.group == i
-        compared = (
-            ~members if reference == _REST else np.array(sample.names)[sample.group] == reference
-        )
-        figures = group_statistics(scores, members, compared)
-        tables[group] = _table(
-            figures, names[tested], names[untested], compared=bool(compared.any())
-        )
-    dtypes = {
-        "names": "O",
-        "scores": "float32",
-        "mean_scores": "float32",
-        "logfoldchanges": "float32",
-        "pvals": "float64",
-        "pvals_adj": "float64",
-        "shares": "float32",
-        "reference_shares": "float32",
-    }
-    # record arrays throughout: names of groups may hold characters that no key of an h5ad file may, such as "/"
-    return {
-        field: pd.DataFrame({group: table[field] for group, table in tables.items()}).to_records(
-            index=False, column_dtypes=dtype
-        )
-        for field, dtype in dtypes.items()
-    }
-
-
-def _table(
-    figures: GroupStatistics, names: pd.Index, untested: pd.Index, *, compared: bool
-) -> pd.DataFrame:
-    difference = figures.mean - figures.reference_mean if compared else figures.mean
-    table = pd.DataFrame(
-        {
-            "names": np.asarray(names, dtype=object),
-            "scores": difference,
-            "mean_scores": figures.mean_seen,
-            "logfoldchanges": np.log2((figures.mean + _EPS) / (figures.reference_mean + _EPS)),
-            "pvals": figures.pvals,
-            "pvals_adj": figures.pvals_adj,
-            "shares": figures.share,
-            "reference_shares": figures.reference_share,
-        }
-    )
-    without = 0.0 if compared else np.nan
-    absent = pd.DataFrame(
-        {
-            "names": np.asarray(untested, dtype=object),
-            "scores": 0.0,
-            "mean_scores": 0.0,
-            "logfoldchanges": without,
-            "pvals": 1.0 if compared else np.nan,
-            "pvals_adj": 1.0 if compared else np.nan,
-            "shares": 0.0,
-            "reference_shares": without,
-        }
-    )
-    if len(absent):
-        table = pd.concat([table, absent], ignore_index=True)
-    return table.sort_values("scores", ascending=False, kind="stable", ignore_index=True)
