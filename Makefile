@@ -14,7 +14,7 @@ PYTEST := MPLBACKEND=agg OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test lint format docs bench constraints clean
+.PHONY: help install demo test lint format docs tutorials bench constraints clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -50,6 +50,9 @@ format: $(STAMP)  ## Format the code and mend what ruff can mend
 docs: $(STAMP)  ## Build the documentation into docs/_build/html, warnings as errors
 	@rm -rf docs/generated
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+tutorials: $(STAMP)  ## Run the tutorials alone, without building the documentation
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=180 -n $(JOBS) tutorials
 
 bench: $(STAMP)  ## Print the figures of benchmarks/
 	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

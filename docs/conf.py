@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,10 +38,20 @@ root_doc = "index"
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
-# Notebooks run on every build, and one that fails breaks it.
-nb_execution_mode = "cache"
+# Tutorials are committed without outputs and run here, once; one that fails breaks the build. They run again when they or the
+# package have changed. SCCELLO_DOCS_EXECUTE=off leaves them out, for work on the words.
+_source = hashlib.sha256()
+for _path in sorted((Path(__file__).parents[1] / "src").rglob("*.py")):
+    _source.update(_path.read_bytes())
+nb_execution_mode = os.environ.get("SCCELLO_DOCS_EXECUTE", "cache")
+nb_execution_cache_path = str(
+    Path(__file__).parent / "_build" / "executed" / _source.hexdigest()[:12]
+)
+nb_execution_in_temp = True
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 180  # seconds a cell
+# tqdm asks for widgets that the pages would not show
+os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
 
 # The API pages list what each public module names in its __all__, wherever it is written.
 autosummary_generate = True

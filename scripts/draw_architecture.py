@@ -18,7 +18,7 @@ OUT = ROOT / "docs" / "_static" / "architecture.svg"
 # what a layer is for, by its first module; neighbours that no user meets are drawn together
 PURPOSE = {
     "__main__": "the terminal",
-    "pl": "figures",
+    "pl": "figures; many files",
     "pp": "AnnData in, AnnData out",
     "train": "training, on Lightning",
     "drug": "drug response",
@@ -31,12 +31,12 @@ PURPOSE = {
 }
 TORCH, ANNDATA, PLAIN = "#e8d9f1", "#d5e8f5", "#eeeeee"
 COLOUR = {
-    **dict.fromkeys(("pl", "pp", "tl", "get", "datasets", "scvi", "__main__"), ANNDATA),
+    **dict.fromkeys(("pl", "shard", "pp", "tl", "get", "datasets", "scvi", "__main__"), ANNDATA),
     **dict.fromkeys(
         ("train", "finetune", "drug", "infer", "engine", "perturb", "models", "nn"), TORCH
     ),
 }
-HIDDEN = {"_cli", "_demo", "_files", "_report", "_docs", "_compat", "resources", "errors"}
+HIDDEN = {"_cli", "_demo", "_files", "report", "_docs", "_compat", "resources", "errors"}
 WIDTH, ROW, LEFT, BOX = 960, 46, 210, 86
 CELL_STEPS = (
     ("adata.X", "dense, CSR, CSC, backed, dask", "AnnData"),
