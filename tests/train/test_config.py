@@ -20,7 +20,8 @@ def test_round_trip_through_json():
 
 def test_unknown_names_are_an_error():
     with pytest.raises(
-        ConfigError, match=r"Unknown settings: \['epochs', 'lr'\]\. Known are: .*'tau'"
+        ConfigError,
+        match=r"Unknown settings of PretrainConfig: 'lr', 'epochs'\. Known are: .*'tau'",
     ):
         PretrainConfig.from_dict({"lr": 1e-3, "epochs": 2, "max_steps": 5})
 

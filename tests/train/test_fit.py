@@ -251,7 +251,7 @@ def test_unknown_terms(ontology, cells, tiny):
             {"max_steps": 5},
             r"holds \['max_steps'\], which PretrainConfig decides\. Set there: max_steps",
         ),
-        ({"accumulate_grad_batches": 2, "precision": "16"}, "Set there: batch_cells, precision"),
+        ({"accumulate_grad_batches": 2, "precision": "16"}, "Set there: accumulate, precision"),
     ],
 )
 def test_trainer_options_that_the_configuration_decides(ontology, cells, tiny, options, says):

@@ -25,6 +25,15 @@ class LossAndAccuracy(NamedTuple):
     """Scalar float32, share in [0, 1]; 0 without rows."""
 
 
+class LossTerms(NamedTuple):
+    """A loss before its mean is taken."""
+
+    total: torch.Tensor
+    """Scalar float32, sum over the terms, differentiable."""
+    n_terms: torch.Tensor
+    """Scalar float32, number of terms."""
+
+
 class MaskedTokens(NamedTuple):
     """Tokens with some of them hidden."""
 
@@ -189,20 +198,70 @@ def ontology_alignment_loss(
     >>> round(ontology_alignment_loss(cells, cells, levels, ancestors, tau=1.0).item(), 3)
     0.313
     """
-    cells, second_pass = cells.float(), second_pass.float()
-    scores = torch.diagonal_scatter(cells @ cells.T, (cells * second_pass).sum(-1)) / tau
+    total, n_terms = ontology_alignment_terms(
+        cells, cells, second_pass, levels, ancestor_mask, tau=tau
+    )
+    return total / n_terms.clamp(min=1)
+
+
+def ontology_alignment_terms(
+    cells: torch.Tensor,
+    others: torch.Tensor,
+    second_pass: torch.Tensor,
+    levels: torch.Tensor,
+    ancestor_mask: torch.Tensor,
+    *,
+    tau: float,
+    first: int = 0,
+) -> LossTerms:
+    """Sum :func:`ontology_alignment_loss` over some of the cells, each set against all of them.
+
+    Sums and counts of parts add up to those of the whole, so that each of several processes can take its own cells.
+
+    Parameters
+    ----------
+    cells
+        (b, d) unit vectors of the part.
+    others
+        (B, d) unit vectors of all cells; those from ``first`` on are ``cells`` again.
+    second_pass
+        (b, d) of the part under another draw of dropout.
+    levels
+        (b, B) int: similarity level of the type of cell j to that of cell i.
+    ancestor_mask
+        (b, B) bool: j's type is an ancestor of i's, or the same.
+    tau
+        Temperature.
+    first
+        Place of the part's first cell among all.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sccello_tools.nn.losses import ontology_alignment_terms
+    >>> cells = torch.eye(2)
+    >>> levels, ancestors = torch.tensor([[1, 5]]), torch.tensor([[False, True]])
+    >>> found = ontology_alignment_terms(cells[1:], cells, cells[1:], levels, ancestors, tau=1.0, first=1)
+    >>> round(found.total.item(), 3), found.n_terms.item()
+    (0.313, 1.0)
+    """
+    cells, others, second_pass = cells.float(), others.float(), second_pass.float()
+    own = torch.arange(len(cells), device=cells.device) + first
+    with torch.autocast(cells.device.type, enabled=False):  # see coherence_loss
+        cosines = cells @ others.T
+    # (b, B)
+    scores = cosines.scatter(1, own[:, None], (cells * second_pass).sum(-1)[:, None]) / tau
     distinct, rank = torch.unique(levels, return_inverse=True)
     level = torch.arange(len(distinct), device=levels.device)
-    rank = rank[:, :, None]  # (B, B, 1), against the (n_levels,) levels
-    negative = (rank < level) & ~ancestor_mask.bool()[:, :, None]  # (B, B, n_levels)
-    occurs = (rank == level).any(1)  # (B, n_levels)
+    rank = rank[:, :, None]  # (b, B, 1), against the (n_levels,) levels
+    negative = (rank < level) & ~ancestor_mask.bool()[:, :, None]  # (b, B, n_levels)
+    occurs = (rank == level).any(1)  # (b, n_levels)
     counted = (rank >= level) & (occurs & negative.any(1))[:, None]
     # A finite stand-in for minus infinity: a row without negatives must give no NaN, even unused.
     lowest = torch.finfo(scores.dtype).min / 4
-    against = scores[:, :, None].masked_fill(~negative, lowest).logsumexp(1)  # (B, n_levels)
-    terms = functional.softplus(against[:, None] - scores[:, :, None])  # (B, B, n_levels)
-    loss: torch.Tensor = terms.masked_fill(~counted, 0).sum() / counted.sum().clamp(min=1)
-    return loss
+    against = scores[:, :, None].masked_fill(~negative, lowest).logsumexp(1)  # (b, n_levels)
+    terms = functional.softplus(against[:, None] - scores[:, :, None])  # (b, B, n_levels)
+    return LossTerms(terms.masked_fill(~counted, 0).sum(), counted.sum().float())
 
 
 def coherence_loss(
@@ -231,7 +290,9 @@ def coherence_loss(
     """
     if not len(targets):
         return LossAndAccuracy(cells.float().sum(), cells.new_zeros((), dtype=torch.float32))
-    scores = cells.float() @ functional.normalize(prototypes.float(), dim=-1).T / tau
+    # rounded to bfloat16, a cosine over a low temperature would be off by a tenth of a nat and more
+    with torch.autocast(cells.device.type, enabled=False):
+        scores = cells.float() @ functional.normalize(prototypes.float(), dim=-1).T / tau
     accuracy = (scores.argmax(1) == targets).float().mean()
     return LossAndAccuracy(functional.cross_entropy(scores, targets), accuracy)
 

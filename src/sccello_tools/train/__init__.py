@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .config import PretrainConfig
-from .datamodule import LabelledTokens
 from .fit import TrainingResult, fit
+from .sources import CorpusSource, LabelledTokens
 
-__all__ = ["LabelledTokens", "PretrainConfig", "TrainingResult", "fit"]
+__all__ = ["CorpusSource", "LabelledTokens", "PretrainConfig", "TrainingResult", "fit"]

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 from sccello_tools._errors import ConfigError
 
+from ._yaml import read_yaml, refuse_unknown, write_yaml
+
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Any, Literal
 
+_KINDS: dict[str, tuple[type, ...]] = {
+    "int": (Integral,),
+    "float": (Real,),
+    "bool": (bool,),
+    "dict": (dict,),
+}
 _WEIGHTS = ("weight_masked_gene", "weight_alignment", "weight_coherence", "weight_regularization")
 
 
@@ -65,7 +75,20 @@ class PretrainConfig:
     max_steps: int = 2_000
     """Optimiser steps."""
     batch_cells: int = 48
-    """Cells of a step."""
+    """Cells of a step, on each device."""
+    batch_tokens: int | None = None
+    """Tokens of a step at most, on each device; given, it takes the place of ``batch_cells``, and steps take about equal time and memory
+    whatever the cells' lengths."""
+    length_buckets: int = 4
+    """With ``batch_tokens``, cells of a buffer are dealt to so many classes of length, and a batch comes from one of them; 1 mixes all."""
+    accumulate: int = 1
+    """Batches whose gradients a step adds up. Ontology alignment compares the cells of one batch."""
+    stream: bool | None = None
+    """Read corpora block by block while training, rather than hold all tokens in memory; None does so above a gigabyte of tokens."""
+    buffer_cells: int = 16_384
+    """Cells that a stream holds and shuffles at a time, on each device."""
+    checkpoint_activations: bool = False
+    """Keep only the input of each layer for the backward pass, and compute the rest again: a fraction of the memory, a third more time."""
     learning_rate: float = 1e-3
     """Peak of the schedule."""
     warmup_steps: int = 100
@@ -81,6 +104,15 @@ class PretrainConfig:
     """Types are drawn by count to the power of (1 - balance): 0 as they come, 1 all types alike."""
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
+
+    divergence: float = 3.0
+    """Stop when the running mean of the loss is so many times its lowest; 0 never does."""
+    validate_every: int = 500
+    """Steps between two looks at held-out cells, where there are any."""
+    monitor: Literal["knn_accuracy", "nmi"] = "knn_accuracy"
+    """Which score of the held-out cells decides about an early stop."""
+    patience: int | None = None
+    """Stop after so many looks without a better score, and keep the weights of the best; None goes on to ``max_steps``."""
 
     source_weights: dict[str, float] = field(default_factory=dict)
     """Share of cells drawn from each named source; sources that are not named share what is left by their size."""
@@ -103,9 +135,11 @@ class PretrainConfig:
             second_pass=True,
             batch_cells=12,
             balance=0.0,
+            checkpoint_activations=True,  # the same numbers in a fraction of the memory
         )
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         for name in (
             "hidden_size",
             "n_layers",
@@ -113,6 +147,10 @@ class PretrainConfig:
             "intermediate_size",
             "max_steps",
             "batch_cells",
+            "length_buckets",
+            "accumulate",
+            "buffer_cells",
+            "validate_every",
         ):
             if getattr(self, name) < 1:
                 msg = f"{name} is {getattr(self, name)}; expected is at least 1"
@@ -127,12 +165,6 @@ class PretrainConfig:
         if self.n_negatives is not None and self.n_negatives < 1:
             msg = f"n_negatives is {self.n_negatives}; expected is at least 1, or None for the whole vocabulary"
             raise ConfigError(msg)
-        if self.precision not in {"float32", "bfloat16"}:
-            msg = f"precision is {self.precision!r}; expected is 'float32' or 'bfloat16'"
-            raise ConfigError(msg)
-        if self.gene_start not in {"random", "spectral"}:
-            msg = f"gene_start is {self.gene_start!r}; expected is 'random' or 'spectral'"
-            raise ConfigError(msg)
         if self.hidden_size % self.n_heads:
             msg = f"hidden_size ({self.hidden_size}) must be a multiple of n_heads ({self.n_heads})"
             raise ConfigError(msg)
@@ -141,6 +173,16 @@ class PretrainConfig:
             raise ConfigError(msg)
         if self.batch_cells < 2 and self.weight_alignment:
             msg = "batch_cells is 1, but ontology alignment compares the cells of a batch. Take at least 2, or weight_alignment=0."
+            raise ConfigError(msg)
+        self._check_choices()
+        if self.batch_tokens is not None and self.batch_tokens < 2 * self.max_length:
+            msg = f"batch_tokens is {self.batch_tokens}; expected is at least {2 * self.max_length}, two cells of max_length"
+            raise ConfigError(msg)
+        if self.patience is not None and self.patience < 1:
+            msg = f"patience is {self.patience}; expected is at least 1, or None to train to max_steps"
+            raise ConfigError(msg)
+        if self.divergence and self.divergence <= 1:
+            msg = f"divergence is {self.divergence}; expected is above 1, or 0 to never stop"
             raise ConfigError(msg)
         for name in ("mask_probability", "balance", "crop"):
             if not 0 <= getattr(self, name) <= 1:
@@ -169,8 +211,51 @@ class PretrainConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PretrainConfig:
         """Build a configuration from plain values; unknown names are an error."""
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            msg = f"Unknown settings: {unknown}. Known are: {sorted(known)}."
-            raise ConfigError(msg)
+        refuse_unknown(values, [f.name for f in fields(cls)], "PretrainConfig")
         return cls(**values)
+
+    def to_yaml(self, path: Path | str) -> None:
+        """Write the configuration to a YAML file that :meth:`from_yaml` reads."""
+        write_yaml(path, self.to_dict())
+
+    @classmethod
+    def from_yaml(cls, path: Path | str) -> PretrainConfig:
+        """Read a configuration from a YAML file; fields that it leaves out keep their defaults.
+
+        Raises
+        ------
+        ConfigError
+            If the file is missing or no YAML, a name is unknown (the message suggests one that is near), or a value is of the wrong
+            kind or out of range.
+        """
+        values = read_yaml(path)
+        try:
+            return cls.from_dict(values)
+        except ConfigError as error:
+            msg = f"{path}: {error}"
+            raise ConfigError(msg) from error
+
+    def _check_choices(self) -> None:
+        for name, choices in {
+            "precision": ("float32", "bfloat16"),
+            "gene_start": ("random", "spectral"),
+            "monitor": ("knn_accuracy", "nmi"),
+        }.items():
+            if getattr(self, name) not in choices:
+                expected = " or ".join(map(repr, choices))
+                msg = f"{name} is {getattr(self, name)!r}; expected is {expected}"
+                raise ConfigError(msg)
+
+    def _check_kinds(self) -> None:
+        """Refuse a word where a number belongs, which a file can hold: YAML reads 1e-3 as text."""
+        for item in fields(self):
+            value, kind = getattr(self, item.name), str(item.type)
+            if kind.startswith("Literal") or (value is None and "None" in kind):
+                continue
+            wanted = _KINDS[kind.split(" |", maxsplit=1)[0].split("[", maxsplit=1)[0]]
+            # True is an int to Python, and a whole number is a fine float
+            fits = isinstance(value, wanted) and (wanted[0] is bool or not isinstance(value, bool))
+            if not fits:
+                hint = " (YAML wants 1.0e-3, not 1e-3)" if isinstance(value, str) else ""
+                msg = f"{item.name} is {value!r}; expected is {kind}{hint}"
+                raise ConfigError(msg)

@@ -1,17 +1,20 @@
-"""Labelled tokens in memory, and the batches that a training run draws from them."""
+"""The batches of a run: drawn from labelled tokens in memory, or streamed from blocks of cells."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import lightning as L
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
-from sccello_tools._errors import ConfigError, LabelError
+from sccello_tools._errors import ConfigError
 from sccello_tools.data import RaggedTokens
+
+from .batch import Batch, Position, pack_batch
+from .sources import LabelledTokens
+from .stream import BlockStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,38 +23,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .config import PretrainConfig
+    from .sources import BlockSource
 
-
-@dataclass(frozen=True, eq=False)
-class LabelledTokens:
-    """Cells of one source: their tokens and Cell Ontology ids."""
-
-    tokens: RaggedTokens
-    """Tokens of the cells."""
-
-    cell_types: NDArray[np.str_]
-    """Cell Ontology id of each cell, shape (n_cells,)."""
-
-    source: str = "cells"
-    """Name of the source, for the model card and for sampling."""
-
-    def __post_init__(self) -> None:
-        if len(self.tokens) != len(self.cell_types):
-            msg = f"{self.source}: {len(self.tokens)} cells, but {len(self.cell_types)} cell types"
-            raise LabelError(msg)
-
-
-class Batch(NamedTuple):
-    """Cells laid out flat."""
-
-    ids: torch.Tensor
-    """(T,) int64 token ids."""
-    cu_seqlens: torch.Tensor
-    """(B + 1,) int32 bounds of the cells."""
-    max_seqlen: int
-    """Tokens of the longest cell."""
-    cell_types: torch.Tensor
-    """(B,) int64 index of each cell's type among the types of the run."""
+__all__ = [
+    "Batch",
+    "LabelledTokens",
+    "StreamDataModule",
+    "TokenDataModule",
+    "draw_cells",
+    "streams",
+]
 
 
 class _Draw(NamedTuple):
@@ -74,25 +55,16 @@ class _TokenBatches(Dataset[Batch]):
         self.types = [
             np.array([index_of[t] for t in source.cell_types], dtype=np.int64) for source in sources
         ]
+        self.rows = [source.row_numbers for source in sources]
 
     def __getitem__(self, draw: _Draw) -> Batch:
         cells = draw.cells
-        ids = [self.tokens[source][cell] for source, cell in cells]
-        if draw.cropped:
-            shortest = min(len(row) for row in ids)
-            ids = [row[:shortest] for row in ids]
-        lengths = np.array([len(row) for row in ids])
-        # cells of equal length stand together, so that attention can take them at once
-        order = np.argsort(-lengths, kind="stable")
-        return Batch(
-            ids=torch.from_numpy(np.concatenate([ids[i] for i in order]).astype(np.int64)),
-            cu_seqlens=torch.from_numpy(
-                np.concatenate([[0], np.cumsum(lengths[order])]).astype(np.int32)
-            ),
-            max_seqlen=int(lengths.max()),
-            cell_types=torch.from_numpy(
-                np.array([self.types[cells[i][0]][cells[i][1]] for i in order])
-            ),
+        return pack_batch(
+            [self.tokens[source][cell] for source, cell in cells],
+            cell_types=np.array([self.types[source][cell] for source, cell in cells]),
+            sources=np.array([source for source, _ in cells]),
+            rows=np.array([self.rows[source][cell] for source, cell in cells]),
+            cropped=draw.cropped,
         )
 
 
@@ -131,18 +103,17 @@ class _WeightedBatches(Sampler[_Draw]):
         self.probabilities = chances / chances.sum()
 
     def __iter__(self) -> Iterator[_Draw]:
-        for step in range(self.done(), self.config.max_steps):
+        for number in range(self.done(), len(self)):
             rng = np.random.default_rng(
-                (self.config.seed, step, *([self.rank] if self.rank else []))
+                (self.config.seed, number, *([self.rank] if self.rank else []))
             )
             drawn = rng.choice(len(self.owners), size=self.config.batch_cells, p=self.probabilities)
             cropped = bool(rng.random() < self.config.crop)
             yield _Draw([self.owners[i] for i in drawn], cropped)
 
     def __len__(self) -> int:
-        return (
-            self.config.max_steps
-        )  # of the whole run: Lightning counts on from where a resumed run stood
+        # of the whole run: Lightning counts on from where a resumed run stood
+        return self.config.max_steps * self.config.accumulate
 
 
 def _type_weights(source: LabelledTokens, balance: float) -> NDArray[np.float64]:
@@ -152,23 +123,36 @@ def _type_weights(source: LabelledTokens, balance: float) -> NDArray[np.float64]
     return np.where(source.tokens.lengths > 0, chance, 0.0)
 
 
+def streams(sources: Sequence[BlockSource], config: PretrainConfig) -> bool:
+    """Say whether a run streams its batches: from a corpus on disk, on request, or for batches of equal tokens."""
+    in_memory = all(isinstance(source, LabelledTokens) for source in sources)
+    return not in_memory or bool(config.stream) or config.batch_tokens is not None
+
+
 def draw_cells(
-    sources: Sequence[LabelledTokens], config: PretrainConfig, *, n_cells: int
-) -> RaggedTokens:
-    """Return the tokens of cells drawn with the chances that training draws them with."""
-    chances = _WeightedBatches(sources, config, done=lambda: 0)
+    sources: Sequence[BlockSource], types: Sequence[str], config: PretrainConfig, *, n_cells: int
+) -> tuple[RaggedTokens, NDArray[np.str_]]:
+    """Return tokens and types of cells drawn with the chances that training draws them with."""
+    names = np.array(types)
+    if streams(sources, config):
+        tokens, index = BlockStream(sources, types, config).sample(n_cells)
+        return tokens, names[index]
+    held = [source for source in sources if isinstance(source, LabelledTokens)]
+    chances = _WeightedBatches(held, config, done=lambda: 0)
     rng = np.random.default_rng(config.seed)
     drawn = rng.choice(
         len(chances.owners), size=min(n_cells, len(chances.owners)), p=chances.probabilities
     )
     rows = [
-        [chances.owners[i][1] for i in drawn if chances.owners[i][0] == k]
-        for k in range(len(sources))
+        np.array([chances.owners[i][1] for i in drawn if chances.owners[i][0] == k], dtype=np.int64)
+        for k in range(len(held))
     ]
-    return RaggedTokens.concatenate(
-        source.tokens.truncate(config.max_length).take(np.array(cells, dtype=np.int64))
-        for source, cells in zip(sources, rows)
+    tokens = RaggedTokens.concatenate(
+        source.tokens.truncate(config.max_length).take(cells)
+        for source, cells in zip(held, rows, strict=True)
     )
+    kinds = [source.cell_types[cells] for source, cells in zip(held, rows, strict=True)]
+    return tokens, np.concatenate(kinds)
 
 
 class TokenDataModule(L.LightningDataModule):
@@ -189,12 +173,13 @@ class TokenDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         self.sources, self.types, self.config = sources, types, config
+        self.names = tuple(source.source for source in sources)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of the batches up to ``max_steps`` that are still to do."""
         dataset = _TokenBatches(self.sources, self.types, self.config.max_length)
         rank = self.trainer.global_rank if self.trainer is not None else 0
-        sampler = _WeightedBatches(self.sources, self.config, done=self._steps_done, rank=rank)
+        sampler = _WeightedBatches(self.sources, self.config, done=self._batches_done, rank=rank)
         return DataLoader(dataset, sampler=sampler, batch_size=None)
 
     def state_dict(self) -> dict[str, Any]:
@@ -206,15 +191,98 @@ class TokenDataModule(L.LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse the checkpoint of a run on other data."""
-        here = self.state_dict()
-        if differing := {
-            key: (state_dict[key], here[key]) for key in here if state_dict[key] != here[key]
-        }:
-            msg = (
-                f"The checkpoint belongs to a run on other data (there, here): {differing}. "
-                "Give another checkpoint_dir, or the data of that run."
-            )
-            raise ConfigError(msg)
+        _refuse_other_data(state_dict, self.state_dict())
 
-    def _steps_done(self) -> int:
-        return self.trainer.global_step if self.trainer is not None else 0
+    def _batches_done(self) -> int:
+        steps = self.trainer.global_step if self.trainer is not None else 0
+        return steps * self.config.accumulate
+
+
+class _StreamBatches(IterableDataset[Batch]):
+    """Batches of a stream; each loader process walks the whole stream and packs its share."""
+
+    def __init__(self, stream: BlockStream, start: Position) -> None:
+        self.stream, self.start = stream, start
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        i, n = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        return self.stream.batches(self.start, wanted=lambda number: number % n == i)
+
+
+class StreamDataModule(L.LightningDataModule):
+    """Batches for pretraining, streamed from blocks of cells in memory or on disk.
+
+    A checkpoint keeps where each rank stands. The number of loader processes changes nothing in the batches; each of them reads the
+    blocks of its rank and holds a buffer of its own.
+
+    Parameters
+    ----------
+    sources
+        Cells in memory or on disk.
+    types
+        Cell Ontology ids of the run, in the order of the model's prototypes.
+    config
+        Size of batches and buffer, balance, seed.
+    n_workers
+        Processes on each device that read and pack; 0 does it between the steps.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[BlockSource],
+        types: Sequence[str],
+        config: PretrainConfig,
+        *,
+        n_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.sources, self.types, self.config = sources, types, config
+        self.names = BlockStream(sources, types, config).names
+        self.position = Position()
+        """The batch after the last that was trained on; kept by a callback."""
+        self._n_workers = n_workers
+
+    @property
+    def _part(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return (0, 1)
+        return (self.trainer.global_rank, self.trainer.world_size)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return the loader of the batches from the position on, without end."""
+        stream = BlockStream(self.sources, self.types, self.config, self._part)
+        dataset = _StreamBatches(stream, self.position)
+        return DataLoader(dataset, batch_size=None, num_workers=self._n_workers)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: what the run is trained on, and where each rank stands."""
+        positions: list[Any] = [tuple(self.position)]
+        n = self._part[1]
+        if n > 1:
+            positions = [None] * n
+            torch.distributed.all_gather_object(positions, tuple(self.position))
+        return {**self._identity(), "positions": positions}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up this rank's position; refuse the checkpoint of a run on other data, or on another number of processes."""
+        _refuse_other_data(state_dict, self._identity())
+        self.position = Position(*state_dict["positions"][self._part[0]])
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "types": list(self.types),
+            "sources": [source.identity for source in self.sources],
+            "processes": self._part[1],
+        }
+
+
+def _refuse_other_data(there: dict[str, Any], here: dict[str, Any]) -> None:
+    if differing := {
+        key: (there.get(key), here[key]) for key in here if there.get(key) != here[key]
+    }:
+        msg = (
+            f"The checkpoint belongs to a run on other data (there, here): {differing}. "
+            "Give another checkpoint_dir, or the data of that run."
+        )
+        raise ConfigError(msg)

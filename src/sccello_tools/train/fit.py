@@ -16,10 +16,12 @@ from sccello_tools._errors import ConfigError, LabelError
 from sccello_tools.nn import EncoderConfig, ScCelloModel
 from sccello_tools.ontology import ancestor_mask, pagerank_rows, similarity_levels
 
-from .callbacks import LossCurve
-from .datamodule import TokenDataModule, draw_cells
+from .callbacks import Bookmark, DivergenceStop, FullWeights, LossCurve
+from .datamodule import StreamDataModule, TokenDataModule, draw_cells, streams
 from .gene_start import N_CELLS, start_spectral
 from .module import PretrainModule
+from .sources import LabelledTokens
+from .validation import N_REFERENCE, Watch, ZeroShot
 from .warm_start import start_from
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from sccello_tools.ontology import CellOntology
 
     from .config import PretrainConfig
-    from .datamodule import LabelledTokens
+    from .sources import BlockSource
 
 # What the configuration decides, and a trainer may not decide otherwise: the sampler and a resumed run count on it.
 _DECIDED = {
@@ -40,7 +42,7 @@ _DECIDED = {
     "max_epochs": "max_steps",
     "precision": "precision",
     "gradient_clip_val": "gradient_clip",
-    "accumulate_grad_batches": "batch_cells",
+    "accumulate_grad_batches": "accumulate",
 }
 
 
@@ -55,40 +57,52 @@ class TrainingResult:
     """Cell Ontology id of each prototype."""
 
     curve: pd.DataFrame
-    """Losses and accuracies by step."""
+    """Losses and accuracies by step; scores of held-out cells at the steps that looked at them."""
+
+    is_main: bool = True
+    """Whether this process is the one that writes; all others of a parallel run have the same weights."""
+
+    best_step: int = 0
+    """The step whose weights were kept, if held-out cells decided; else 0."""
 
 
 def fit(
-    sources: Sequence[LabelledTokens],
+    sources: Sequence[BlockSource],
     ontology: CellOntology,
     config: PretrainConfig,
     *,
+    validation: LabelledTokens | None = None,
     checkpoint_dir: Path | None = None,
     checkpoint_every: int = 200,
     earlier: tuple[ScCelloModel, Sequence[str]] | None = None,
+    n_workers: int = 0,
     trainer_kwargs: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
     """Pretrain a model, from scratch or from the weights of an earlier one.
 
-    The result depends on the sources, the ontology and the configuration only. A resumed run goes on as if it had never stopped.
-    The global state of random number generators is left as it was.
+    The result depends on the sources, the ontology, the configuration and the number of processes only. A resumed run goes on as if it
+    had never stopped. The global state of random number generators is left as it was.
 
     Parameters
     ----------
     sources
-        Labelled tokens of one or more sources. Ids must be current terms of ``ontology``.
+        Labelled tokens of one or more sources, or corpora on disk. Ids must be current terms of ``ontology``.
     ontology
         The Cell Ontology that the losses align to.
     config
         Size, losses, schedule.
+    validation
+        Labelled cells that do not train, to be scored every ``config.validate_every`` steps.
     checkpoint_dir
         Folder for Lightning checkpoints; a run that finds ``last.ckpt`` there goes on from it.
     checkpoint_every
         Steps between two checkpoints.
     earlier
         A model to start from, and the Cell Ontology ids of its prototypes. Its sizes must be those of ``config``.
+    n_workers
+        Processes on each device that read a stream; see :class:`~sccello_tools.train.datamodule.StreamDataModule`.
     trainer_kwargs
-        Passed to ``lightning.Trainer``: devices, strategy, loggers, callbacks.
+        Passed to ``lightning.Trainer``: devices, num_nodes, strategy, loggers, callbacks.
 
     Returns
     -------
@@ -97,24 +111,49 @@ def fit(
     Raises
     ------
     LabelError
-        If there are no cells with tokens, or fewer than two cell types.
+        If there are no cells with tokens, fewer than two cell types, or none of a type that trains in ``validation``.
+    CorpusError
+        If a corpus is damaged, or has fewer blocks than there are processes.
     ConfigError
         If ``source_weights``, ``trainer_kwargs`` or ``earlier`` do not fit, or the checkpoint belongs to another run.
     TrainingError
-        If the loss is no longer a number.
+        If the loss is no longer a number, or diverges.
     """
     trainer_kwargs = dict(trainer_kwargs or {})
-    _check_options(sources, config, trainer_kwargs)
-    sources = [source for source in sources if (source.tokens.lengths > 0).any()]
-    types = tuple(sorted({str(t) for source in sources for t in source.cell_types}))
+    _check_options(sources, config, trainer_kwargs, validation)
+    counts = [_types_of(source) for source in sources]
+    sources = [source for source, found in zip(sources, counts, strict=True) if found]
+    types = tuple(sorted(set().union(*counts)))
     if len(types) < 2:
         msg = f"Pretraining needs cells of at least two cell types, found {list(types)}. Pass more data, or check label_key."
         raise LabelError(msg)
     levels = similarity_levels(pagerank_rows(ontology, types, columns=types))
     ancestors = ancestor_mask(ontology, types, types)
+    data: StreamDataModule | TokenDataModule
+    if streams(sources, config):
+        data = StreamDataModule(sources, types, config, n_workers=n_workers)
+    else:
+        held = [source for source in sources if isinstance(source, LabelledTokens)]
+        data = TokenDataModule(held, types, config)
     curve = LossCurve()
+    callbacks: list[Any] = [curve]
+    watch = None
+    if validation is not None:
+        reference = draw_cells(sources, types, config, n_cells=N_REFERENCE)
+        watch = Watch(ZeroShot(validation, reference, ontology, seed=config.seed), config)
+        callbacks.append(watch)
+    if config.divergence:
+        callbacks.append(
+            DivergenceStop(
+                config.divergence, after=config.warmup_steps, source_names=tuple(data.names)
+            )
+        )
+    if isinstance(data, StreamDataModule):
+        callbacks.append(Bookmark(data))
+    sharded = FullWeights()
+    callbacks.append(sharded)
     given = trainer_kwargs.pop("callbacks", None) or []
-    callbacks: list[Any] = [curve, *([given] if isinstance(given, L.Callback) else given)]
+    callbacks += [given] if isinstance(given, L.Callback) else list(given)
     resume = None
     if checkpoint_dir is not None:
         callbacks.append(
@@ -131,6 +170,7 @@ def fit(
         "max_steps": config.max_steps,
         "precision": "bf16-mixed" if config.precision == "bfloat16" else "32-true",
         "gradient_clip_val": config.gradient_clip,
+        "accumulate_grad_batches": config.accumulate,
         "logger": False,
         "enable_checkpointing": checkpoint_dir is not None,
         "enable_model_summary": False,
@@ -146,7 +186,7 @@ def fit(
         network = _fresh_network(config, len(types))
         if earlier is None and config.gene_start == "spectral":
             std = config.embedding_std or config.initializer_range
-            drawn = draw_cells(sources, config, n_cells=N_CELLS)
+            drawn, _ = draw_cells(sources, types, config, n_cells=N_CELLS)
             start_spectral(network, drawn, std=std, seed=config.seed)
         if earlier is not None:
             start_from(network, types, earlier=earlier[0], earlier_types=earlier[1])
@@ -155,23 +195,51 @@ def fit(
             config,
             torch.from_numpy(np.asarray(levels, dtype=np.int64)),
             torch.from_numpy(np.asarray(ancestors, dtype=bool)),
+            data.names,
         )
-        L.Trainer(**options).fit(
+        trainer = L.Trainer(**options)
+        trainer.fit(
             module,
-            datamodule=TokenDataModule(sources, types, config),
+            datamodule=data,
             ckpt_path=resume if resume is not None and resume.exists() else None,
         )
-    return TrainingResult(network.eval(), types, curve.table())
+    network = sharded.network or network
+    table = curve.table()
+    return TrainingResult(
+        network.requires_grad_().eval(),
+        types,
+        table if watch is None else watch.joined(table),
+        trainer.is_global_zero,
+        0 if watch is None else watch.best_step,
+    )
+
+
+def _types_of(source: BlockSource) -> set[str]:
+    return {t for by_type in source.counts.values() for t, n in by_type.items() if n}
 
 
 def _check_options(
-    sources: Sequence[LabelledTokens], config: PretrainConfig, trainer_kwargs: Mapping[str, Any]
+    sources: Sequence[BlockSource],
+    config: PretrainConfig,
+    trainer_kwargs: Mapping[str, Any],
+    validation: LabelledTokens | None,
 ) -> None:
     if decided := sorted(set(trainer_kwargs) & set(_DECIDED)):
         fields = ", ".join(sorted({_DECIDED[name] for name in decided}))
         msg = f"trainer_kwargs holds {decided}, which PretrainConfig decides. Set there: {fields}."
         raise ConfigError(msg)
-    names = [source.source for source in sources]
+    if config.patience is not None and validation is None:
+        msg = f"patience is {config.patience}, but there are no held-out cells to look at. Pass validation=, or patience=None."
+        raise ConfigError(msg)
+    strategy = str(trainer_kwargs.get("strategy", ""))
+    if validation is not None and "fsdp" in strategy.lower():
+        msg = (
+            f"strategy is {strategy!r}, which leaves no process with a whole model to look at held-out cells with. "
+            "Take strategy='ddp' (the published model fits any device), or score the finished model."
+        )
+        raise ConfigError(msg)
+    names = [name for source in sources for name in dict.fromkeys(source.block_sources)]
+    names = names or [source.source for source in sources if isinstance(source, LabelledTokens)]
     if unknown := sorted(set(config.source_weights) - set(names)):
         msg = f"source_weights name sources that are not there: {unknown}. There are: {names}."
         raise ConfigError(msg)

@@ -12,15 +12,36 @@ import torch
 from sccello_tools._errors import ConfigError, TrainingError
 from sccello_tools.nn import losses, resolve_attention
 
+from .activations import cell_by_cell, encode_hidden
+from .config import PretrainConfig
+from .parallel import gather_rows, n_processes, sum_over_processes
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
     from sccello_tools.nn import ScCelloModel
+    from sccello_tools.nn.losses import MaskedTokens
 
-    from .config import PretrainConfig
-    from .datamodule import Batch
+    from .batch import Batch
+
+
+_DEFAULTS = PretrainConfig().to_dict()
+
+
+def describe_cells(batch: Batch, names: Sequence[str], *, at_most: int = 5) -> str:
+    """Name the first cells of a batch by source and row."""
+    rows: dict[str, list[int]] = {}
+    for source, row in zip(batch.sources.tolist(), batch.rows.tolist(), strict=True):
+        name = names[source] if source < len(names) else f"source {source}"
+        rows.setdefault(name, []).append(row)
+    said = []
+    for name, found in rows.items():
+        more = f" and {len(found) - at_most} more" if len(found) > at_most else ""
+        said.append(f"{name} rows {', '.join(map(str, found[:at_most]))}{more}")
+    return "; ".join(said)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
@@ -43,6 +64,8 @@ class PretrainModule(L.LightningModule):
         (n_types, n_types) int: ontology similarity level of the column type to the row type.
     ancestors
         (n_types, n_types) bool: whether the column type is an ancestor of the row type, or itself.
+    source_names
+        Names of the sources of cells by number, for messages.
     """
 
     levels: torch.Tensor
@@ -54,19 +77,26 @@ class PretrainModule(L.LightningModule):
         config: PretrainConfig,
         levels: torch.Tensor,
         ancestors: torch.Tensor,
+        source_names: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self.network, self.config = network, config
+        self.network, self.config, self.source_names = network, config, tuple(source_names)
+        for name, parameter in network.named_parameters():
+            if name.startswith("binary_ce_loss_"):
+                # nothing uses them, and DDP waits for the gradient of whatever wants one
+                parameter.requires_grad_(False)  # noqa: FBT003 - torch's signature
+        self._matrices = frozenset(name for name, p in self.named_parameters() if p.ndim >= 2)
         self.register_buffer("levels", levels, persistent=False)
         self.register_buffer("ancestors", ancestors, persistent=False)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Return the weighted sum of the losses of one batch."""
-        del batch_idx  # starts anew in a resumed run; the global step goes on
-        step = self.global_step
+        step, part = self.global_step, batch_idx % self.config.accumulate
         # dropout by step: a resumed run drops what it would have; other on each device of a parallel run
-        torch.manual_seed(step_seed(self.config.seed, step, self.global_rank))
-        parts = self.losses(batch, step=step)
+        torch.manual_seed(
+            step_seed(self.config.seed, step * self.config.accumulate + part, self.global_rank)
+        )
+        parts = self.losses(batch, step=step, part=part)
         weights = {
             "masked_gene": self.config.weight_masked_gene,
             "alignment": self.config.weight_alignment,
@@ -74,34 +104,24 @@ class PretrainModule(L.LightningModule):
             "regularization": self.config.weight_regularization,
         }
         total = torch.stack([weights[name] * parts[name] for name in weights]).sum()
-        if not torch.isfinite(total):
-            found = {name: float(parts[name].detach()) for name in weights}
-            msg = f"The loss is {float(total.detach())} at step {step} ({found}). Lower learning_rate, or raise warmup_steps."
-            raise TrainingError(msg)
-        self.log_dict(
-            {"loss": total.detach(), **{name: value.detach() for name, value in parts.items()}},
-            batch_size=len(batch.cell_types),
-        )
+        # of all processes, so that all of them stop at a loss that is no number
+        values = torch.stack([total, *parts.values()]).detach()
+        means = (sum_over_processes(values) / n_processes()).tolist()
+        found = dict(zip(["loss", *parts], means, strict=True))
+        if not math.isfinite(found["loss"]):
+            raise TrainingError(self._no_number(batch, step, total, {n: found[n] for n in weights}))
+        self.log_dict(found, batch_size=len(batch.cell_types))
         return total
 
-    def losses(self, batch: Batch, *, step: int) -> dict[str, torch.Tensor]:
+    def losses(self, batch: Batch, *, step: int, part: int = 0) -> dict[str, torch.Tensor]:
         """Compute the losses and accuracies of one batch.
 
-        The gene loss and the cell losses share one pass over the masked cells, as published.
+        The gene loss and the cell losses share one pass over the masked cells, as published. With several processes, each value is this
+        process's share, and the mean of the shares is the value over the cells of all: a process with more masked tokens counts for
+        more, and cells are aligned to those of all processes.
         """
         network, config = self.network, self.config
-        # a generator by step: the same batch is masked alike in a resumed run
-        # on the CPU, so that it is masked alike on every device
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        special = network.config
-        masked = losses.mask_tokens(
-            batch.ids,
-            generator=generator,
-            mask_id=special.mask_token_id,
-            protected_ids=(special.pad_token_id, special.cls_token_id),
-            random_range=(special.mask_token_id + 1, special.cls_token_id),
-            probability=config.mask_probability,
-        )
+        masked, generator = self._masked(batch, step, part)
         hidden = self._hidden(batch, masked.inputs)
         masked_gene, gene_accuracy = losses.masked_gene_loss(
             hidden[masked.positions],
@@ -112,43 +132,103 @@ class PretrainModule(L.LightningModule):
             negatives=config.n_negatives,
             generator=generator,
         )
+        if not len(masked.positions):  # all processes must have gradients for the same weights
+            masked_gene = masked_gene + 0 * sum(p.sum() for p in network.cls.parameters())
         at_cls = batch.cu_seqlens[:-1].long()
         cells = network.cell_representation(hidden[at_cls])
-        again = (
-            network.cell_representation(self._hidden(batch, masked.inputs)[at_cls])
-            if config.second_pass
-            else cells
-        )
+        again = cells
+        if config.second_pass:
+            again = network.cell_representation(self._hidden(batch, masked.inputs, cls_only=True))
         types = batch.cell_types
-        alignment = losses.ontology_alignment_loss(
+        others, all_types = gather_rows(cells), gather_rows(types)
+        alignment = losses.ontology_alignment_terms(
             cells,
+            others.rows,
             again,
-            self.levels[types][:, types],
-            self.ancestors[types][:, types],
+            self.levels[types][:, all_types.rows],
+            self.ancestors[types][:, all_types.rows],
             tau=config.tau,
+            first=others.first,
         )
         prototypes = network.learned_centroid.weight[: len(self.levels)]
         coherence, type_accuracy = losses.coherence_loss(cells, prototypes, types, tau=config.tau)
         regularization = losses.prototype_regularization(
             cells, prototypes, types, affine=network.affine_projection, tau=config.tau
         )
+        counts = torch.tensor(
+            [len(masked.positions), len(types)], dtype=torch.float32, device=cells.device
+        )
+        totals = sum_over_processes(torch.cat([counts, alignment.n_terms[None]]))
+        n = n_processes()
+        tokens_share, cells_share = (n * counts / totals[:2].clamp(min=1)).unbind()
         return {
-            "masked_gene": masked_gene,
-            "alignment": alignment,
-            "coherence": coherence,
-            "regularization": regularization,
-            "gene_accuracy": gene_accuracy,
-            "type_accuracy": type_accuracy,
+            "masked_gene": masked_gene * tokens_share,
+            "alignment": alignment.total * n / totals[2].clamp(min=1),
+            "coherence": coherence * cells_share,
+            "regularization": regularization * cells_share,
+            "gene_accuracy": gene_accuracy * tokens_share,
+            "type_accuracy": type_accuracy * cells_share,
         }
 
-    def _hidden(self, batch: Batch, inputs: torch.Tensor) -> torch.Tensor:
+    def _masked(self, batch: Batch, step: int, part: int) -> tuple[MaskedTokens, torch.Generator]:
+        """Choose the tokens to be told, and return the generator for what else is drawn."""
+        # a generator by step: the same batch is masked alike in a resumed run
+        # on the CPU, so that it is masked alike on every device
+        seed = self.config.seed * 1_000_003 + step + (self.global_rank << 40) + (part << 52)
+        generator = torch.Generator().manual_seed(seed)
+        special = self.network.config
+        masked = losses.mask_tokens(
+            batch.ids,
+            generator=generator,
+            mask_id=special.mask_token_id,
+            protected_ids=(special.pad_token_id, special.cls_token_id),
+            random_range=(special.mask_token_id + 1, special.cls_token_id),
+            probability=self.config.mask_probability,
+        )
+        return masked, generator
+
+    def _hidden(
+        self, batch: Batch, inputs: torch.Tensor, *, cls_only: bool = False
+    ) -> torch.Tensor:
         dtype = torch.bfloat16 if self.config.precision == "bfloat16" else torch.float32
         dropout_p = self.config.attention_dropout
         attention = resolve_attention("auto", inputs.device, dtype, dropout_p=dropout_p)
-        hidden: torch.Tensor = self.network.encoder(
-            inputs, batch.cu_seqlens, batch.max_seqlen, attention=attention
+        if self.config.checkpoint_activations and dropout_p and inputs.device.type == "cpu":
+            attention = cell_by_cell(attention)
+        return encode_hidden(
+            self.network.encoder,
+            inputs,
+            batch.cu_seqlens,
+            batch.max_seqlen,
+            attention=attention,
+            cls_only=cls_only,
+            recompute=self.config.checkpoint_activations,
         )
-        return hidden
+
+    def _no_number(
+        self, batch: Batch, step: int, total: torch.Tensor, found: dict[str, float]
+    ) -> str:
+        where = "another process's batch"
+        if not torch.isfinite(total):
+            where = f"the batch of {describe_cells(batch, self.source_names)}"
+        loss = sum(found.values())
+        return (
+            f"The loss is {loss} at step {step} ({found}), on {where}. "
+            "Lower learning_rate, or raise warmup_steps; if it is always these cells, look at their counts."
+        )
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of the whole gradient, which under FSDP lies in pieces on the devices."""
+        clip = getattr(self.trainer.model, "clip_grad_norm_", None)
+        if clip is None:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            clip(gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store with a checkpoint what run it belongs to."""
@@ -156,11 +236,12 @@ class PretrainModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another run."""
-        found, expected = checkpoint.get("pretrain_config", {}), self.config.to_dict()
+        # settings that came after the checkpoint was written had their defaults
+        found = {**_DEFAULTS, **checkpoint.get("pretrain_config", {})}
         differing = {
-            key: (found.get(key), value)
-            for key, value in expected.items()
-            if found.get(key) != value
+            key: (found[key], value)
+            for key, value in self.config.to_dict().items()
+            if found[key] != value
         }
         if differing:
             msg = (
@@ -171,8 +252,14 @@ class PretrainModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with linear warm-up and cosine decay; matrices decay, vectors do not."""
-        matrices = [p for p in self.network.parameters() if p.ndim >= 2]
-        vectors = [p for p in self.network.parameters() if p.ndim < 2]
+        # by name: under FSDP parameters have lost their shape by now
+        learning = [
+            (name.replace("_fsdp_wrapped_module.", ""), p)
+            for name, p in self.named_parameters()
+            if p.requires_grad
+        ]
+        matrices = [p for name, p in learning if name in self._matrices]
+        vectors = [p for name, p in learning if name not in self._matrices]
         optimizer = torch.optim.AdamW(
             [
                 {"params": matrices, "weight_decay": self.config.weight_decay},
