@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from . import datasets, pl, tl
+from . import datasets, tl
+from ._demo_pictures import draw_annotation, draw_embeddings
 from ._logging import logger
 from .metrics import clustering_score, ontology_score, open_set_auroc
 from .models import ANNOTATION_FILE, load
@@ -90,10 +91,10 @@ def run_demo(out: Path, *, model: str = "sccello-small", as_json: bool = False) 
         for key, name in names.items()
     }
     lap("score both")
-    pictures = [_draw(adata, names, scores, out)]
+    pictures = draw_embeddings(adata, names, scores, out)
     lap("UMAP and draw both")
     if annotation:
-        pictures += _draw_annotation(adata, out)
+        pictures += draw_annotation(adata, out, unseen=_PP_CELL)
         lap("draw the annotation")
     result = DemoResult(scores, seconds, annotation, tuple(pictures), adata.n_obs)
     _print(result, as_json=as_json)
@@ -109,22 +110,14 @@ def _judge(adata: AnnData) -> dict[str, float]:
     unseen = truth == _PP_CELL
     score = ontology_score(truth[~unseen], given[~unseen], CellOntology.load())
     novelty = np.asarray(adata.obs["sccello_novelty"])
+    called_novel = np.asarray(adata.obs["sccello_cell_type_status"] != "known type")
     return {
         "accuracy on known types": score.accuracy,
         "hierarchical F1 on known types": score.hierarchical_f1,
         "AUROC of novelty, PP cells against known": open_set_auroc(novelty, unseen),
+        "share of PP cells called novel": float(called_novel[unseen].mean()),
+        "share of the other cells called novel": float(called_novel[~unseen].mean()),
     }
-
-
-def _draw_annotation(adata: AnnData, out: Path) -> list[Path]:
-    """Draw terms on the UMAP, and true against predicted types, without a screen."""
-    import matplotlib as mpl
-
-    paths = [out / "pancreas_ontology_umap.png", out / "pancreas_confusion.png"]
-    with mpl.rc_context({"backend": "agg"}):
-        pl.ontology_umap(adata, label="tree", save=paths[0], show=False)
-        pl.confusion(adata, "cell_type", save=paths[1], show=False)
-    return paths
 
 
 def _pca(adata: AnnData) -> np.ndarray:
@@ -137,29 +130,6 @@ def _pca(adata: AnnData) -> np.ndarray:
     sc.pp.highly_variable_genes(plain, n_top_genes=2_000)
     sc.pp.pca(plain, n_comps=50, random_state=0)
     return np.asarray(plain.obsm["X_pca"])
-
-
-def _draw(
-    adata: AnnData, names: dict[str, str], scores: dict[str, ClusteringScore], out: Path
-) -> Path:
-    """Draw the UMAPs to a PNG, without a screen."""
-    import matplotlib as mpl
-
-    titles = {
-        key: f"{name}\nNMI {scores[name].nmi:.2f}   ARI {scores[name].ari:.2f}   ASW {scores[name].asw:.2f}"
-        for key, name in names.items()
-    }
-    picture = out / "pancreas_umap.png"
-    with mpl.rc_context({"backend": "agg"}):
-        from matplotlib import pyplot as plt
-
-        figure = pl.compare_embeddings(
-            adata, list(names), color="cell_type", titles=titles, show=False
-        )
-        figure.suptitle(f"{adata.n_obs} pancreas cells of Tritschler et al. (2022)")
-        figure.savefig(picture, dpi=150)
-        plt.close(figure)
-    return picture
 
 
 def _print(result: DemoResult, *, as_json: bool) -> None:

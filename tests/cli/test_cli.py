@@ -53,11 +53,29 @@ def source(adata, tmp_path):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ([], ["embed", "models", "demo", "--quiet", "--offline"]),
+        (
+            [],
+            [
+                "embed",
+                "annotate",
+                "markers",
+                "report",
+                "tokenize",
+                "models",
+                "demo",
+                "--quiet",
+                "--offline",
+                "Exit codes",
+            ],
+        ),
         (
             ["embed"],
             ["IN.h5ad", "--out", "--model", "--layer", "--gene-ids", "--overwrite", "--json"],
         ),
+        (["annotate"], ["IN.h5ad", "--candidate", "--reference", "Examples", "--json"]),
+        (["markers"], ["IN.h5ad", "--groupby", "--method", "Examples", ".csv", "--json"]),
+        (["report"], ["IN.h5ad", "--label-key", "--sample-key", "Examples", "--json"]),
+        (["tokenize"], ["IN...", "--label-key", "Examples", "--json"]),
         (["models"], ["--json"]),
         (["demo"], ["--out", "--model", "--json"]),
     ],
@@ -73,6 +91,27 @@ def test_without_a_command_help_is_shown():
     result = CliRunner().invoke(cli.app, [])
     assert "Usage" in result.output
     assert result.exit_code in {0, 2}  # click's choice, which has changed
+
+
+def test_version(run):
+    assert run("--version")[:2] == (0, f"sccello-tools {sccello.__version__}\n")
+
+
+def test_help_is_quick():
+    """Somebody who asks for help does not wait for torch, scanpy or matplotlib."""
+    code = """import sys
+sys.argv = ["sccello", "embed", "--help"]
+from sccello_tools.__main__ import main
+try:
+    main()
+finally:
+    heavy = {"torch", "scanpy", "matplotlib", "anndata", "pandas", "numpy", "lightning", "jinja2"}
+    print(sorted(heavy & set(sys.modules)), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "OUT.h5ad" in done.stdout
+    assert done.stderr.strip() == "[]"
 
 
 def test_embed_writes_a_file(run, source, tmp_path, tiny_model_folder, adata):
@@ -338,8 +377,10 @@ def test_demo_annotates_with_the_bundled_model(run, few_cells, tmp_path):
     assert found["annotation"]["hierarchical F1 on known types"] > 0.8
     assert [path.rsplit("/", 1)[1] for path in found["pictures"]] == [
         "pancreas_umap.png",
+        "pancreas_quality.png",
         "pancreas_ontology_umap.png",
         "pancreas_confusion.png",
+        "pancreas_novelty.png",
     ]
     assert all((tmp_path / path).stat().st_size > 10_000 for path in found["pictures"])
 

@@ -15,12 +15,11 @@ if TYPE_CHECKING:
     from ._term_tree import TermTree
 
 # Not lighter, or it is lost on white; not darker, or all hues look black.
-_LIGHTNESS = (0.40, 0.50, 0.60, 0.70, 0.80, 0.87)
+_LIGHTNESS = tuple(np.linspace(0.38, 0.87, 14).tolist())
 _CHROMA = 0.15
 _FIRST_HUE = 0.45  # radians: an orange red
 _HUES = 1.72 * np.pi  # not the whole circle, or the last lineage would look like the first
-_GREY_STEP = 0.17  # lightness between a term and the one before it
-_PRINT = 0.5  # weight of a difference in lightness alone, against one in colour
+_GREY_STEP = 0.15  # lightness between a term and the one before it
 
 
 def lineage_colours(tree: TermTree) -> dict[str, str]:
@@ -40,7 +39,9 @@ def lineage_colours(tree: TermTree) -> dict[str, str]:
         levels = [x for x in _LIGHTNESS if abs(x - last) >= _GREY_STEP or not number]
         choices = np.array([oklch_to_srgb(x, _CHROMA, float(hue)) for x in levels])
         as_seen = seen(choices)  # (n_visions, n_levels, 3)
-        best = _farthest(as_seen, views) if views else levels.index(0.60)
+        best = (
+            _farthest(as_seen, views) if views else int(np.argmin(np.abs(np.array(levels) - 0.6)))
+        )
         chosen.append(choices[best])
         views.append(as_seen[:, best])
         last = levels[best]
@@ -51,7 +52,7 @@ def _farthest(choices: NDArray[np.float64], taken: list[NDArray[np.float64]]) ->
     """Index of the choice whose nearest taken colour is farthest, worst vision first."""
     others = np.stack(taken, axis=1)  # (n_visions, n_taken, 3)
     apart = choices[:, :, None] - others[:, None]  # (n_visions, n_levels, n_taken, 3)
-    gap = np.linalg.norm(apart, axis=-1) + _PRINT * np.abs(apart[..., 0])
+    gap = np.linalg.norm(apart, axis=-1)
     return int(gap.min(axis=(0, 2)).argmax())
 
 

@@ -1,0 +1,98 @@
+"""`sccello markers`, on a few made-up cells and a tiny model."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+import sccello_tools as sccello
+from sccello_tools import __main__ as cli
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sccello", "--quiet", "markers", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def source(adata, tmp_path):
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    return tmp_path / "in.h5ad"
+
+
+@pytest.fixture
+def options(tiny_model_folder):
+    return ("--model", tiny_model_folder, "--cells", 2)
+
+
+def test_a_table_with_a_line_for_each_group_and_gene(run, source, adata, tmp_path, options):
+    code, printed, _ = run(
+        source, "-o", tmp_path / "m.csv", "--groupby", "donor", "--genes", 4, *options, "--json"
+    )
+    assert code == 0
+    said = json.loads(printed)
+    table = pd.read_csv(tmp_path / "m.csv")
+    assert table["group"].tolist() == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
+    assert said["cells"] == {"a": 10, "b": 10, "c": 10}
+    expected = adata.copy()
+    sccello.tl.marker_genes(expected, "donor", model=options[1], method="fast", n_cells_per_group=2)
+    best = sccello.get.marker_genes_df(expected, n_genes=4)
+    assert table["names"].tolist() == best["names"].tolist()
+    np.testing.assert_allclose(table["scores"], best["scores"], rtol=1e-4)
+    assert said["top"]["a"] == table["names"][:4].tolist()
+
+
+def test_an_h5ad_that_scanpy_reads(run, source, tmp_path, options):
+    out = tmp_path / "m.h5ad"
+    code, printed, _ = run(source, "-o", out, "--groupby", "donor", *options)
+    assert code == 0
+    assert "uns['sccello_marker_genes']" in printed
+    back = anndata.read_h5ad(out)
+    import scanpy as sc
+
+    frame = sc.get.rank_genes_groups_df(back, "a", key="sccello_marker_genes")
+    assert len(frame) == back.n_vars
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (
+            ["--groupby", "leiden"],
+            1,
+            "--groupby is 'leiden', but obs has no such column. Its columns: donor.",
+        ),
+        (["--groupby", "donor", "--reference", "z"], 1, "'z'"),
+        (["--groupby", "donor", "--method", "exact"], 2, "expected is 'fast' or 'perturb'"),
+        ([], 2, "Missing option"),
+    ],
+)
+def test_mistakes(run, source, tmp_path, options, arguments, code, says):
+    found, printed, said = run(source, "-o", tmp_path / "m.csv", *options, *arguments)
+    assert (found, printed) == (code, "")
+    assert says in " ".join(said.split())
+    assert "Traceback" not in said
+    assert not (tmp_path / "m.csv").exists()
+
+
+def test_an_ending_that_says_no_format_and_a_file_in_the_way(run, source, tmp_path, options):
+    code, _, said = run(source, "-o", tmp_path / "m.xlsx", "--groupby", "donor", *options)
+    assert code == 2
+    assert ".csv, .tsv or .h5ad" in " ".join(said.split()).replace("│ ", "").replace(" │", "")
+    (tmp_path / "m.tsv").write_text("precious")
+    code, _, said = run(source, "-o", tmp_path / "m.tsv", "--groupby", "donor", *options)
+    assert code == 1
+    assert "exists already" in said
+    assert (tmp_path / "m.tsv").read_text() == "precious"

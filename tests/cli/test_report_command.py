@@ -1,0 +1,98 @@
+"""`sccello report`, from counts and from a file that is annotated already."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import sccello_tools as sccello
+from sccello_tools import __main__ as cli
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sccello", "--quiet", "report", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def test_from_counts_to_a_page(run, tmp_path):
+    cells = sccello.datasets.pancreas_tritschler()[::8].copy()
+    cells.write_h5ad(tmp_path / "islets.h5ad")
+    before = (tmp_path / "islets.h5ad").read_bytes()
+    out = tmp_path / "new" / "islets.html"
+    code, printed, said = run(
+        *(tmp_path / "islets.h5ad", "-o", out, "--label-key", "cell_type", "--sample-key", "donor"),
+        *("--marker-cells", 2, "--json"),
+    )
+    assert code == 0, said
+    summary = json.loads(printed)
+    assert summary["cells"] == cells.n_obs == sum(summary["types"].values())
+    assert summary["bytes"] == out.stat().st_size
+    assert summary["markers"]
+    page = out.read_text(encoding="utf-8")
+    assert "<title>islets</title>" in page
+    for section in ("composition", "samples", "map", "confidence", "labels", "markers", "how"):
+        assert f'<section id="{section}"' in page
+    assert "INS" in page  # insulin, the mark of B cells
+    assert (tmp_path / "islets.h5ad").read_bytes() == before
+    assert [path.name for path in out.parent.iterdir()] == ["islets.html"]
+
+
+@pytest.fixture
+def annotated(adata, tmp_path):
+    """Annotated and mapped already: no model is needed, and none is asked for."""
+    names = np.array(["B cell", "neuron"])
+    adata.obs["sccello_cell_type"] = pd.Categorical(names[np.arange(30) % 2])
+    adata.obs["mine"] = pd.Categorical(["a", "b", "c"] * 10)
+    adata.obsm["X_umap"] = np.random.default_rng(0).normal(size=(30, 2))
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    return tmp_path / "in.h5ad"
+
+
+def test_what_a_file_holds_is_shown_as_it_is(run, annotated, tmp_path):
+    out = tmp_path / "page.html"
+    code, printed, _ = run(
+        *(annotated, "-o", out, "--no-markers", "--title", "A & B", "--model", "none-such")
+    )
+    assert code == 0
+    assert printed.startswith(f"{out}: 30 cells of 2 types, ")
+    assert "<h1>A &amp; B</h1>" in out.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--label-key", "celltype"], 1, "--label-key is 'celltype', but obs has no such column"),
+        (["--sample-key", "batch"], 1, "--sample-key is 'batch', but obs has no such column"),
+        (
+            ["--label-key", "mine"],
+            1,
+            "None of the 3 names in adata.obs['mine'] is a Cell Ontology term",
+        ),
+        (["--genes", "0"], 2, "Invalid value"),
+    ],
+)
+def test_mistakes(run, annotated, tmp_path, arguments, code, says):
+    found, printed, said = run(annotated, "-o", tmp_path / "x.html", "--no-markers", *arguments)
+    assert (found, printed) == (code, "")
+    assert says in " ".join(said.split())
+    assert "Traceback" not in said
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_a_page_in_the_way(run, annotated, tmp_path):
+    (tmp_path / "x.html").write_text("precious")
+    code, _, said = run(annotated, "-o", tmp_path / "x.html", "--no-markers")
+    assert code == 1
+    assert "exists already" in said
+    assert run(annotated, "-o", tmp_path / "x.html", "--no-markers", "--overwrite")[0] == 0
