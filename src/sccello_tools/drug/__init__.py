@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from .config import DrugResponseConfig
 from .data import DrugResponseData, JoinReport
+from .model import DrugResponseModel
 from .split import ResponseSplit, split_responses
 
 __all__ = [
     "DrugResponseConfig",
     "DrugResponseData",
+    "DrugResponseModel",
     "JoinReport",
     "ResponseSplit",
     "split_responses",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from .scales import check_expression, check_responses
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from typing import Literal
 
 LINE, DRUG, RESPONSE, SMILES = "cell_line", "drug", "ln_ic50", "smiles"
 _MAX_SHOWN = 5
@@ -49,13 +50,13 @@ class JoinReport:
             f"drug; the mean stands for {self.n_repeated:,} repeated measurements, which spread by {self.repeat_spread:.2f} ln IC50"
         )
         for names, what in (
-            (self.lines_without_expression, "lines have responses but no expression"),
-            (self.lines_without_response, "lines have expression but no response"),
-            (self.ambiguous_lines, "names of lines fit one line of the expression alike"),
-            (self.drugs_without_smiles, "drugs have no SMILES"),
+            (self.lines_without_expression, "lines with responses but no expression"),
+            (self.lines_without_response, "lines with expression but no response"),
+            (self.ambiguous_lines, "names of lines that fit one line of the expression alike"),
+            (self.drugs_without_smiles, "drugs without SMILES"),
         ):
             if names:
-                text += f"; {len(names):,} {what} ({_examples(names)})"
+                text += f"; {what}: {len(names):,} ({_examples(names)})"
         return text
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sccello_tools._errors import GeneMatchError
+from sccello_tools._errors import ArgumentError, GeneMatchError
 from sccello_tools.data import GeneVocabulary, match_gene_names
 
 from .profiles import rank_tokens
@@ -75,7 +75,7 @@ class LineFeatures:
         if len(self.embedding_mean):
             if embedding is None:
                 msg = "these features need the embedding of the profiles"
-                raise ValueError(msg)
+                raise ArgumentError(msg)
             parts.append((embedding - self.embedding_mean) * self.embedding_scale)
         return np.hstack(parts).astype(np.float32)
 

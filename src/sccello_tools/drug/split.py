@@ -79,10 +79,7 @@ def split_responses(
     none = np.zeros
     lines = _draw(n_lines, held_out, rng, "cell lines") if kind != "drugs" else none(n_lines, bool)
     drugs = _draw(n_drugs, held_out, rng, "drugs") if kind != "cell_lines" else none(n_drugs, bool)
-    if kind == "both":
-        test = lines[:, None] & drugs[None]
-    else:
-        test = lines[:, None] | drugs[None]
+    test = lines[:, None] & drugs[None] if kind == "both" else lines[:, None] | drugs[None]
     train = measured & ~(lines[:, None] | drugs[None])
     split = ResponseSplit(train, measured & test)
     if not (split.train.any() and split.test.any()):

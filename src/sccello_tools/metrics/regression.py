@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sccello_tools._errors import ArgumentError
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -60,7 +62,7 @@ def response_score(
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If shapes differ, no pair is measured, or a prediction for a measured pair is missing.
 
     Examples
@@ -74,14 +76,14 @@ def response_score(
     """
     if measured.shape != predicted.shape or measured.ndim != 2:
         msg = f"measured has shape {measured.shape}, predicted {predicted.shape}; expected is (n_lines, n_drugs) for both"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     counted = np.isfinite(measured)
     if not counted.any():
         msg = "measured holds no number, so that nothing can be scored"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     if missing := int((~np.isfinite(predicted[counted])).sum()):
         msg = f"{missing:,} of {int(counted.sum()):,} measured pairs have no prediction"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     truth, answer = measured[counted].astype(np.float64), predicted[counted].astype(np.float64)
     by_drug = drug_correlations(measured, predicted, min_lines=min_per_group)
     by_line = drug_correlations(measured.T, predicted.T, min_lines=min_per_group)

@@ -55,6 +55,7 @@ class ModelInfo:
         hashes = [f"{file.path}: {file.sha256}" for file in entry.files]
         rows = {
             "description": entry.description or None,
+            "kind": entry.kind,
             "source": f"{entry.source}, {here}{size}",
             "folder": self.folder,
             "card": self.card or self.homepage,

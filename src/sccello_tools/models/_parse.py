@@ -12,6 +12,7 @@ from sccello_tools._errors import ManifestError
 
 from ._records import (
     UNVERIFIED,
+    Kind,
     LabelSpace,
     ModelEntry,
     ModelFile,
@@ -114,6 +115,8 @@ def parse_description(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
         "n_parameters": _optional(_count, entry, "n_parameters", where),
     }
     found |= {key: _optional(_text, entry, key, where) for key in _TEXTS}
+    if entry.get("kind") is not None:
+        found["kind"] = _choice(entry, "kind", get_args(Kind), where)
     if entry.get("representation") is not None:
         found["representation"] = _choice(entry, "representation", ("cls", "cell"), where)
     if found["vocabulary"] is not None:

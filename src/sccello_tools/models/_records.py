@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Final
 
 Source = Literal["bundled", "huggingface", "url", "local"]
+Kind = Literal["encoder", "drug-response"]
 Scalar = str | int | float | bool | None
 
 UNVERIFIED: Final = "unverified"
@@ -111,6 +112,8 @@ class ModelEntry:
 
     name: str
     source: Source
+    kind: Kind = "encoder"
+    """What the files hold, and so what :func:`sccello_tools.models.load` makes of them: a scCello encoder, or a drug response model."""
     description: str = ""
     files: tuple[ModelFile, ...] = ()
     config: Mapping[str, Scalar] = field(default_factory=lambda: MappingProxyType({}))

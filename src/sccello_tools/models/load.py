@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sccello_tools._errors import BackendError, ModelNotFoundError, WeightsError
 from sccello_tools._logging import logger
@@ -19,13 +20,14 @@ from .hub import fetch_model, is_available, model_folder
 from .manifest import entry_from_folder, find_entry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from typing import Final
 
     import torch
 
     from sccello_tools.nn import EncoderConfig, ScCelloModel
 
-    from ._records import ModelEntry
+    from ._records import Kind, ModelEntry
 
 _KEPT: Final = 2  # loaded models; a published one takes 43 MB
 _loaded: OrderedDict[tuple[object, ...], LoadedModel] = OrderedDict()
@@ -104,7 +106,8 @@ def load(
 
     Returns
     -------
-    The network in float32 and evaluation mode, with labels, hash and provenance.
+    The network in float32 and evaluation mode, with labels, hash and provenance. A model of kind "drug-response", such as ``"gdsc-small"``, comes as a
+    :class:`sccello_tools.drug.DrugResponseModel`.
 
     Raises
     ------
@@ -134,7 +137,7 @@ def load(
     if (kept := _recall(entry, target)) is not None and keep:
         return kept
     folder = fetch_model(entry, offline=offline)
-    model = _read(entry, folder, target)
+    model = _READERS[entry.kind](entry, folder, target)
     if keep:
         _remember(entry, target, model)
     return model
@@ -186,6 +189,18 @@ def _read(entry: ModelEntry, folder: Path, device: torch.device) -> LoadedModel:
     )
 
 
+def _read_drug_response(entry: ModelEntry, folder: Path, device: torch.device) -> LoadedModel:
+    # the layer that knows these files lies above this one, and is asked by name; it returns its own type
+    reader = importlib.import_module("sccello_tools.drug.files")
+    return cast("LoadedModel", reader.read_model(entry, folder, device))
+
+
+_READERS: Final[Mapping[Kind, Callable[[ModelEntry, Path, torch.device], LoadedModel]]] = {
+    "encoder": _read,
+    "drug-response": _read_drug_response,
+}
+
+
 def _resolve_device(device: str | torch.device) -> torch.device:
     import torch
 
@@ -230,7 +245,8 @@ def _recall(entry: ModelEntry, device: torch.device) -> LoadedModel | None:
             return None
         _loaded.move_to_end(key)
         model = _loaded[key]
-    model.network.eval()
+    if entry.kind == "encoder":
+        model.network.eval()
     return model
 
 

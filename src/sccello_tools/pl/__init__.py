@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._compare_embeddings import compare_embeddings
 from ._confidence import confidence
 from ._confusion import confusion
+from ._drug_response import drug_response
 from ._embedding_quality import embedding_quality
 from ._go_enrichment import go_enrichment
 from ._marker_genes import marker_genes
@@ -16,6 +17,7 @@ __all__ = [
     "compare_embeddings",
     "confidence",
     "confusion",
+    "drug_response",
     "embedding_quality",
     "go_enrichment",
     "marker_genes",

@@ -7,6 +7,7 @@ from ._annotate import annotate
 from ._annotate_novel import annotate_novel
 from ._build_reference import build_reference
 from ._calibrate import calibrate
+from ._drug_response import drug_response
 from ._embed import embed
 from ._enrich_go import enrich_go
 from ._finetune import finetune
@@ -14,6 +15,7 @@ from ._gene_embeddings import gene_embeddings
 from ._marker_genes import marker_genes
 from ._predict import predict
 from ._pretrain import pretrain
+from ._train_drug_response import train_drug_response
 
 __all__ = [
     "add_types",
@@ -21,6 +23,7 @@ __all__ = [
     "annotate_novel",
     "build_reference",
     "calibrate",
+    "drug_response",
     "embed",
     "enrich_go",
     "finetune",
@@ -28,4 +31,5 @@ __all__ = [
     "marker_genes",
     "predict",
     "pretrain",
+    "train_drug_response",
 ]

@@ -1,0 +1,93 @@
+"""Counts of the genes that a drug response model reads, by cell or summed by group, as profiles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from sccello_tools._errors import ArgumentError, NotCountsError
+from sccello_tools.data import ValueSummary, row_chunks
+from sccello_tools.pp._counts import _not_counts, counts_matrix
+from sccello_tools.pp._match_genes import gene_match_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from sccello_tools.data.counts import CountsPolicy
+    from sccello_tools.drug import DrugResponseModel
+
+_ROWS = 512  # cells at a time: their genes are laid out densely
+
+
+class CellCounts(NamedTuple):
+    """Counts of some consecutive cells."""
+
+    start: int
+    """Index of the first cell."""
+    counts: NDArray[np.float64]
+    """(n_cells, n_shared) of the genes that the model and the data share."""
+
+
+class CountsOfGenes:
+    """Walks the cells of an AnnData, checking that the matrix holds raw counts on the way.
+
+    Raises
+    ------
+    NotCountsError
+        While walking, at the first value that is no count.
+    GeneMatchError
+        If too few genes match the vocabulary or the model.
+    """
+
+    def __init__(
+        self,
+        adata: AnnData,
+        model: DrugResponseModel,
+        *,
+        layer: str | None,
+        gene_ids: str | None,
+        counts: CountsPolicy,
+        min_matched: int,
+    ) -> None:
+        if counts not in {"check", "trust"}:
+            msg = f"counts is {counts!r}; expected is 'check' or 'trust'"
+            raise ArgumentError(msg)
+        self._adata, self._layer, self._policy = adata, layer, counts
+        self._matrix = counts_matrix(adata, layer)
+        match = gene_match_of(adata, gene_ids=gene_ids, min_matched=min_matched)
+        ids = match.gene_ids.tolist()
+        there, self.own_genes = model.gene_columns([gene for gene in ids if gene])
+        named = [gene for gene in ids if gene]
+        place = {named[t]: k for k, t in enumerate(there.tolist())}
+        columns = [(c, place[gene]) for c, gene in enumerate(ids) if gene in place]
+        # columns of one gene are summed, as in tokens
+        self._gather = sparse.csr_array(
+            (np.ones(len(columns)), tuple(zip(*columns))), shape=(len(ids), len(there))
+        )
+
+    def __iter__(self) -> Iterator[CellCounts]:
+        summary = ValueSummary()
+        for chunk in row_chunks(self._matrix, n_rows=_ROWS):
+            summary.add(chunk.rows.data)
+            if complaint := summary.complaint(self._policy):
+                helps = not summary.complaint("trust")
+                raise NotCountsError(
+                    _not_counts(self._adata, self._layer, complaint, trust_helps=helps)
+                )
+            yield CellCounts(chunk.start, np.asarray((chunk.rows @ self._gather).todense()))
+        if self._adata.n_obs and not summary.n_positive:
+            raise NotCountsError(
+                _not_counts(self._adata, self._layer, "every value is zero", trust_helps=False)
+            )
+
+    def by_group(self, codes: NDArray[np.integer], n_groups: int) -> NDArray[np.float64]:
+        """Sum the counts of each group, (n_groups, n_shared)."""
+        total = np.zeros((n_groups, len(self.own_genes)))
+        for start, counts in self:
+            np.add.at(total, codes[start : start + len(counts)], counts)
+        return total
