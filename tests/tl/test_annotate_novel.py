@@ -171,3 +171,20 @@ def test_bad_input_is_named_and_nothing_is_written(pancreas, wrong, error, match
     with pytest.raises(error, match=match):
         annotate_novel(pancreas, **wrong)
     assert list(pancreas.obs) == before
+
+
+def test_a_tissue_rules_out_types_of_other_organs(pancreas):
+    annotate_novel(pancreas, level="type", tissue="brain", return_scores=True)
+    scores = pancreas.obsm["sccello_cell_type_scores"]
+    assert not scores["CL:0000169"].any()  # beta cell
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
+    assert pancreas.uns["sccello_cell_type"]["tissue"] == "brain"
+
+
+def test_an_unknown_tissue_is_refused_before_anything_is_written(pancreas):
+    some = pancreas[:5].copy()
+    some.obsm.clear()
+    with pytest.raises(LabelError, match="Nothing is recorded of the tissue 'toe'"):
+        annotate_novel(some, tissue="toe")
+    assert "sccello_cell_type" not in some.obs
+    assert not some.obsm

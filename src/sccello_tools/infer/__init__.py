@@ -9,6 +9,7 @@ from .calibrate import EmbeddedCells, calibrate
 from .protocol import ProtocolScore, closed_set_protocol
 from .reference import Reference
 from .statistics import AnnotationStatistics, statistics_of
+from .tissues import allowed_types, check_tissues, tissue_types
 from .zero_shot import Candidates, resolve_candidates
 
 __all__ = [
@@ -21,9 +22,12 @@ __all__ = [
     "ProtocolScore",
     "Reference",
     "add_types",
+    "allowed_types",
     "calibrate",
+    "check_tissues",
     "closed_set_protocol",
     "conformal_threshold",
     "resolve_candidates",
     "statistics_of",
+    "tissue_types",
 ]

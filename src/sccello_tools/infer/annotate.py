@@ -9,9 +9,11 @@ import numpy as np
 
 from .backoff import Lineages, conformal_threshold
 from .head import softmax
+from .tissues import allowed_types
 from .zero_shot import Candidates
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Final
 
     from numpy.typing import NDArray
@@ -63,6 +65,8 @@ class Annotator:
     method: ZeroShotMethod
     placed: NDArray[np.bool_]
     """(n_types,) whether the known type has a place in the ontology, which candidates are compared by."""
+    allowed: NDArray[np.bool_] | None = None
+    """(n_types,) which known types may be at all; None for every one."""
 
     @classmethod
     def of(
@@ -75,6 +79,7 @@ class Annotator:
         alpha: float = 0.1,
         novel_share: float = 0.05,
         method: ZeroShotMethod = "combined",
+        tissue: str | Sequence[str] | None = None,
     ) -> Annotator:
         """Prepare thresholds and candidates.
 
@@ -94,6 +99,8 @@ class Annotator:
             Share of known cells that may be called novel.
         method
             How candidates are scored.
+        tissue
+            Where the cells are from; known types that were never recorded there are ruled out.
         """
         terms = [statistics.parents.get(kind, kind) for kind in statistics.types]
         placed = np.array([term in ontology for term in terms])
@@ -108,6 +115,9 @@ class Annotator:
             level,
             method,
             placed,
+            None
+            if tissue is None
+            else allowed_types(tissue, statistics.types, ontology, parents=statistics.parents),
         )
 
     @property
@@ -120,6 +130,8 @@ class Annotator:
         known = self.statistics
         usable = np.isfinite(hidden).all(axis=1) & np.isfinite(cells).all(axis=1)
         probabilities = known.head.probabilities(known.scale.features(hidden, cells))
+        if self.allowed is not None:
+            probabilities = _restricted(probabilities, self.allowed)
         probabilities[~usable] = np.nan
         novelty = known.reference.novelty((hidden - known.scale.mean) / known.scale.spread)
         answer = self.lineages.answer(probabilities, at_least=self.threshold)
@@ -146,3 +158,12 @@ class Annotator:
         )[member]
         status = np.where(novel, np.where(deep, BELOW, UNLIKE), KNOWN)
         return np.where(np.isfinite(novelty), status, NO_ANSWER)
+
+
+def _restricted(
+    probabilities: NDArray[np.float32], allowed: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Share the probability out among the types that may be."""
+    kept = probabilities * allowed
+    found: NDArray[np.float32] = kept / np.maximum(kept.sum(axis=1, keepdims=True), 1e-30)
+    return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
     from sccello_tools.ontology import CellOntology
 
 ZeroShotMethod = Literal["published", "combined"]
+Organism = Literal["human", "any"]
+# what a term is said to be meant for, unless people are among it
+_SENSU = re.compile(
+    r"\(sensu (?!Vertebrata|Mammalia|Primates|Homo)|\((?:Mmus|Mus musculus)\)|\bin taxon some (?!Eukaryota|Homo)"
+)
 _CELL = "CL:0000000"
 _LEAST_DEPTH = 3  # "native cell", "animal cell", "eukaryotic cell" and the like say nothing
 
@@ -95,6 +102,7 @@ def resolve_candidates(
     ontology: CellOntology,
     *,
     exclude: Sequence[str] = (),
+    organism: Organism = "human",
 ) -> tuple[str, ...]:
     """Turn what a user gave as candidates into current terms.
 
@@ -107,6 +115,9 @@ def resolve_candidates(
         Where to look them up.
     exclude
         Terms to leave out.
+    organism
+        ``"human"`` leaves out terms that the ontology keeps for other creatures ("hemocyte (sensu Arthropoda)") and what is below
+        them, where terms are not named one by one; ``"any"`` keeps them.
 
     Returns
     -------
@@ -120,6 +131,9 @@ def resolve_candidates(
     if candidates is None or isinstance(candidates, str):
         top = _CELL if candidates is None else _term(candidates, ontology)
         found = sorted(ontology.descendants(top))
+        if organism == "human":
+            foreign = _foreign(ontology)
+            found = [term for term in found if term not in foreign]
         if candidates is None:
             found = [term for term in found if ontology.depth(term) >= _LEAST_DEPTH]
         elif not found:
@@ -131,6 +145,20 @@ def resolve_candidates(
     else:
         found = [_term(candidate, ontology) for candidate in candidates]
     return tuple(dict.fromkeys(term for term in found if term not in set(exclude)))
+
+
+@cache
+def _foreign(ontology: CellOntology) -> frozenset[str]:
+    """Terms of creatures other than people, and all below them."""
+    named = [
+        term
+        for term in ontology.terms
+        if _SENSU.search(ontology.name(term)) or _SENSU.search(ontology.definition(term) or "")
+    ]
+    found: set[str] = set()
+    for term in named:
+        found |= ontology.descendants(term, include_self=True)
+    return frozenset(found)
 
 
 def _term(text: str, ontology: CellOntology) -> str:

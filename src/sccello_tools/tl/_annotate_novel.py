@@ -34,6 +34,8 @@ def annotate_novel(
     model: str | Path | LoadedModel | None = None,
     use_rep: str | None = None,
     candidates: Sequence[str] | str | None = None,
+    tissue: str | Sequence[str] | None = None,
+    organism: Literal["human", "any"] = "human",
     level: Literal["auto", "type"] = "auto",
     alpha: float = 0.1,
     cluster_key: str | None = None,
@@ -65,6 +67,11 @@ def annotate_novel(
     candidates
         Terms to choose from: ids or names, or one that stands for everything below it. If not given, the known types and
         what they are kinds of.
+    tissue
+        Where the cells are from, such as ``"pancreas"`` or ``["lung", "heart"]``: known types that are bound to other organs
+        are ruled out; see :func:`sccello_tools.infer.allowed_types`. The thresholds of ``alpha`` and novelty were set without it.
+    organism
+        Where ``candidates`` is an ancestor: ``"human"`` leaves out terms that the ontology keeps for other creatures.
     level
         ``"auto"`` backs off to a broader term; ``"type"`` names the most probable known type however unsure it is. Without effect on
         ``candidates``.
@@ -115,7 +122,8 @@ def annotate_novel(
     Raises
     ------
     LabelError
-        If a candidate is unknown, obsolete without a successor, ambiguous, or unrelated to the known types.
+        If a candidate is unknown, obsolete without a successor, ambiguous, or unrelated to the known types, or nothing is recorded of the
+        tissue.
     WeightsError
         If the model has no annotation statistics.
     ConfigError
@@ -138,12 +146,14 @@ def annotate_novel(
     ['known type', 'novel, of a known kind', 'unlike anything known', '']
     >>> sccello.tl.annotate_novel(adata, candidates="pancreatic endocrine cell", key_added="endocrine")
     """
-    from sccello_tools.infer import Annotator, resolve_candidates, statistics_of
+    from sccello_tools.infer import Annotator, check_tissues, resolve_candidates, statistics_of
 
     check_writable(adata, copy=copy)
     check_share(alpha)
     ontology = ontology or CellOntology.load()
-    terms = None if candidates is None else resolve_candidates(candidates, ontology)
+    terms = (
+        None if candidates is None else resolve_candidates(candidates, ontology, organism=organism)
+    )
     clusters = None if cluster_key is None else group_labels(adata, cluster_key)
     # the embedding is a result of its own: it is written to the copy, too
     target = adata.copy() if copy else adata
@@ -157,6 +167,7 @@ def annotate_novel(
         level=level,
         alpha=alpha,
         method=method,
+        tissue=tissue,
     )
     parts = [annotator(states.hidden[rows], states.cells(rows)) for rows in chunks(target.n_obs)]
     slots = AnnotationSlots.of(parts, annotator.columns, keep_scores=return_scores)
@@ -179,6 +190,7 @@ def annotate_novel(
             "alpha": alpha,
             "method": method if terms is not None else "known types",
             "n_candidates": len(annotator.columns),
+            "tissue": "" if tissue is None else tissue if isinstance(tissue, str) else list(tissue),
             "ontology_release": ontology.release,
         }
     log_written("annotate_novel", *written, f".uns[{key_added!r}]")
