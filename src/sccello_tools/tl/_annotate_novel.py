@@ -150,6 +150,8 @@ def annotate_novel(
 
     check_writable(adata, copy=copy)
     check_share(alpha)
+    if tissue is not None:
+        check_tissues(tissue)
     ontology = ontology or CellOntology.load()
     terms = (
         None if candidates is None else resolve_candidates(candidates, ontology, organism=organism)
