@@ -13,7 +13,7 @@ not kept: the page is to hold whole runs only.
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import json
 import os
 import subprocess
@@ -50,6 +50,8 @@ class Entry(NamedTuple):
     takes_data: bool = True
     figure: str = ""
     """Picture beside its table, below docs/."""
+    page: str = ""
+    """A page of its own in docs/, whose line `<!-- tables: NAME -->` the tables follow."""
 
 
 SPEED, QUALITY = "Speed and memory", "Quality"
@@ -92,6 +94,14 @@ ENTRIES = (
         "From an h5ad file to an annotated one, beside what else a user would run on it.",
         quick=("--cells", "300", "--runs", "1"),
     ),
+    Entry(
+        SPEED,
+        "scaling",
+        "A model of the cost, checked here and carried over to larger machines.",
+        quick=("--runs", "1"),
+        takes_data=False,
+        page="scaling.md",
+    ),
     Entry(QUALITY, "embedding", "Label transfer by a vote of neighbours.", needs_data=True),
     Entry(
         QUALITY,
@@ -131,7 +141,7 @@ def run(entry: Entry, data: Path | None, *, quick: bool) -> dict[str, object]:
         lines = tables.read_text(encoding="utf-8").splitlines() if tables.exists() else []
     return {
         "command": " ".join(shown),
-        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
         "commit": commit(),
         "seconds": round(seconds, 1),
         "exit_status": done.returncode,
@@ -183,6 +193,9 @@ def page(results: dict[str, dict]) -> str:
             result = results[entry.script]
             lines += [f"({entry.script})=", f"### {entry.script}", "", entry.what, ""]
             lines += ["```bash", result["command"], "```", ""]
+            if entry.page:
+                lines += [f"Its tables are on a [page of their own]({entry.page}).", ""]
+                continue
             for table in result["tables"]:
                 lines += markdown_table(table)
             if entry.figure:
@@ -193,6 +206,19 @@ def page(results: dict[str, dict]) -> str:
                 "",
             ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def fill_page(entry: Entry, result: dict) -> None:
+    """Put an entry's tables after its mark in its own page, in the place of older ones."""
+    path = PAGE.parent / entry.page
+    mark, end = f"<!-- tables: {entry.script} -->", f"<!-- end: {entry.script} -->"
+    text = path.read_text(encoding="utf-8")
+    before, _, after = text.partition(mark)
+    if end in after:
+        after = after.partition(end)[2]
+    tables = "\n".join(line for table in result["tables"] for line in markdown_table(table))
+    said = f"*{result['date']}, commit {result['commit']}. {result['tables'][-1]['machine']}.*"
+    path.write_text(f"{before}{mark}\n\n{tables}\n{said}\n\n{end}{after}", encoding="utf-8")
 
 
 def kept_results() -> dict[str, dict]:
@@ -232,7 +258,11 @@ def main() -> None:
             text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
             (RESULTS / f"{entry.script}.json").write_text(text, encoding="utf-8")
     if not args.quick:
-        PAGE.write_text(page(kept_results()), encoding="utf-8")
+        results = kept_results()
+        PAGE.write_text(page(results), encoding="utf-8")
+        for entry in ENTRIES:
+            if entry.page and entry.script in results:
+                fill_page(entry, results[entry.script])
         console.print(f"wrote {PAGE}")
     if failed:
         sys.exit(f"These printed no table: {', '.join(failed)}")
