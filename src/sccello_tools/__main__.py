@@ -1,4 +1,4 @@
-"""The command line: ``sccello embed | annotate | markers | report | tokenize | models | demo``."""
+"""The command line: ``sccello embed | annotate | markers | drug | report | tokenize | pretrain | models | demo``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import typer
 
 from ._cli._annotate import annotate
 from ._cli._demo import demo
+from ._cli._drug import drug
 from ._cli._embed import embed
 from ._cli._markers import markers
 from ._cli._models import models
+from ._cli._pretrain import pretrain
 from ._cli._report import report
 from ._cli._tokenize import tokenize
 from ._errors import ScCelloError
@@ -58,8 +60,10 @@ _CELLS, _MORE = "Your cells", "Models"
 app.command(rich_help_panel=_CELLS)(embed)
 app.command(rich_help_panel=_CELLS)(annotate)
 app.command(rich_help_panel=_CELLS)(markers)
+app.command(rich_help_panel=_CELLS)(drug)
 app.command(rich_help_panel=_CELLS)(report)
 app.command(rich_help_panel=_MORE)(tokenize)
+app.command(rich_help_panel=_MORE)(pretrain)
 app.command(rich_help_panel=_MORE)(models)
 app.command(rich_help_panel=_MORE)(demo)
 

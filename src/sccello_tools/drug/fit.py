@@ -197,6 +197,8 @@ def _lightning_quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # batches are cut from memory, which takes no workers
             warnings.filterwarnings("ignore", message=".*does not have many workers")
+            # of torch to lightning
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
             yield
     finally:
         for one, level in zip(loggers, levels):

@@ -1,0 +1,181 @@
+"""A row in gives a row out, whatever lies beside it; what is written survives; what is wrong is refused."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+import sccello_tools as sccello
+from sccello_tools.drug import DrugResponseConfig
+from sccello_tools.errors import (
+    DrugError,
+    GeneMatchError,
+    GroupError,
+    NotCountsError,
+    NotFoundError,
+    WeightsError,
+)
+
+KEY = "sccello_drug_response"
+
+
+@pytest.fixture(scope="module")
+def gdsc():
+    return sccello.datasets.gdsc()
+
+
+@pytest.fixture(scope="module")
+def small(gdsc, tiny_model_folder):
+    """Two networks on the expression and a tiny embedding of the excerpt."""
+    config = DrugResponseConfig(
+        max_epochs=2, hidden_size=8, graph_size=8, n_graph_layers=1, n_components=10
+    )
+    return sccello.tl.train_drug_response(gdsc, model=tiny_model_folder, n_members=2, config=config)
+
+
+@pytest.fixture(scope="module")
+def _cells():
+    return sccello.datasets.pancreas_tritschler()[::20].copy()
+
+
+@pytest.fixture
+def cells(_cells):
+    """30 real cells; a test may change them."""
+    return _cells.copy()
+
+
+@pytest.fixture(scope="module")
+def answered(_cells, small):
+    return sccello.tl.drug_response(_cells, model=small, copy=True)
+
+
+def test_every_cell_has_an_answer(answered, small):
+    table = answered.obsm[KEY]
+    assert table.shape == (answered.n_obs, 20)
+    assert table.index.equals(answered.obs_names)
+    assert table.columns.tolist() == list(small.drugs)
+    assert set(table.dtypes) == {np.dtype(np.float32)}
+    assert np.isfinite(table.to_numpy()).all()
+    assert (answered.obsm[KEY + "_std"].to_numpy() > 0).all()
+    assert answered.uns[KEY]["unit"] == "ln IC50, µM"
+
+
+def test_nothing_else_is_changed(cells, small):
+    before = cells.copy()
+    sccello.tl.drug_response(cells, model=small, drugs=["Erlotinib"])
+    assert set(cells.obsm) - set(before.obsm) == {KEY, KEY + "_std"}
+    assert list(cells.obs) == list(before.obs)
+    assert list(cells.var) == list(before.var)
+    assert (cells.X != before.X).nnz == 0
+
+
+def test_a_cell_isanswered_the_same_whatever_lies_beside_it(cells, small, answered):
+    some = cells[[7, 3]].copy()
+    sccello.tl.drug_response(some, model=small)
+    np.testing.assert_allclose(
+        some.obsm[KEY], answered.obsm[KEY].iloc[[7, 3]], rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("form", ["dense", "csc", "genes turned around"])
+def test_the_form_of_the_matrix_does_not_matter(cells, small, answered, form):
+    if form == "dense":
+        cells.X = cells.X.toarray()
+    elif form == "csc":
+        cells.X = sparse.csc_matrix(cells.X)
+    else:
+        cells = cells[:, ::-1].copy()
+    sccello.tl.drug_response(cells, model=small)
+    np.testing.assert_allclose(cells.obsm[KEY], answered.obsm[KEY], rtol=1e-4, atol=1e-4)
+
+
+def test_cells_without_counts_are_nan_and_counted(cells, small):
+    counts = cells.X.toarray()
+    counts[[2, 5]] = 0
+    cells.X = sparse.csr_matrix(counts)
+    with pytest.warns(UserWarning, match="2 of 30 cells have no count"):
+        sccello.tl.drug_response(cells, model=small)
+    missing = cells.obsm[KEY].isna().all(axis=1).to_numpy()
+    assert np.flatnonzero(missing).tolist() == [2, 5]
+
+
+@pytest.mark.parametrize("form", ["h5ad", "zarr"])
+def test_it_survives_writing_and_subsetting(answered, small, tmp_path, write_zarr, form):
+    adata = answered.copy()
+    sccello.tl.drug_response(adata, model=small, groupby="cell_type", key_added="by_type")
+    path = tmp_path / f"cells.{form}"
+    if form == "h5ad":
+        adata.write_h5ad(path)
+        back = anndata.read_h5ad(path)
+    else:
+        write_zarr(adata, path)
+        back = anndata.read_zarr(path)
+    pd.testing.assert_frame_equal(back.obsm[KEY], adata.obsm[KEY], check_names=False)
+    part = back[4:9]
+    assert part.obsm[KEY].shape == (5, 20)
+    groups = sccello.get.drug_response_df(back, key="by_type")
+    pd.testing.assert_frame_equal(groups, sccello.get.drug_response_df(adata, key="by_type"))
+
+
+def test_a_group_is_the_sum_of_its_cells(cells, small):
+    cells.obs["half"] = pd.Categorical(["a"] * 12 + ["b"] * 18)
+    sccello.tl.drug_response(cells, model=small, groupby="half")
+    groups = sccello.get.drug_response_df(cells)
+    assert groups.index.tolist() == ["a", "b"]
+    assert cells.uns[KEY]["n_cells"].tolist() == [12, 18]
+    assert KEY not in cells.obsm
+    summed = anndata.AnnData(
+        np.vstack([cells.X[:12].sum(axis=0).A1, cells.X[12:].sum(axis=0).A1]), var=cells.var
+    )
+    sccello.tl.drug_response(summed, model=small)
+    np.testing.assert_allclose(groups, summed.obsm[KEY], rtol=1e-4, atol=1e-4)
+
+
+def test_columns_of_one_gene_are_summed(cells, small, answered):
+    first, second = cells.copy(), cells.copy()
+    counts = cells.X.toarray()
+    half = np.floor(counts / 2)
+    first.X, second.X = half, counts - half
+    twice = anndata.AnnData(
+        np.hstack([first.X, second.X]),
+        obs=cells.obs,
+        var=pd.DataFrame(
+            {"id": [*cells.var_names, *cells.var_names]},
+            index=[f"g{i}" for i in range(2 * cells.n_vars)],
+        ),
+    )
+    sccello.tl.drug_response(twice, model=small, gene_ids="id")
+    np.testing.assert_allclose(twice.obsm[KEY], answered.obsm[KEY], rtol=1e-4, atol=1e-4)
+
+
+def test_new_drugs_come_by_smiles(cells, small):
+    sccello.tl.drug_response(cells, model=small, drugs={"aspirin": "CC(=O)Oc1ccccc1C(=O)O"})
+    assert cells.obsm[KEY].columns.tolist() == ["aspirin"]
+    assert np.isfinite(cells.obsm[KEY].to_numpy()).all()
+
+
+def test_what_is_wrong_is_refused_and_nothing_is_written(cells, small):
+    def refused(error, match, adata=cells, **options):
+        with pytest.raises(error, match=match):
+            sccello.tl.drug_response(adata, **({"model": small} | options))
+        assert KEY not in adata.obsm
+        assert KEY not in adata.uns
+
+    refused(DrugError, "does not know 1 of the drugs: 'Unobtainin'", drugs=["Unobtainin"])
+    refused(DrugError, "no molecule that rdkit reads", drugs={"x": "C1CC"})
+    refused(GroupError, "no column 'cluster'", groupby="cluster")
+    refused(WeightsError, "is no drug response model", model="sccello-small")
+    refused(ValueError, "counts is 'maybe'", counts="maybe")
+    few = cells[:, :600].copy()
+    refused(GeneMatchError, "genes", adata=few, min_matched=10)
+    logs = cells.copy()
+    logs.X = logs.X.log1p()
+    refused(NotCountsError, "raw counts", adata=logs)
+
+
+def test_no_groups_no_table(cells):
+    with pytest.raises(NotFoundError, match="groupby="):
+        sccello.get.drug_response_df(cells)
