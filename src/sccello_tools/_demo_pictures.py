@@ -59,10 +59,10 @@ def draw_annotation(adata: AnnData, out: Path, *, unseen: str) -> list[Path]:
     with mpl.rc_context({"backend": "agg"}):
         from matplotlib import pyplot as plt
 
-        title = "The answers: Cell Ontology terms; hollow cells are called novel"
+        title = f"What sccello says of {adata.n_obs} pancreas cells"
         pl.ontology_umap(adata, label="tree", title=title, save=paths[0], show=False)
         pl.confusion(adata, "cell_type", save=paths[1], show=False)
-        figure, ax = plt.subplots(figsize=(7.2, 3.4), layout="constrained")
+        figure, ax = plt.subplots(figsize=(7.6, 3.6), layout="constrained")
         _novelty(ax, adata, unseen)
         figure.savefig(paths[2], dpi=200)
         plt.close(figure)
@@ -84,18 +84,14 @@ def _novelty(ax: Axes, adata: AnnData, unseen: str) -> None:
         ax.scatter(own, row + rng.uniform(-0.28, 0.28, len(own)), s=7, color=colour, linewidths=0)
         ax.plot([np.median(own)] * 2, [row - 0.38, row + 0.38], color="black", lw=2)
     names = [
-        f"{ontology.name(term)} ({(truth == term).sum()})" + (", never seen" * (term == unseen))
+        f"{ontology.name(term)} ({(truth == term).sum()})" + ("\nnever seen" * (term == unseen))
         for term in terms
     ]
     ax.set_yticks(range(len(terms)), names)
     auroc = open_set_auroc(novelty, truth == unseen)
-    ax.set_xlabel(
-        "novelty: log2 of the distance to known cells, over the usual one (bars: medians)"
-    )
+    ax.set_xlabel("novelty (log2 of usual distance to known cells; bars: medians)")
     ax.set_title(
-        f"Are cells of a type that training left out further off? AUROC {auroc:.2f} (chance .50)",
-        loc="left",
-        fontsize=10,
+        f"Novelty by true type; AUROC of the unseen one {auroc:.2f}", loc="left", fontsize=10
     )
     ax.axvline(0, color="0.8", lw=0.8, zorder=0)
     ax.spines[["top", "right"]].set_visible(False)

@@ -75,3 +75,29 @@ def test_options_that_do_not_go(files, tmp_path, options, says):
     assert result.exit_code == 2
     assert says in result.output
     assert not (tmp_path / "o.h5ad").exists()
+
+
+def test_a_tissue_rules_types_of_other_organs_out(files, tmp_path):
+    out = tmp_path / "out.h5ad"
+    result = call(files / "query.h5ad", "-o", out, "--tissue", "pancreas", "--json")
+    assert result.exit_code == 0, result.output
+    assert list(anndata.read_h5ad(out).uns["sccello_cell_type"]["tissue"]) == ["pancreas"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--reference", "r.h5ad", "--label-key", "x", "--tissue", "blood"], "leave --tissue out"),
+        (
+            ["--reference", "r.h5ad", "--label-key", "x", "--candidate", "T cell"],
+            "leave --candidate out",
+        ),
+        (["--reference", "r.h5ad"], "--label-key must name the column"),
+        (["--level", "broad"], "expected is 'auto' or 'type'"),
+    ],
+)
+def test_options_that_do_not_go_together(files, tmp_path, options, says):
+    result = call(files / "query.h5ad", "-o", tmp_path / "out.h5ad", *options)
+    assert result.exit_code == 2
+    assert says in " ".join(result.output.replace("│", " ").split())
+    assert not (tmp_path / "out.h5ad").exists()

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._options import Device, GeneIds, Json, Layer, Model, Out, Overwrite, Source, print_json
+from ._options import (
+    Device,
+    GeneIds,
+    Json,
+    Layer,
+    Model,
+    Out,
+    Overwrite,
+    Source,
+    check_column,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,6 +42,12 @@ def annotate(
         list[str] | None,
         typer.Option(
             help="Cell Ontology id or name to choose from; may be given several times. One alone stands for all below it."
+        ),
+    ] = None,
+    tissue: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where the cells are from, such as 'blood'; may be given several times. Types bound to other organs are ruled out."
         ),
     ] = None,
     level: Annotated[
@@ -58,6 +75,8 @@ def annotate(
 
     sccello annotate islets.h5ad -o out.h5ad --candidate "pancreatic endocrine cell"   [dim]# something below that[/dim]
 
+    sccello annotate islets.h5ad -o out.h5ad --tissue pancreas
+
     sccello annotate query.h5ad -o out.h5ad --reference atlas.h5ad --label-key cell_type
     """
     from sccello_tools import tl
@@ -69,8 +88,16 @@ def annotate(
     if reference is not None and candidate:
         msg = "--reference brings its own labels; leave --candidate out, or --reference."
         raise typer.BadParameter(msg)
+    if reference is not None and tissue:
+        msg = "--reference brings its own types; leave --tissue out, or --reference."
+        raise typer.BadParameter(msg)
+    if reference is not None and label_key is None and not reference.is_dir():
+        msg = "--reference is a file of cells; --label-key must name the column of its obs with the labels."
+        raise typer.BadParameter(msg)
     check_output(out, overwrite=overwrite)
     adata = read_h5ad(source)
+    if cluster_key is not None:
+        check_column(adata, cluster_key, option="--cluster-key")
     shared: dict[str, Any] = {
         "model": model,
         "level": level,
@@ -84,7 +111,13 @@ def annotate(
         tl.annotate(adata, reference=labelled, label_key=label_key, **shared)
     else:
         candidates = candidate[0] if candidate and len(candidate) == 1 else candidate
-        tl.annotate_novel(adata, candidates=candidates or None, cluster_key=cluster_key, **shared)
+        tl.annotate_novel(
+            adata,
+            candidates=candidates or None,
+            tissue=tissue or None,
+            cluster_key=cluster_key,
+            **shared,
+        )
     write_h5ad(adata, out)
     _report(adata, out, as_json=as_json)
 

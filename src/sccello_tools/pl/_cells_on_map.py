@@ -127,8 +127,8 @@ def draw_cells(
             )
         ax.legend(
             handles=[shown],
-            loc="lower right",
-            bbox_to_anchor=(1.0, 1.0),
+            loc="upper right",  # below the axes, beside their label
+            bbox_to_anchor=(1.0, 0.0),
             borderaxespad=0.2,
             frameon=False,
             fontsize=8,
