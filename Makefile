@@ -52,7 +52,7 @@ docs: $(STAMP)  ## Build the documentation into docs/_build/html, warnings as er
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 tutorials: $(STAMP)  ## Run the tutorials alone, without building the documentation
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=180 -n $(JOBS) tutorials
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=180 -n $(JOBS) docs/tutorials
 
 bench: $(STAMP)  ## Print the figures of benchmarks/
 	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -98,5 +98,19 @@ def plain_text(*event: Any) -> None:
         lines[0] = f": {lines[0]}"
 
 
+def run_tutorials(app: Sphinx) -> None:
+    """Run side by side the tutorials that have yet to run; the pages then find them done. Failures are left to the pages to report."""
+    from jupyter_cache import get_cache
+    from jupyter_cache.executors import load_executor
+
+    if app.config.nb_execution_mode != "cache":
+        return
+    cache = get_cache(app.config.nb_execution_cache_path)
+    for path in sorted((Path(app.srcdir) / "tutorials").glob("*.ipynb")):
+        cache.add_nb_to_project(str(path))
+    load_executor("temp-parallel", cache).run_and_cache(timeout=nb_execution_timeout)
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("builder-inited", run_tutorials)
     app.connect("autodoc-process-docstring", plain_text, priority=400)  # napoleon listens at 500

@@ -14,7 +14,7 @@ import pytest
 import sccello_tools
 
 ROOT = Path(__file__).parents[1]
-TUTORIALS = sorted((ROOT / "tutorials").glob("*.ipynb"))
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
 # scvi-tools takes long to import, and the one class is tested elsewhere
 NAMESPACES = "|".join(sorted(set(sccello_tools.__all__) - {"__version__", "scvi"}))
 
