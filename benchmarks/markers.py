@@ -1,140 +1,70 @@
-"""Marker genes: speed against the plain loop at published size, growth with tokens, agreement of `fast` with `perturb`.
+"""Marker genes: speed, agreement of `fast` with `perturb`, known markers found, GO terms of what is found.
 
-python benchmarks/markers.py [--model sccello-small] [--tokens 600] [--cells 24] [--copies 12]
+python benchmarks/markers.py --data ../shared/data [--parts speed agreement truth] [--docs docs/marker_genes.md]
 
-The plain loop, one pass of an unchanged `transformers.BertModel` for each gene, would take minutes; `--copies` of its passes are
-timed and their median multiplied, since each of them is the same work.
+Each part goes into benchmarks/results/markers.json when it is done, and the tables of docs/marker_genes.md are printed from that
+file: nothing in them is written by hand.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import json
+import tempfile
+from pathlib import Path
 
-import numpy as np
 import torch
-from _common import against, print_table
-from scipy.stats import spearmanr
-from transformers import BertConfig, BertModel
+from _common import describe_machine
+from markers_agreement import agreement
+from markers_cells import EVAL
+from markers_report import write_tables
+from markers_speed import speed
+from markers_truth import truth
 
-import sccello_tools as sccello
-from sccello_tools.data import RaggedTokens
-from sccello_tools.nn import EncoderConfig, ScCelloModel
-from sccello_tools.perturb import perturbation_scores
-
-TOP = 20
-
-
-def one_cell(n_tokens: int) -> RaggedTokens:
-    genes = np.random.default_rng(0).permutation(25_424)[: n_tokens - 1] + 2
-    ids = np.concatenate([[25_426], genes]).astype(np.int32)
-    return RaggedTokens(np.array([0, n_tokens]), ids, np.zeros(n_tokens, dtype=np.float32))
+SCRATCH = Path(tempfile.gettempdir()) / "sccello_exact_scores"
+RESULTS = Path(__file__).parent / "results" / "markers.json"
+PARTS = ("speed", "agreement", "truth")
 
 
-def seconds(work, n_runs: int = 1) -> float:
-    taken = []
-    for _ in range(n_runs):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return float(np.median(taken))
-
-
-def plain_pass(n_tokens: int, n_copies: int) -> float:
-    """Median seconds of one pass of the published loop, attention written out as it was when that was published."""
-    size = EncoderConfig()
-    config = BertConfig(
-        vocab_size=size.vocab_size,
-        hidden_size=size.hidden_size,
-        num_hidden_layers=size.n_layers,
-        num_attention_heads=size.n_heads,
-        intermediate_size=size.intermediate_size,
-        max_position_embeddings=size.max_positions,
-        hidden_act="relu",
-        attn_implementation="eager",
-    )
-    bert = BertModel(config, add_pooling_layer=False).eval()
-    ids = torch.from_numpy(one_cell(n_tokens).ids.astype(np.int64))[None]
-    with torch.inference_mode():
-        return seconds(lambda: bert(ids).last_hidden_state, n_copies)
-
-
-def speed(n_tokens: int, n_copies: int) -> None:
-    network = ScCelloModel(EncoderConfig()).eval()
-    rows = []
-    for length in (n_tokens // 4, n_tokens // 2, n_tokens):
-        tokens = one_cell(length)
-        # every copy is the same work here too: a part of the genes is timed
-        part = tokens.ids[1 : 1 + 4 * max(1, 8_192 // length)]
-        plain = plain_pass(length, n_copies) * (length - 1)
-        perturb = (
-            seconds(
-                lambda tokens=tokens, part=part: perturbation_scores(network, tokens, genes=part)
-            )
-            / len(part)
-            * (length - 1)
-        )
-        fast = seconds(lambda tokens=tokens: perturbation_scores(network, tokens, method="fast"), 3)
-        rows.append(
-            [
-                f"{length:,}",
-                f"{plain:.1f} s",
-                f"{perturb:.1f} s",
-                f"{fast:.2f} s",
-                f"{plain / perturb:.1f}×",
-                f"{plain / fast:.0f}×",
-            ]
-        )
-    print_table(
-        "One cell, published size, float32 (all its genes; plain loop and perturb from a part of the copies)",
-        ["tokens", "plain loop", "perturb", "fast", "perturb faster by", "fast faster by"],
-        rows,
-        f"perturb at {length} tokens: {against(plain / perturb, 10)}",
-        f"fast at {length} tokens: {against(plain / fast, 200)}",
-    )
-
-
-def agreement(model: str, n_cells: int, max_length: int) -> None:
-    network = sccello.models.load(model, device="cpu").network
-    adata = sccello.datasets.pancreas_tritschler()
-    cells = np.sort(np.random.default_rng(0).permutation(adata.n_obs)[:n_cells])
-    tokens = sccello.pp.tokenize(adata[cells].copy(), max_length=max_length)
-    exact = perturbation_scores(network, tokens)
-    rows = []
-    for n_directions in (0, 4, 8, 16):
-        fast = perturbation_scores(network, tokens, method="fast", n_directions=n_directions)
-        correlations, overlaps = [], []
-        for start, stop in zip(tokens.indptr[:-1] + 1, tokens.indptr[1:]):
-            a, b = exact[start:stop], fast[start:stop]
-            correlations.append(spearmanr(a, b).statistic)
-            overlaps.append(len({*np.argsort(-a)[:TOP]} & {*np.argsort(-b)[:TOP]}) / TOP)
-        rows.append(
-            [
-                str(n_directions),
-                f"{np.mean(correlations):.3f}",
-                f"{np.min(correlations):.3f}",
-                f"{np.mean(overlaps):.2f}",
-            ]
-        )
-    print_table(
-        f"fast against perturb, {model}, {n_cells} pancreas cells of up to {max_length} tokens",
-        ["directions", "Spearman, mean", "lowest", f"top-{TOP} overlap"],
-        rows,
-        "8 directions are the default. Wanted: Spearman ≥ 0.9, overlap ≥ 0.6.",
-    )
+def store(part: str, result: object, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    known = json.loads(path.read_text()) if path.exists() else {}
+    known[part] = {"machine": describe_machine(), "result": result}
+    path.write_text(json.dumps(known, indent=1) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--model", default="sccello-small")
-    parser.add_argument("--tokens", type=int, default=600)
-    parser.add_argument("--cells", type=int, default=24)
-    parser.add_argument("--copies", type=int, default=12)
-    parser.add_argument("--max-length", type=int, default=256, help="for the agreement")
+    parser.add_argument("--tokens", type=int, nargs="*", default=[150, 300, 600])
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--bf16", action="store_true", help="time perturb in bfloat16 as well")
+    parser.add_argument("--cells", type=int, default=200, help="for the agreement")
+    parser.add_argument("--max-length", type=int, default=512, help="for the agreement")
+    parser.add_argument("--scratch", type=Path, default=SCRATCH, help="keeps exact scores")
+    parser.add_argument("--cells-per-type", type=int, default=50, help="for the truth")
+    parser.add_argument("--sets", nargs="*", default=list(EVAL), help="for the truth")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--docs", type=Path, help="page to print the tables into")
     args = parser.parse_args()
-    torch.manual_seed(0)
-    speed(args.tokens, args.copies)
-    agreement(args.model, args.cells, args.max_length)
+    if args.data is None and set(args.parts) & {"agreement", "truth"}:
+        parser.error(
+            "agreement and truth need --data, the folder with cells/ and cellmarkers.tsv.gz"
+        )
+    torch.set_num_threads(args.threads)
+    work = {
+        "speed": lambda: speed(args.tokens, args.turns, bf16=args.bf16),
+        "agreement": lambda: agreement(
+            args.data, args.model, args.cells, args.max_length, args.scratch
+        ),
+        "truth": lambda: truth(args.data, args.sets, args.model, args.cells_per_type),
+    }
+    for part in args.parts:
+        store(part, work[part](), args.json)
+    write_tables(json.loads(args.json.read_text()), args.docs)
 
 
 if __name__ == "__main__":

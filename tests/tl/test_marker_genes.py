@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import anndata
 import matplotlib as mpl
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from scipy import sparse, stats
 
 import sccello_tools as sccello
-from sccello_tools._errors import GeneMatchError, GroupError, NotCountsError
+from sccello_tools._errors import GeneMatchError, GroupError, NotCountsError, WeightsError
 from sccello_tools.get import marker_genes_df
 from sccello_tools.nn import EncoderConfig, ScCelloModel
 from sccello_tools.perturb import perturbation_scores
@@ -88,18 +90,64 @@ def test_structure_is_that_of_scanpy(marked):
     assert set(theirs["params"]) <= set(ours["params"])
 
 
-def test_scanpy_reads_and_draws_it(marked):
+def test_scanpy_reads_it(marked):
     table = sc.get.rank_genes_groups_df(marked, "a", key=KEY, pval_cutoff=1.1)
     assert list(table.columns) == ["names", "scores", "logfoldchanges", "pvals", "pvals_adj"]
-    assert table["names"].isin(marked.var_names).all()
+    assert table["names"].tolist() == marker_genes_df(marked, "a")["names"].tolist()
     assert len(sc.get.rank_genes_groups_df(marked, None, key=KEY)) == 3 * len(table)
-    sc.pl.rank_genes_groups(marked, key=KEY, show=False)
+
+
+def first_genes(marked, n=3):
+    return [name for group in "abc" for name in marker_genes_df(marked, group)["names"].head(n)]
+
+
+def labels(axis):
+    return [text.get_text() for text in axis.get_ticklabels()]
+
+
+def test_scanpy_draws_scores_by_rank(marked):
+    axes = sc.pl.rank_genes_groups(marked, key=KEY, n_genes=3, show=False)
+    assert [axis.get_title() for axis in axes] == [f"{group} vs. rest" for group in "abc"]
+    written = [text.get_text() for axis in axes for text in axis.texts]
+    assert written == first_genes(marked)
+
+
+@pytest.mark.parametrize("values", [None, "logfoldchanges", "scores"])
+def test_scanpy_draws_dots(marked, values):
     few = {"key": KEY, "n_genes": 3, "show": False, "dendrogram": False}
-    drawn = sc.pl.rank_genes_groups_dotplot(marked, **few)
-    assert [t.get_text() for t in drawn["mainplot_ax"].get_yticklabels()] == ["a", "b", "c"]
-    sc.pl.rank_genes_groups_dotplot(marked, values_to_plot="logfoldchanges", **few)
-    sc.pl.rank_genes_groups_heatmap(marked, **few)
-    sc.pl.rank_genes_groups_matrixplot(marked, **few)
+    axis = sc.pl.rank_genes_groups_dotplot(marked, values_to_plot=values, **few)["mainplot_ax"]
+    assert labels(axis.yaxis) == ["a", "b", "c"]
+    assert labels(axis.xaxis) == first_genes(marked)
+
+
+def test_scanpy_draws_a_heatmap_and_a_matrix(marked):
+    few = {"key": KEY, "n_genes": 3, "show": False, "dendrogram": False}
+    axes = sc.pl.rank_genes_groups_heatmap(marked, **few)
+    assert labels(axes["heatmap_ax"].xaxis) == first_genes(marked)
+    axes = sc.pl.rank_genes_groups_matrixplot(marked, **few)
+    assert labels(axes["mainplot_ax"].xaxis) == first_genes(marked)
+
+
+def test_without_layer_added_no_layer_is_written(adata, model):
+    marker_genes(adata, "donor", model=model, **FAST)
+    assert list(adata.layers) == []
+
+
+def test_a_model_without_mask_token_leaves_nothing_behind(adata, model):
+    network = ScCelloModel(model.config)
+    network.load_state_dict(model.network.state_dict())
+    with torch.no_grad():
+        network.encoder.word_embeddings.weight[model.config.mask_token_id] = 0
+    with pytest.raises(WeightsError, match="no embedding of its mask token"):
+        marker_genes(
+            adata,
+            "donor",
+            model=dataclasses.replace(model, network=network),
+            layer_added="markers",
+            **FAST,
+        )
+    assert KEY not in adata.uns
+    assert list(adata.layers) == []
 
 
 def test_h5ad_round_trip(adata, model, tmp_path):
