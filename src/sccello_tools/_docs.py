@@ -29,6 +29,12 @@ _TEXTS = {
         Work on a copy and return it, instead of changing ``adata``.""",
     "model": """
         Name of a model (see :func:`sccello_tools.models.list`), a folder that holds one, or a loaded model.""",
+    "show": """
+        Show the figure; by default only if it is not saved, and not drawn into axes of your own.""",
+    "save": """
+        File to write the figure to; the ending decides the format.""",
+    "return_fig": """
+        Return the figure; by default only if it is not shown, since a notebook would draw it twice.""",
     "device": """
         ``"auto"`` takes a GPU where there is one; else a name as torch knows it, such as ``"cpu"`` or ``"cuda:1"``.""",
 }

@@ -31,20 +31,6 @@ def _settings_come_back():
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Call `main` as the shell does; returns exit code, standard output and standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sccello", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
 def source(adata, tmp_path):
     adata.write_h5ad(tmp_path / "in.h5ad")
     return tmp_path / "in.h5ad"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import anndata
 import numpy as np
@@ -11,19 +10,11 @@ import pandas as pd
 import pytest
 
 import sccello_tools as sccello
-from sccello_tools import __main__ as cli
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sccello", "--quiet", "markers", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return call
+def markers(run):
+    return lambda *arguments: run("--quiet", "markers", *arguments)
 
 
 @pytest.fixture
@@ -37,8 +28,8 @@ def options(tiny_model_folder):
     return ("--model", tiny_model_folder, "--cells", 2)
 
 
-def test_a_table_with_a_line_for_each_group_and_gene(run, source, adata, tmp_path, options):
-    code, printed, _ = run(
+def test_a_table_with_a_line_for_each_group_and_gene(markers, source, adata, tmp_path, options):
+    code, printed, _ = markers(
         source, "-o", tmp_path / "m.csv", "--groupby", "donor", "--genes", 4, *options, "--json"
     )
     assert code == 0
@@ -54,9 +45,9 @@ def test_a_table_with_a_line_for_each_group_and_gene(run, source, adata, tmp_pat
     assert said["top"]["a"] == table["names"][:4].tolist()
 
 
-def test_an_h5ad_that_scanpy_reads(run, source, tmp_path, options):
+def test_an_h5ad_that_scanpy_reads(markers, source, tmp_path, options):
     out = tmp_path / "m.h5ad"
-    code, printed, _ = run(source, "-o", out, "--groupby", "donor", *options)
+    code, printed, _ = markers(source, "-o", out, "--groupby", "donor", *options)
     assert code == 0
     assert "uns['sccello_marker_genes']" in printed
     back = anndata.read_h5ad(out)
@@ -79,20 +70,20 @@ def test_an_h5ad_that_scanpy_reads(run, source, tmp_path, options):
         ([], 2, "Missing option"),
     ],
 )
-def test_mistakes(run, source, tmp_path, options, arguments, code, says):
-    found, printed, said = run(source, "-o", tmp_path / "m.csv", *options, *arguments)
+def test_mistakes(markers, source, tmp_path, options, arguments, code, says):
+    found, printed, said = markers(source, "-o", tmp_path / "m.csv", *options, *arguments)
     assert (found, printed) == (code, "")
     assert says in " ".join(said.split())
     assert "Traceback" not in said
     assert not (tmp_path / "m.csv").exists()
 
 
-def test_an_ending_that_says_no_format_and_a_file_in_the_way(run, source, tmp_path, options):
-    code, _, said = run(source, "-o", tmp_path / "m.xlsx", "--groupby", "donor", *options)
+def test_an_ending_that_says_no_format_and_a_file_in_the_way(markers, source, tmp_path, options):
+    code, _, said = markers(source, "-o", tmp_path / "m.xlsx", "--groupby", "donor", *options)
     assert code == 2
     assert ".csv, .tsv or .h5ad" in " ".join(said.split()).replace("│ ", "").replace(" │", "")
     (tmp_path / "m.tsv").write_text("precious")
-    code, _, said = run(source, "-o", tmp_path / "m.tsv", "--groupby", "donor", *options)
+    code, _, said = markers(source, "-o", tmp_path / "m.tsv", "--groupby", "donor", *options)
     assert code == 1
     assert "exists already" in said
     assert (tmp_path / "m.tsv").read_text() == "precious"

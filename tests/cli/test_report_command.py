@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import sccello_tools as sccello
-from sccello_tools import __main__ as cli
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sccello", "--quiet", "report", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return call
+def report(run):
+    return lambda *arguments: run("--quiet", "report", *arguments)
 
 
-def test_from_counts_to_a_page(run, tmp_path):
+def test_from_counts_to_a_page(report, tmp_path):
     cells = sccello.datasets.pancreas_tritschler()[::8].copy()
     cells.write_h5ad(tmp_path / "islets.h5ad")
     before = (tmp_path / "islets.h5ad").read_bytes()
     out = tmp_path / "new" / "islets.html"
-    code, printed, said = run(
+    code, printed, said = report(
         *(tmp_path / "islets.h5ad", "-o", out, "--label-key", "cell_type", "--sample-key", "donor"),
         *("--marker-cells", 2, "--json"),
     )
@@ -59,9 +50,9 @@ def annotated(adata, tmp_path):
     return tmp_path / "in.h5ad"
 
 
-def test_what_a_file_holds_is_shown_as_it_is(run, annotated, tmp_path):
+def test_what_a_file_holds_is_shown_as_it_is(report, annotated, tmp_path):
     out = tmp_path / "page.html"
-    code, printed, _ = run(
+    code, printed, _ = report(
         *(annotated, "-o", out, "--no-markers", "--title", "A & B", "--model", "none-such")
     )
     assert code == 0
@@ -82,17 +73,17 @@ def test_what_a_file_holds_is_shown_as_it_is(run, annotated, tmp_path):
         (["--genes", "0"], 2, "Invalid value"),
     ],
 )
-def test_mistakes(run, annotated, tmp_path, arguments, code, says):
-    found, printed, said = run(annotated, "-o", tmp_path / "x.html", "--no-markers", *arguments)
+def test_mistakes(report, annotated, tmp_path, arguments, code, says):
+    found, printed, said = report(annotated, "-o", tmp_path / "x.html", "--no-markers", *arguments)
     assert (found, printed) == (code, "")
     assert says in " ".join(said.split())
     assert "Traceback" not in said
     assert not (tmp_path / "x.html").exists()
 
 
-def test_a_page_in_the_way(run, annotated, tmp_path):
+def test_a_page_in_the_way(report, annotated, tmp_path):
     (tmp_path / "x.html").write_text("precious")
-    code, _, said = run(annotated, "-o", tmp_path / "x.html", "--no-markers")
+    code, _, said = report(annotated, "-o", tmp_path / "x.html", "--no-markers")
     assert code == 1
     assert "exists already" in said
-    assert run(annotated, "-o", tmp_path / "x.html", "--no-markers", "--overwrite")[0] == 0
+    assert report(annotated, "-o", tmp_path / "x.html", "--no-markers", "--overwrite")[0] == 0

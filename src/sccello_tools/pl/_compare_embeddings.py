@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sccello_tools._docs import shared_docs
 from sccello_tools._errors import ArgumentError, NotFoundError
 
 from ._figures import finish
@@ -27,6 +28,7 @@ _FEWEST_CELLS = 4
 _SPECTRAL_CELLS = 10
 
 
+@shared_docs
 def compare_embeddings(
     adata: AnnData,
     keys: Sequence[str],
@@ -58,11 +60,11 @@ def compare_embeddings(
     seed
         Seed of UMAP.
     show
-        Show the figure; by default only if it is not saved.
+        %(show)s
     save
-        File to write the figure to; the ending decides the format.
+        %(save)s
     return_fig
-        Return the figure; by default only if it is not shown.
+        %(return_fig)s
 
     Returns
     -------

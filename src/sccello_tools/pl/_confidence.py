@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools import _keys
+from sccello_tools._docs import shared_docs
 from sccello_tools._errors import GroupError
 from sccello_tools.metrics import reliability, risk_coverage
 from sccello_tools.ontology import CellOntology
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+@shared_docs
 def confidence(
     adata: AnnData,
     truth: str | None = None,
@@ -46,11 +48,11 @@ def confidence(
     ncols
         Panels in a row.
     show
-        Show the figure; by default only if it is not saved.
+        %(show)s
     save
-        File to write the figure to; the ending decides the format.
+        %(save)s
     return_fig
-        Return the figure; by default only if it is not shown.
+        %(return_fig)s
 
     Returns
     -------

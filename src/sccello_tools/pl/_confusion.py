@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools import _keys
+from sccello_tools._docs import shared_docs
 from sccello_tools._errors import GroupError
 from sccello_tools.ontology import CellOntology
 from sccello_tools.tl._type_columns import type_column
@@ -31,6 +32,7 @@ _DARK_FROM = 0.62  # shares above are written in white
 _RIGHT = "#e08214"  # frames: seen on white and on blue
 
 
+@shared_docs
 def confusion(
     adata: AnnData,
     truth: str,
@@ -57,11 +59,11 @@ def confusion(
     ax
         Where to draw; a figure of its own if not given.
     show
-        Show the figure; by default only if it is not saved and ``ax`` is not given.
+        %(show)s
     save
-        File to write the figure to; the ending decides the format.
+        %(save)s
     return_fig
-        Return the figure; by default only if it is not shown.
+        %(return_fig)s
 
     Returns
     -------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sccello_tools._docs import shared_docs
 from sccello_tools._errors import ArgumentError, GroupError, NotFoundError
 from sccello_tools.metrics import clustering_score, integration_score
 
@@ -35,6 +36,7 @@ _MEANS = ("avg_bio", "avg_batch")
 _COLUMN, _ROW = 0.95, 0.42  # inches
 
 
+@shared_docs
 def embedding_quality(
     data: AnnData | pd.DataFrame,
     keys: Sequence[str] | None = None,
@@ -65,11 +67,11 @@ def embedding_quality(
     seed
         Seed of the clusterings.
     show
-        Show the figure; by default only if it is not saved.
+        %(show)s
     save
-        File to write the figure to; the ending decides the format.
+        %(save)s
     return_fig
-        Return the figure; by default only if it is not shown.
+        %(return_fig)s
 
     Returns
     -------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sccello_tools._docs import shared_docs
 from sccello_tools._errors import ArgumentError
 
 from ._figures import figure_of, finish
@@ -22,6 +23,7 @@ _LINE = 46  # letters of a name before it is wrapped
 _NEEDED = ("group", "go_id", "name", "study_count", "study_n", "fdr", "folded_into")
 
 
+@shared_docs
 def go_enrichment(
     table: pd.DataFrame,
     *,
@@ -45,11 +47,11 @@ def go_enrichment(
     ax
         Where to draw; a figure of its own if not given.
     show
-        Show the figure; by default only if it is not saved and ``ax`` is not given.
+        %(show)s
     save
-        File to write the figure to; the ending decides the format.
+        %(save)s
     return_fig
-        Return the figure; by default only if it is not shown.
+        %(return_fig)s
 
     Returns
     -------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools import _keys
+from sccello_tools._docs import shared_docs
 from sccello_tools.get import marker_genes_df
 
 from ._figures import finish
@@ -25,6 +26,7 @@ _COLUMNS = 3
 _KNOWN, _OTHER = "#aa3377", "#4477aa"
 
 
+@shared_docs
 def marker_genes(
     adata: AnnData,
     group: str | Sequence[str] | None = None,
@@ -57,11 +59,11 @@ def marker_genes(
     n_names
         Genes that are named from the top, besides the known ones.
     show
-        Show the figure; by default only if it is not saved.
+        %(show)s
     save
-        File to write the figure to; the ending decides the format.
+        %(save)s
     return_fig
-        Return the figure; by default only if it is not shown.
+        %(return_fig)s
 
     Returns
     -------

@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from sccello_tools import _keys
+from sccello_tools._docs import shared_docs
 from sccello_tools._errors import GroupError
 from sccello_tools.ontology import CellOntology
 from sccello_tools.tl._type_columns import type_column
@@ -39,6 +40,7 @@ class _Shades(NamedTuple):
     scale: ScalarMappable
 
 
+@shared_docs
 def ontology_tree(
     data: AnnData | Sequence[str],
     *,
@@ -66,11 +68,11 @@ def ontology_tree(
     ax
         Where to draw; a figure of its own if not given.
     show
-        Show the figure; by default only if it is not saved and ``ax`` is not given.
+        %(show)s
     save
-        File to write the figure to.
+        %(save)s
     return_fig
-        Return the figure; by default only if it is not shown.
+        %(return_fig)s
 
     Returns
     -------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools import _keys
+from sccello_tools._docs import shared_docs
 from sccello_tools._errors import ArgumentError
 from sccello_tools.ontology import CellOntology
 from sccello_tools.tl._type_columns import type_column
@@ -37,6 +38,7 @@ _MANY = 25  # types; lines between more of them are drawn thinner
 _LEGEND_ROW = 0.19  # inches a type takes in the plain legend
 
 
+@shared_docs
 def ontology_umap(
     adata: AnnData,
     color: str = _keys.CELL_TYPE,
@@ -76,11 +78,11 @@ def ontology_umap(
     ax
         Where to draw; a figure of its own if not given. Not for ``label="tree"``, which takes two panels.
     show
-        Show the figure; by default only if it is not saved and ``ax`` is not given.
+        %(show)s
     save
-        File to write the figure to; the ending decides the format.
+        %(save)s
     return_fig
-        Return the figure; by default only if it is not shown.
+        %(return_fig)s
 
     Returns
     -------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sccello_tools._docs import shared_docs
 from sccello_tools._errors import ArgumentError, FileFormatError
 
 from ._figures import finish
@@ -31,6 +32,7 @@ _TOTAL = ("loss", "train_loss", "val_loss", "validation_loss")
 _COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#777777")
 
 
+@shared_docs
 def training(
     model: str | Path | pd.DataFrame | Any,
     *,
@@ -52,11 +54,11 @@ def training(
     smooth
         Steps of the running mean; a fiftieth of them if not given. 1 draws the values as they are.
     show
-        Show the figure; by default only if it is not saved.
+        %(show)s
     save
-        File to write the figure to; the ending decides the format.
+        %(save)s
     return_fig
-        Return the figure; by default only if it is not shown.
+        %(return_fig)s
 
     Returns
     -------
