@@ -82,7 +82,7 @@ class BackendError(ScCelloError, RuntimeError):
 
 
 class TrainingError(ScCelloError, RuntimeError):
-    """Training cannot go on: the loss is no longer a number."""
+    """Training cannot go on: the loss is no longer a number, or diverges."""
 
 
 class FileFormatError(ScCelloError, ValueError):

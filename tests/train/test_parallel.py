@@ -66,9 +66,9 @@ def test_two_processes_give_the_gradients_of_twice_the_batch(worker, folder):
     for rank in (0, 1):
         assert found[rank]["gradients"].keys() == expected.keys()
         for name, gradient in expected.items():
-            torch.testing.assert_close(
-                found[rank]["gradients"][name], gradient, rtol=1e-4, atol=1e-6, msg=name
-            )
+            largest = max(1.0, float(gradient.abs().max()))
+            off = float((found[rank]["gradients"][name] - gradient).abs().max())
+            assert off < 1e-5 * largest, name  # float32, added up in another order
     assert expected["network.cell_cls.dense.weight"].abs().max() > 1e-3
 
 

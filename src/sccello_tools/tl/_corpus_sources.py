@@ -1,4 +1,4 @@
-"""Labelled tokens from a corpus on disk, for a training run that holds them in memory."""
+"""A corpus on disk as what a training run takes: read block by block, or held in memory."""
 
 from __future__ import annotations
 
@@ -16,6 +16,67 @@ if TYPE_CHECKING:
     from sccello_tools.data import Corpus
     from sccello_tools.ontology import CellOntology
     from sccello_tools.train import LabelledTokens
+    from sccello_tools.train.sources import BlockSource
+
+MAX_BYTES_IN_MEMORY = 1 << 30
+"""Tokens of a corpus, 8 bytes each, above which it is streamed unless asked otherwise."""
+
+
+def corpus_sources(
+    corpus: Corpus, name: str, ontology: CellOntology, *, stream: bool | None
+) -> list[BlockSource]:
+    """Return a corpus as sources of cells, streamed or in memory.
+
+    Parameters
+    ----------
+    corpus
+        The corpus.
+    name
+        Name of a source, where the corpus does not name its own.
+    ontology
+        The Cell Ontology that labels are looked up in.
+    stream
+        Whether to read it block by block; None if it is large.
+
+    Raises
+    ------
+    CorpusError
+        If it does not fit in memory and may not be streamed, or is damaged.
+    LabelError
+        If a label is neither a current id nor a name of the ontology.
+    """
+    from sccello_tools.train import CorpusSource
+
+    if stream is None:
+        stream = 8 * _n_tokens(corpus) > MAX_BYTES_IN_MEMORY
+    if not stream:
+        return list(labelled_corpus(corpus, name, ontology))
+    terms = _terms(corpus.cell_types, ontology, name)
+    if without := corpus.cell_types.get("", 0):
+        logger.warning(
+            "%s: %d of %d cells have no label and are left out", name, without, len(corpus)
+        )
+    return [CorpusSource(corpus, terms, name)]
+
+
+def joined(parts: list[LabelledTokens]) -> LabelledTokens:
+    """Put the sources of a corpus together, to be scored as one."""
+    from sccello_tools.data import RaggedTokens
+    from sccello_tools.train import LabelledTokens
+
+    return LabelledTokens(
+        RaggedTokens.concatenate(part.tokens for part in parts),
+        np.concatenate([np.empty(0, dtype=str), *(part.cell_types for part in parts)]),
+        "validation",
+    )
+
+
+def _n_tokens(corpus: Corpus) -> int:
+    """Count the tokens of a corpus from its manifest, or guess from its first block."""
+    if corpus.manifest is not None and corpus.manifest.complete:
+        return sum(record.n_tokens for record in corpus.manifest.shards)
+    first = corpus.read_block(0).tokens.lengths
+    return round(float(first.mean()) * len(corpus)) if len(first) else 0
 
 
 def labelled_corpus(corpus: Corpus, name: str, ontology: CellOntology) -> list[LabelledTokens]:
@@ -50,7 +111,7 @@ def labelled_corpus(corpus: Corpus, name: str, ontology: CellOntology) -> list[L
         source: np.flatnonzero(usable & (sources == source)) for source in dict.fromkeys(of_shard)
     }
     return [
-        LabelledTokens(cells.tokens.take(kept), terms[kept], source)
+        LabelledTokens(cells.tokens.take(kept), terms[kept], source, kept)
         for source, kept in parts.items()
         if len(kept)
     ]

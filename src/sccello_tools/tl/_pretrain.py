@@ -19,7 +19,7 @@ from sccello_tools.pp._columns import obs_column
 from sccello_tools.pp._counts import iter_token_chunks
 from sccello_tools.pp._match_genes import gene_match_of
 
-from ._corpus_sources import labelled_corpus
+from ._corpus_sources import corpus_sources, joined, labelled_corpus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
     from sccello_tools.data.counts import CountsPolicy
     from sccello_tools.models import LoadedModel
-    from sccello_tools.train import LabelledTokens, PretrainConfig
+    from sccello_tools.train import LabelledTokens, PretrainConfig, TrainingResult
+    from sccello_tools.train.loggers import LoggerName
+    from sccello_tools.train.sources import BlockSource
 
     CellSource = AnnData | Corpus | str | Path
 
@@ -46,14 +48,21 @@ def pretrain(
     counts: CountsPolicy = "check",
     min_matched: int = 500,
     ontology: CellOntology | None = None,
+    validation: CellSource | LabelledTokens | None = None,
     checkpoint_dir: str | Path | None = None,
+    checkpoint_every: int = 200,
+    devices: int | list[int] | str = "auto",
+    num_nodes: int = 1,
+    strategy: str = "auto",
+    n_workers: int = 0,
+    loggers: Sequence[LoggerName] = (),
     weights_dtype: Literal["float32", "float16"] = "float32",
     trainer_kwargs: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
     """Pretrain a scCello model: masked genes, ontology alignment, cell-type coherence.
 
-    All tokens are held in memory, those of a corpus too: one that does not fit cannot be trained on yet, as reading it batch by batch
-    while training is a later step. Cells without a label or without any gene of the vocabulary are left out, and counted.
+    Corpora of more than a gigabyte of tokens are read block by block while training (see ``PretrainConfig.stream``); smaller ones, and
+    AnnData, are held in memory as tokens. Cells without a label or without any gene of the vocabulary are left out, and counted.
 
     Parameters
     ----------
@@ -81,8 +90,20 @@ def pretrain(
         %(min_matched)s
     ontology
         Cell Ontology to align to; the shipped release if not given.
+    validation
+        Labelled cells that do not train. Every ``config.validate_every`` steps their zero-shot scores (vote of neighbours among
+        training cells, clusters) go to the curve and the loggers; with ``config.patience`` they end the run.
     checkpoint_dir
         Folder for checkpoints. A run that finds its own last checkpoint there goes on from it.
+    checkpoint_every
+        Steps between two checkpoints.
+    devices, num_nodes, strategy
+        Passed to ``lightning.Trainer``: ``devices=8, num_nodes=4, strategy="ddp"`` trains on 32 GPUs. The batch sizes of ``config`` are
+        those of one device, and cells are aligned to the cells of all devices.
+    n_workers
+        Processes on each device that read a corpus ahead; they change nothing in the batches.
+    loggers
+        Any of ``"csv"``, ``"tensorboard"``, ``"wandb"``; they write below ``out / "logs"``.
     weights_dtype
         Precision of the weights on disk. ``"float16"`` halves the file; the model computes as before on weights so rounded.
     trainer_kwargs
@@ -97,15 +118,17 @@ def pretrain(
     LabelError
         If ``label_key`` is not a column, an id is unknown to the ontology, or there are fewer than two cell types.
     CorpusError
-        If a corpus is missing or damaged, or does not fit in memory.
+        If a corpus is missing or damaged, does not fit in memory with ``stream=False``, or has fewer blocks than there are processes.
     NotCountsError, GeneMatchError
         If a matrix does not hold raw counts of human genes.
+    MissingExtraError
+        If the package of a logger is not installed.
     ConfigError
         If ``trainer_kwargs`` hold what ``config`` decides, or ``checkpoint_dir`` holds the checkpoint of another run.
     FileExistsError
         If ``out`` is a file.
     TrainingError
-        If the loss is no longer a number.
+        If the loss is no longer a number, or diverges. The message names step, sources and rows.
 
     Notes
     -----
@@ -123,6 +146,8 @@ def pretrain(
     """
     from sccello_tools import models
     from sccello_tools.train import PretrainConfig, fit
+    from sccello_tools.train.loggers import make_loggers
+    from sccello_tools.train.parallel import wait_for_main
 
     out = Path(out)
     out.mkdir(
@@ -130,26 +155,38 @@ def pretrain(
     )  # an error now is better than one after hours of training
     config = config or PretrainConfig()
     ontology = ontology or CellOntology.load()
-    sources: list[LabelledTokens] = []
+    logging = make_loggers(loggers, out / "logs", run_name=name or out.name)
+
+    def tokens_of(cells: AnnData, source: str) -> LabelledTokens:
+        return _labelled_tokens(
+            cells,
+            source,
+            label_key=label_key,
+            ontology=ontology,
+            layer=layer,
+            gene_ids=gene_ids,
+            counts=counts,
+            min_matched=min_matched,
+            max_length=config.max_length,
+        )
+
+    sources: list[BlockSource] = []
     for source, cells in _named(adatas).items():
         if isinstance(cells, (str, Path)):
             cells = Corpus.open(cells, max_length=config.max_length)  # noqa: PLW2901
         if isinstance(cells, Corpus):
-            sources += labelled_corpus(cells, source, ontology)
-            continue
-        sources.append(
-            _labelled_tokens(
-                cells,
-                source,
-                label_key=label_key,
-                ontology=ontology,
-                layer=layer,
-                gene_ids=gene_ids,
-                counts=counts,
-                min_matched=min_matched,
-                max_length=config.max_length,
-            )
-        )
+            sources += corpus_sources(cells, source, ontology, stream=config.stream)
+        else:
+            sources.append(tokens_of(cells, source))
+    held_out: LabelledTokens | None = None
+    if isinstance(validation, (str, Path)):
+        validation = Corpus.open(validation, max_length=config.max_length)
+    if isinstance(validation, Corpus):
+        held_out = joined(labelled_corpus(validation, "validation", ontology))
+    elif isinstance(validation, AnnData):
+        held_out = tokens_of(validation, "validation")
+    elif validation is not None:
+        held_out = validation
     earlier = None
     if start_from is not None:
         earlier = (
@@ -162,9 +199,46 @@ def pretrain(
         ontology,
         config,
         earlier=None if earlier is None else (earlier.network, earlier.labels),
+        validation=held_out,
         checkpoint_dir=Path(checkpoint_dir) if checkpoint_dir is not None else None,
-        trainer_kwargs=dict(trainer_kwargs or {}),
+        checkpoint_every=checkpoint_every,
+        n_workers=n_workers,
+        trainer_kwargs={
+            "devices": devices,
+            "num_nodes": num_nodes,
+            "strategy": strategy,
+            "logger": logging or False,
+            **(trainer_kwargs or {}),
+        },
     )
+    if result.is_main:
+        _save(result, out, ontology, weights_dtype, {
+            "name": name or out.name,
+            "ontology_release": ontology.release,
+            "vocabulary_sha256": GeneVocabulary.load().sha256,
+            "training_data": {
+                source: sum(by_type.values())
+                for part in sources
+                for source, by_type in part.counts.items()
+            },
+            "pretrain_config": {
+                **config.to_dict(),
+                "start_from_sha256": "" if earlier is None else earlier.sha256,
+            },
+        })  # fmt: skip
+    wait_for_main()
+    return models.load(out)
+
+
+def _save(
+    result: TrainingResult,
+    out: Path,
+    ontology: CellOntology,
+    dtype: Literal["float32", "float16"],
+    metadata: dict[str, Any],
+) -> None:
+    from sccello_tools import models
+
     models.save(
         result.network,
         out,
@@ -174,21 +248,11 @@ def pretrain(
                 "cell_type": [ontology.name(label) for label in result.labels],
             }
         ),
-        metadata={
-            "name": name or out.name,
-            "ontology_release": ontology.release,
-            "vocabulary_sha256": GeneVocabulary.load().sha256,
-            "training_data": {source.source: len(source.tokens) for source in sources},
-            "pretrain_config": {
-                **config.to_dict(),
-                "start_from_sha256": "" if earlier is None else earlier.sha256,
-            },
-        },
-        dtype=weights_dtype,
+        metadata=metadata,
+        dtype=dtype,
     )
     result.curve.to_csv(out / "training_curve.csv", index=False, float_format="%.5g")
     logger.info("pretrain: wrote the model to %s", out)
-    return models.load(out)
 
 
 def _named(
@@ -243,4 +307,5 @@ def _labelled_tokens(
         tokens.take(usable),
         np.array([current[label] for label in labels[usable]], dtype=str),
         source,
+        usable,
     )

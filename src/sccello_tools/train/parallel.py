@@ -35,6 +35,12 @@ def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
     return total
 
 
+def wait_for_main() -> None:
+    """Wait until all processes are here: the main one may be writing what the others are about to read."""
+    if n_processes() > 1:
+        distributed.barrier()
+
+
 def gather_rows(rows: torch.Tensor) -> Gathered:
     """Collect the rows of all processes, differentiably, however many each has.
 

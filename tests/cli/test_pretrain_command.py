@@ -1,0 +1,70 @@
+"""``sccello pretrain``: from a YAML file to a model, and on from its checkpoint."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+import sccello_tools as sccello
+from sccello_tools.__main__ import app
+from sccello_tools._errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIG = {
+    "hidden_size": 8, "n_layers": 1, "n_heads": 2, "max_length": 32, "max_steps": 4,
+    "batch_cells": 6, "n_negatives": 32, "stream": True,
+}  # fmt: skip
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, ["--quiet", "pretrain", *arguments])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    cells = sccello.datasets.pancreas_tritschler()[:80].copy()
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    sccello.pp.build_corpus(tmp_path / "cells.h5ad", tmp_path / "corpus", cells_per_shard=30)
+    values = {"data": {"study": "corpus"}, "out": "model", "checkpoint_every": 2, "config": CONFIG}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    return tmp_path
+
+
+def test_a_file_trains_a_model_and_resumes(folder: Path) -> None:
+    path = str(folder / "run.yaml")
+    result = run(path, "--json", "--devices", "1")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout.splitlines()[-1])["steps"] == 4
+    model = sccello.models.load(folder / "model")
+    assert model.entry.training_data.n_cells == 80
+    curve = pd.read_csv(folder / "model" / "training_curve.csv")
+    assert curve["step"].tolist() == [1, 2, 3, 4]
+    assert isinstance(run(path).exception, ConfigError)
+    assert "--resume" in str(run(path).exception)
+    again = run(path, "--resume")
+    assert again.exit_code == 0, again.output
+    resumed = pd.read_csv(folder / "model" / "training_curve.csv")
+    pd.testing.assert_frame_equal(resumed, curve)
+
+
+def test_the_published_run_is_printed() -> None:
+    result = run("--print-config", "published")
+    assert result.exit_code == 0
+    values = yaml.safe_load(result.stdout)
+    assert values["config"]["hidden_size"] == 256
+    assert isinstance(run("--print-config", "huge").exception, ConfigError)
+
+
+def test_what_is_wrong_is_told(tmp_path: Path) -> None:
+    assert run().exit_code == 2
+    (tmp_path / "run.yaml").write_text("data: nowhere\nout: model\nconfig: {max_step: 3}\n")
+    error = run(str(tmp_path / "run.yaml")).exception
+    assert "did you mean 'max_steps'?" in str(error)
+    assert not (tmp_path / "model").exists()
