@@ -74,7 +74,7 @@ def score_cells(data: Path, model_name: str) -> dict[str, object]:
     out: dict[str, object] = {}
 
     # the same lines from their bulk expression: what the model could know at best
-    bulk = model.predict(whole.expression.loc[list(LINES.values())])
+    bulk = model.predict(whole.expression.loc[list(LINES.values())]).ln_ic50
     groups = by_line(adata, model, "line")
     sccello.tl.drug_response(adata, model=model)
     cells = adata.obsm["sccello_drug_response"]

@@ -35,7 +35,7 @@ sccello.tl.drug_response(adata, groupby="cluster")  # counts of each group summe
 sccello.get.drug_response_df(adata)  # groups x drugs
 sccello.pl.drug_response(adata)
 model = sccello.models.load("gdsc-small")
-model.predict(expression, ["Erlotinib"])  # bulk: lines x genes, log expression
+model.predict(expression, ["Erlotinib"]).ln_ic50  # bulk: lines x genes, log expression
 ```
 
 For a first look, teaching and tests. **Not for treatment.** Compare groups within a drug; the level of a drug is that of cell lines in plates.

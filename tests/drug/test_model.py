@@ -40,38 +40,38 @@ def test_models_load_gives_it_back(trained, folder, gdsc):
     assert loaded.scores == pytest.approx(dict(trained.scores))
     assert sccello.models.info(folder).entry.kind == "drug-response"
     lines = gdsc.expression.iloc[:5]
-    before, before_std = trained.predict(lines, with_std=True)
-    after, after_std = loaded.predict(lines, with_std=True)
+    before, before_std = trained.predict(lines)
+    after, after_std = loaded.predict(lines)
     np.testing.assert_allclose(after, before, atol=5e-3)
     np.testing.assert_allclose(after_std, before_std, atol=5e-3)
     np.testing.assert_allclose(
-        loaded.predict(lines, ASPIRIN), trained.predict(lines, ASPIRIN), atol=5e-3
+        loaded.predict(lines, ASPIRIN).ln_ic50, trained.predict(lines, ASPIRIN).ln_ic50, atol=5e-3
     )
 
 
 def test_known_drugs_need_no_rdkit(folder, gdsc, monkeypatch):
     loaded = sccello.models.load(folder, keep=False)
     monkeypatch.setitem(sys.modules, "rdkit", None)
-    assert loaded.predict(gdsc.expression.iloc[:3]).shape == (3, 20)
+    assert loaded.predict(gdsc.expression.iloc[:3]).ln_ic50.shape == (3, 20)
     with pytest.raises(ImportError, match=r"sccello-tools\[drug\]"):
         loaded.predict(gdsc.expression.iloc[:3], ASPIRIN)
 
 
 def test_a_line_is_answered_the_same_whatever_stands_beside_it(trained, gdsc):
-    whole = trained.predict(gdsc.expression)
-    alone = trained.predict(gdsc.expression.iloc[7:8])
+    whole = trained.predict(gdsc.expression).ln_ic50
+    alone = trained.predict(gdsc.expression.iloc[7:8]).ln_ic50
     np.testing.assert_allclose(alone, whole.iloc[7:8], rtol=1e-4, atol=1e-4)
     turned = trained.predict(
         gdsc.expression.iloc[:, ::-1] * 2 + 1
-    )  # other order of genes, other scale
+    ).ln_ic50  # other order of genes, other scale
     np.testing.assert_allclose(turned, whole, rtol=1e-3, atol=1e-3)
 
 
 def test_drugs_are_found_by_any_way_of_writing(trained, gdsc):
     lines = gdsc.expression.iloc[:2]
-    found = trained.predict(lines, ["plx4720", "ERLOTINIB"])
+    found = trained.predict(lines, ["plx4720", "ERLOTINIB"]).ln_ic50
     assert found.columns.tolist() == ["PLX-4720", "Erlotinib"]
-    pd.testing.assert_frame_equal(found, trained.predict(lines)[found.columns.tolist()])
+    pd.testing.assert_frame_equal(found, trained.predict(lines).ln_ic50[found.columns.tolist()])
 
 
 def test_unknown_drugs_and_bad_smiles_are_refused(trained, gdsc):
@@ -128,9 +128,9 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone(gdsc, small):
     state = torch.get_rng_state()
     options = {"cell_features": ("expression",), "drug_encoder": "fingerprint", "n_members": 1}
     one, same, other = (
-        sccello.tl.train_drug_response(gdsc, split=None, seed=s, config=small, **options).predict(
-            gdsc.expression
-        )
+        sccello.tl.train_drug_response(gdsc, split=None, seed=s, config=small, **options)
+        .predict(gdsc.expression)
+        .ln_ic50
         for s in (3, 3, 4)
     )
     pd.testing.assert_frame_equal(one, same)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -93,12 +93,13 @@ def _drugs(names: list[str] | None, smiles: list[str] | None) -> list[str] | dic
 
 def _report(adata: AnnData, out: str, *, as_json: bool) -> None:
     import numpy as np
+    import pandas as pd
 
     from sccello_tools import get
 
     made = adata.uns[_KEY]
     groups = None if not made["groupby"] else get.drug_response_df(adata)
-    table = adata.obsm[_KEY] if groups is None else groups
+    table = cast(pd.DataFrame, adata.obsm[_KEY]) if groups is None else groups
     answered = int(np.isfinite(table.to_numpy()).all(axis=1).sum())
     summary: dict[str, Any] = {
         "file": out,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .config import DrugResponseConfig
 from .data import DrugResponseData, JoinReport
-from .model import DrugResponseModel
+from .model import DrugResponseModel, Prediction
 from .split import ResponseSplit, split_responses
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "DrugResponseData",
     "DrugResponseModel",
     "JoinReport",
+    "Prediction",
     "ResponseSplit",
     "split_responses",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -181,6 +181,6 @@ def _ensemble(facts: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> 
         cell_lines=tuple(facts["cell_lines"]),
         centre=float(facts["centre"]),
         spread=float(facts["spread"]),
-        losses=cast("np.ndarray", tensors["losses"].numpy()),
+        losses=tensors["losses"].numpy(),
         known_vectors=tuple(vectors),
     )

@@ -83,8 +83,10 @@ def fit_ensemble(
     if "sccello" in config.cell_features and encoder is None:
         msg = "cell_features names 'sccello', which needs a model to embed with. Pass model='sccello-small'."
         raise ConfigError(msg)
-    structured = (data.smiles != "").to_numpy()
-    usable = np.ones_like(structured) if config.drug_encoder == "none" else structured
+    structured = np.asarray(data.smiles != "", dtype=bool)
+    usable: NDArray[np.bool_] = (
+        np.ones_like(structured) if config.drug_encoder == "none" else structured
+    )
     train = train & usable
     rows, known = np.flatnonzero(train.any(axis=1)), np.flatnonzero(train.any(axis=0))
     if len(rows) < 2 or not len(known):

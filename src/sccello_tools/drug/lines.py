@@ -13,6 +13,8 @@ from sccello_tools.data import GeneVocabulary, match_gene_names
 from .profiles import rank_tokens
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from numpy.typing import NDArray
 
     from sccello_tools.models import LoadedModel
@@ -69,7 +71,7 @@ class LineFeatures:
         self, profiles: NDArray[np.float32], embedding: NDArray[np.float32] | None
     ) -> NDArray[np.float32]:
         """Return (n, n_features) of (n, n_genes) profiles and their (n, d) embeddings."""
-        parts = [np.zeros((len(profiles), 0), np.float32)]
+        parts: list[NDArray[Any]] = [np.zeros((len(profiles), 0), np.float32)]
         if len(self.components):
             parts.append((profiles - self.mean) @ self.components.T)
         if len(self.embedding_mean):
@@ -158,4 +160,5 @@ def _principal_axes(centred: NDArray[np.float32], n: int) -> NDArray[np.float32]
     # the sign of an axis means nothing; make it the same on every machine
     signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])
     total = np.sqrt(power.sum() / len(centred))
-    return (axes * signs[:, None] / total).astype(np.float32)
+    scaled: NDArray[np.float64] = axes * signs[:, None] / total
+    return scaled.astype(np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,15 @@ if TYPE_CHECKING:
     from .ensemble import Ensemble, Responses
 
 _FEWEST_SHARED = 0.25  # share of the model's genes
+
+
+class Prediction(NamedTuple):
+    """Predicted responses of cell lines."""
+
+    ln_ic50: pd.DataFrame
+    """(n_lines, n_drugs) float32, µM: mean over the networks of the ensemble."""
+    std: pd.DataFrame
+    """(n_lines, n_drugs) float32: standard deviation over the networks."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -106,9 +115,7 @@ class DrugResponseModel:
         self,
         expression: pd.DataFrame,
         drugs: Sequence[str] | Mapping[str, str] | None = None,
-        *,
-        with_std: bool = False,
-    ) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:
+    ) -> Prediction:
         """Predict the response of cell lines from their bulk expression.
 
         Parameters
@@ -117,12 +124,10 @@ class DrugResponseModel:
             (n_lines, n_genes) logarithm of expression on any scale, one row a line, genes by symbol or Ensembl id.
         drugs
             Names of known drugs, or a mapping of names to SMILES for new ones; all known drugs if not given.
-        with_std
-            Also return the standard deviations over the networks.
 
         Returns
         -------
-        ln IC50 (µM), DataFrame of (n_lines, n_drugs), rows as they came; with ``with_std`` a second one.
+        ln IC50 (µM) and its standard deviation over the networks, rows as they came.
 
         Raises
         ------
@@ -138,7 +143,7 @@ class DrugResponseModel:
         >>> import sccello_tools as sccello
         >>> data = sccello.datasets.gdsc()
         >>> model = sccello.tl.train_drug_response(data, cell_features=("expression",), n_members=1)
-        >>> model.predict(data.expression.iloc[:2], ["Erlotinib"]).shape
+        >>> model.predict(data.expression.iloc[:2], ["Erlotinib"]).ln_ic50.shape
         (2, 1)
         """
         values = check_expression(expression)
@@ -149,7 +154,7 @@ class DrugResponseModel:
             pd.DataFrame(part, index=expression.index, columns=list(found.drugs))
             for part in (found.mean, found.spread)
         ]
-        return (frames[0], frames[1]) if with_std else frames[0]
+        return Prediction(*frames)
 
     def predict_profiles(
         self,

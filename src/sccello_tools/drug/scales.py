@@ -82,4 +82,5 @@ def standardise(values: np.ndarray, names: pd.Index[str]) -> np.ndarray:
     if (still := spread[:, 0] == 0).any():
         msg = f"All genes have one value in {int(still.sum())} cell lines: {[str(n) for n in names[still][:5]]}. Take these lines out."
         raise ResponseError(msg)
-    return ((values - values.mean(axis=1, keepdims=True)) / spread).astype(np.float32)
+    standard: np.ndarray = (values - values.mean(axis=1, keepdims=True)) / spread
+    return standard.astype(np.float32)

@@ -43,7 +43,7 @@ def heatmap(groups: pd.DataFrame, n_drugs: int, ax: Axes | None) -> Figure:
     bar = figure.colorbar(image, ax=ax, shrink=0.6, aspect=18)
     bar.set_label(f"{_UNIT}, less the drug's mean\n← more sensitive", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return figure
 
 
@@ -102,7 +102,7 @@ def measured(table: pd.DataFrame, drug: str | None, ax: Axes | None) -> Figure:
         density = ax.hexbin(x, y, gridsize=60, bins="log", cmap="Blues", mincnt=1, linewidths=0)
         bar = figure.colorbar(density, ax=ax, shrink=0.6, aspect=18)
         bar.set_label("pairs", fontsize=8)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
     else:
         ax.scatter(x, y, s=9, color=_BLUE, alpha=0.5, lw=0)
     ax.plot([low, high], [low, high], color="0.4", lw=0.8)
@@ -137,5 +137,4 @@ def _clustered(rows: NDArray[np.floating]) -> NDArray[np.intp]:
     """Put like rows side by side."""
     if len(rows) < 3:
         return np.arange(len(rows))
-    order: NDArray[np.intp] = leaves_list(linkage(rows, "average", optimal_ordering=True))
-    return order
+    return leaves_list(linkage(rows, "average", optimal_ordering=True)).astype(np.intp)

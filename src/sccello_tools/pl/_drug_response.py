@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,8 @@ def drug_response(
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
-) -> Figure:
+    return_fig: bool | None = None,
+) -> Figure | None:
     """Draw predicted drug response.
 
     Parameters
@@ -59,13 +61,15 @@ def drug_response(
     ax
         Where to draw; a figure of its own if not given.
     show
-        Show the figure; by default only if it is not saved.
+        Show the figure; by default only if it is not saved and ``ax`` is not given.
     save
         File to write the figure to; the ending decides the format.
+    return_fig
+        Return the figure; by default only if it is not shown.
 
     Returns
     -------
-    The figure. Nothing is written to ``source``.
+    The figure, or ``None`` if it was shown. Nothing is written to ``source``.
 
     Raises
     ------
@@ -84,6 +88,7 @@ def drug_response(
     >>> figure = sccello.pl.drug_response(adata, show=False)
     >>> figure = sccello.pl.drug_response(adata, "Bortezomib", show=False)
     """
+    done = partial(finish, show=show, save=save, return_fig=return_fig, own=ax is None)
     kinds = ("auto", "heatmap", "waterfall", "measured")
     if kind not in kinds:
         msg = f"kind is {kind!r}; expected is one of {kinds}"
@@ -98,19 +103,19 @@ def drug_response(
         table = source if drug is None else source[source["drug"] == drug]
         if not len(table):
             raise DrugError(_no_drug(str(drug), source["drug"].unique().tolist()))
-        return finish(measured(table, drug, ax), show=show, save=save)
+        return done(measured(table, drug, ax))
     if kind == "measured":
         msg = "kind='measured' needs measured responses: pass model.held_out, as tl.train_drug_response(data, split=...) makes it"
         raise ArgumentError(msg)
     if kind == "waterfall" or (kind == "auto" and drug is not None):
         values, std, label = _of_one_drug(source, drug, key)
         figure = waterfall(values, std, _colours_of(source, values, color), str(drug), label, ax)
-        return finish(figure, show=show, save=save)
+        return done(figure)
     groups = drug_response_df(source, key=key)
     if len(groups) < 2:
         msg = f"A heat map compares groups, but there is only {len(groups)}. Name a drug for a waterfall."
         raise ArgumentError(msg)
-    return finish(heatmap(groups, n_drugs, ax), show=show, save=save)
+    return done(heatmap(groups, n_drugs, ax))
 
 
 def _of_one_drug(
@@ -121,7 +126,8 @@ def _of_one_drug(
         mean, std = (drug_response_df(adata, key=key, std=s) for s in (False, True))
         label = str(mean.index.name)
     elif key in adata.obsm:
-        mean, std, label = adata.obsm[key], adata.obsm[key + _keys.STD_SUFFIX], "cells"
+        mean, std = (cast(pd.DataFrame, adata.obsm[k]) for k in (key, key + _keys.STD_SUFFIX))
+        label = "cells"
     else:
         msg = f"adata holds no drug response under {key!r}. Call tl.drug_response(adata) first."
         raise NotFoundError(msg)
@@ -145,7 +151,8 @@ def _colours_of(
     if not values.index.isin(adata.obs_names).all():
         msg = "color= colours cells, but the prediction is of groups. Leave it out, or call tl.drug_response(adata) without groupby."
         raise ArgumentError(msg)
-    return adata.obs.loc[values.index, color].astype(str)
+    column = pd.Series(np.asarray(adata.obs[color], dtype=str), index=adata.obs_names)
+    return column.loc[values.index]
 
 
 def _no_drug(drug: str | None, there: list[str]) -> str:

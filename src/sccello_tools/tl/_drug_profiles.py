@@ -66,8 +66,9 @@ class CountsOfGenes:
         place = {named[t]: k for k, t in enumerate(there.tolist())}
         columns = [(c, place[gene]) for c, gene in enumerate(ids) if gene in place]
         # columns of one gene are summed, as in tokens
+        rows, places = np.array(columns, dtype=np.intp).T
         self._gather = sparse.csr_array(
-            (np.ones(len(columns)), tuple(zip(*columns))), shape=(len(ids), len(there))
+            (np.ones(len(columns)), (rows, places)), shape=(len(ids), len(there))
         )
 
     def __iter__(self) -> Iterator[CellCounts]:

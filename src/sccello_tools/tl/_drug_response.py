@@ -174,7 +174,7 @@ def drug_response(
 def _drug_model(model: str | Path | DrugResponseModel) -> DrugResponseModel:
     from sccello_tools.drug import DrugResponseModel
 
-    found: Any = model if isinstance(model, DrugResponseModel) else load(model, device="cpu")  # type: ignore[arg-type]
+    found: Any = model if isinstance(model, DrugResponseModel) else load(model, device="cpu")
     if not isinstance(found, DrugResponseModel):
         msg = f"{getattr(found, 'name', model)!r} is no drug response model. Pass 'gdsc-small', or what tl.train_drug_response returned or wrote."
         raise WeightsError(msg)

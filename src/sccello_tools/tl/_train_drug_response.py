@@ -126,8 +126,8 @@ def train_drug_response(
     from sccello_tools.drug.files import save_model
     from sccello_tools.drug.fit import fit_ensemble
 
-    if not isinstance(data, DrugResponseData):
-        msg = f"data is a {type(data).__name__}; expected is a DrugResponseData. Make it with datasets.gdsc() or drug.DrugResponseData.join(expression, responses, smiles)."
+    if not isinstance(data, DrugResponseData):  # callers without a type checker
+        msg = f"data is a {type(data).__name__}; expected is a DrugResponseData. Make it with datasets.gdsc() or drug.DrugResponseData.join(expression, responses, smiles)."  # type: ignore[unreachable]
         raise ArgumentError(msg)
     settings = replace(
         config or DrugResponseConfig(),
@@ -218,9 +218,9 @@ def _score(
     new = {d: str(data.smiles[d]) for d in data.drugs if d not in set(known)}
     for drugs in (known, new):
         if drugs:
-            found = model.predict(lines, drugs, with_std=True)
-            for frame, part in zip((mean, spread), found):
-                frame[part.columns] = part
+            found = model.predict(lines, drugs)
+            names = found.ln_ic50.columns.tolist()
+            mean[names], spread[names] = found.ln_ic50, found.std
     truth = data.ln_ic50.iloc[rows].where(test[rows])
     at = np.argwhere(test[rows])
     table = pd.DataFrame(
