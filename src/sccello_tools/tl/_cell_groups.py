@@ -57,6 +57,9 @@ def sample_cells(adata: AnnData, groupby: str | None, *, n_per_group: int, seed:
         labels = group_labels(adata, groupby)
         names = tuple(str(name) for name in labels.categories)
         codes = labels.codes.astype(np.int64)
+    if not names or not adata.n_obs:
+        msg = "adata has no cells, and a group needs at least 2. Pass cells."
+        raise GroupError(msg)
     counts = np.bincount(codes, minlength=len(names))
     if small := [f"{name!r} ({n})" for name, n in zip(names, counts) if n < 2]:
         where = "adata" if groupby is None else f"adata.obs[{groupby!r}]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -72,11 +73,14 @@ def hidden_states(
 
 def chunks(n_obs: int) -> list[slice]:
     """Rows to annotate at a time, which bounds the memory beyond the results."""
-    return [slice(start, min(start + _CHUNK, n_obs)) for start in range(0, n_obs, _CHUNK)]
+    starts = range(
+        0, max(n_obs, 1), _CHUNK
+    )  # of no cells one piece of none, so that results have their form
+    return [slice(start, min(start + _CHUNK, n_obs)) for start in starts]
 
 
 def _fits(adata: AnnData, key: str, model: LoadedModel) -> bool:
-    made = adata.uns.get(key, {})
+    made = made_by(adata, key)
     return (
         key in adata.obsm
         and made.get("weights_sha256") == model.sha256
@@ -85,10 +89,16 @@ def _fits(adata: AnnData, key: str, model: LoadedModel) -> bool:
     )
 
 
+def made_by(adata: AnnData, key: str) -> Mapping[str, object]:
+    """Return what is noted of an embedding; a note of somebody else's is none."""
+    note = adata.uns.get(key)
+    return note if isinstance(note, Mapping) else {}
+
+
 def _complaint(adata: AnnData, key: str, model: LoadedModel) -> str:
     if key not in adata.obsm:
         return f"adata.obsm has no {key!r} (there are: {list(adata.obsm)}). Call tl.embed(adata, key_added={key!r}), or leave use_rep out."
-    made = adata.uns.get(key, {})
+    made = made_by(adata, key)
     if not made:
         what = "nothing in adata.uns says which model made it"
     elif made.get("representation") != "cls":

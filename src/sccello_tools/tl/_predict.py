@@ -14,7 +14,7 @@ from sccello_tools.models import LoadedModel, load
 from sccello_tools.pp._writing import check_writable, writing
 
 from ._embed import embed
-from ._hidden_states import hidden_states
+from ._hidden_states import hidden_states, made_by
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,6 +134,6 @@ def predict(
 
 
 def _is_of_another_model(adata: AnnData, key: str, model: LoadedModel) -> bool:
-    made = adata.uns.get(key, {})
+    made = made_by(adata, key)
     told = (made.get("weights_sha256"), made.get("representation"))
     return key in adata.obsm and told != (model.sha256, "cls")
