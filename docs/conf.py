@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from importlib.metadata import version as installed_version
@@ -80,6 +81,7 @@ if os.environ.get("SCCELLO_DOCS_INTERSPHINX") == "1":
     }
 
 html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_theme = "sphinx_book_theme"
 html_title = "sccello-tools"
 html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": False, "navbar_persistent": []}
@@ -105,10 +107,15 @@ def run_tutorials(app: Sphinx) -> None:
 
     if app.config.nb_execution_mode != "cache":
         return
+    quiet = logging.getLogger("tutorials")
+    quiet.setLevel(logging.CRITICAL)
     cache = get_cache(app.config.nb_execution_cache_path)
-    for path in sorted((Path(app.srcdir) / "tutorials").glob("*.ipynb")):
-        cache.add_nb_to_project(str(path))
-    load_executor("temp-parallel", cache).run_and_cache(timeout=nb_execution_timeout)
+    paths = sorted(map(str, (Path(app.srcdir) / "tutorials").glob("*.ipynb")))
+    for path in paths:
+        cache.add_nb_to_project(path)
+    load_executor("temp-parallel", cache, logger=quiet).run_and_cache(
+        filter_uris=paths, timeout=nb_execution_timeout
+    )
 
 
 def setup(app: Sphinx) -> None:
