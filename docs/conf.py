@@ -51,6 +51,7 @@ nb_execution_cache_path = str(
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 180  # seconds a cell
+nb_merge_streams = True
 # tqdm asks for widgets that the pages would not show
 os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
 
