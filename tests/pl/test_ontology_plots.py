@@ -307,3 +307,15 @@ def test_a_dollar_in_a_name_is_a_dollar(cells):
     figure.canvas.draw()
     assert any("$" in t.get_text() for t in figure.axes[0].get_yticklabels())
     pl.ontology_umap(cells, "mine", label="legend", show=False).canvas.draw()
+
+
+def test_cells_that_nothing_is_known_of_are_drawn_all_the_same(cells):
+    cells.obs["sccello_novelty"] = np.float32("nan")
+    cells.obs["sccello_cell_type_confidence"] = np.float32("nan")
+    figure = pl.confidence(cells, show=False)
+    assert "no cell has a novelty" in [t.get_text() for t in figure.axes[1].texts]
+    with pytest.raises(GroupError, match="No cell has a confidence and a term in both"):
+        pl.confidence(cells, "truth", show=False)
+    for column in ("sccello_cell_type", "sccello_cell_type_ontology_term_id"):
+        cells.obs[column] = pd.Categorical([None] * cells.n_obs)
+    assert len(pl.ontology_umap(cells, show=False).axes[0].collections) >= 1

@@ -114,6 +114,10 @@ def _right(adata: AnnData, truth: str, key: str) -> tuple[NDArray[np.bool_], NDA
             )
     usable = (true.codes >= 0) & (given.codes >= 0)
     judged = usable & np.isin(true.codes, [i for i, term in enumerate(true.terms) if term])
+    judged &= np.isfinite(np.asarray(adata.obs[key + _keys.CONFIDENCE_SUFFIX], dtype=float))
+    if not judged.any():
+        msg = f"No cell has a confidence and a term in both adata.obs[{truth!r}] and adata.obs[{key!r}]. Leave the true types out, or map them with pp.map_cell_types."
+        raise GroupError(msg)
     return judged, table[true.codes[judged], given.codes[judged]]
 
 
@@ -133,6 +137,10 @@ def _novelty(ax: Axes, adata: AnnData, key: str) -> None:
         "unlike anything known": "#222255",
     }
     shown = [name for name in colours if (status[kept] == name).any()]
+    if not shown:
+        ax.text(0.5, 0.5, "no cell has a novelty", ha="center", transform=ax.transAxes, color="0.4")
+        ax.set(xticks=[], yticks=[], title="How new")
+        return
     ax.hist(
         [novelty[kept & (status == name)] for name in shown],
         bins=24,

@@ -151,8 +151,8 @@ def _figure(
     side = _MAP + 0.06 * max(0, len(column.names) - 15)
     if label == "tree":
         width, height = tree_size(tree, ontology)
-        tall = max(min(side, 7.5), height)
         wide = min(side, 7.5)
+        tall = max(wide + 0.3, height)  # the map is square; its labels want room, too
         figure = plt.figure(figsize=(wide + width, tall), layout="constrained")
         grid = figure.add_gridspec(1, 2, width_ratios=(wide, width))
         ax = figure.add_subplot(grid[0])
