@@ -212,6 +212,8 @@ def _fetch_first(
 
 def _fetch_from(source: Address, path: Path, file: ModelFile, transfer: Transfer) -> None:
     part = _part_path(path)
+    if part.is_symlink():  # what is written to it would land where somebody else chose
+        part.unlink()
     limit = file.n_bytes or min(
         transfer.max_bytes, _LEEWAY * (file.n_bytes_about or transfer.max_bytes)
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 import torch
@@ -163,7 +163,7 @@ def _read_weights(folder: Path) -> tuple[dict[str, torch.Tensor], Path]:
 def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         # torch's own text would advise to load the file unsafely
         if "GLOBAL" in str(error):
             msg = f"{path} holds code, not only tensors, and code is never run. Fetch the model from its source again."
