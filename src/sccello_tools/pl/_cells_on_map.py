@@ -12,6 +12,7 @@ from sccello_tools._logging import logger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from anndata import AnnData
     from matplotlib.axes import Axes
@@ -108,7 +109,7 @@ def draw_cells(
     points, codes = points[order], codes[order]
     marked = np.zeros(len(points), dtype=bool) if novel is None else novel[order]
     rgba = mpl.colors.to_rgba_array([*colours, UNKNOWN])  # code -1 takes the last
-    options = {"rasterized": True, "zorder": 1}
+    options: dict[str, Any] = {"rasterized": True, "zorder": 1}
     ax.scatter(*points[~marked].T, s=size, c=rgba[codes[~marked]], linewidths=0, **options)
     if marked.any():
         own = rgba[codes[marked]]

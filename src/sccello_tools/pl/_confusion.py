@@ -19,6 +19,7 @@ from ._term_tree import TermTree
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+    from typing import Any
 
     from anndata import AnnData
     from matplotlib.axes import Axes
@@ -193,7 +194,7 @@ def _blocks(ax: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
 def _legend(ax: Axes) -> None:
     from matplotlib.patches import Patch
 
-    options = {"fc": "none", "ec": _RIGHT, "lw": 1.6}
+    options: dict[str, Any] = {"fc": "none", "ec": _RIGHT, "lw": 1.6}
     handles = [
         Patch(label="right, or a subtype", **options),
         Patch(label="right, but broader", ls=":", **options),

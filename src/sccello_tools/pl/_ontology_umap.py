@@ -181,11 +181,12 @@ def _tie(
     import matplotlib.patheffects as effects
 
     halo = [effects.Stroke(linewidth=2.6, foreground="white", alpha=0.8), effects.Normal()]
-    many = len(centres) > _MANY
+    colour, width = ("0.35", 0.6) if len(centres) > _MANY else ("0.2", 1.0)
     for a, b in tree.links(centres):
         if a in centres and b in centres:
-            line = {"color": "0.35", "lw": 0.6} if many else {"color": "0.2", "lw": 1.0}
-            ax.plot(*zip(centres[a], centres[b]), zorder=3, path_effects=halo, **line)
+            ax.plot(
+                *zip(centres[a], centres[b]), zorder=3, path_effects=halo, color=colour, lw=width
+            )
     for term, centre in centres.items():
         ax.plot(*centre, "o", ms=5.5, mfc=by_term[term], mec="black", mew=0.9, zorder=4)
 

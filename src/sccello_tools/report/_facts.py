@@ -17,7 +17,8 @@ from sccello_tools.pl._term_tree import TermTree
 from sccello_tools.tl._type_columns import type_column
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -90,7 +91,8 @@ def gather(adata: AnnData, key: str, *, sample_key: str | None, n_genes: int) ->
     column = type_column(adata, key, ontology)
     confidence = _numbers(adata, key + _keys.CONFIDENCE_SUFFIX)
     status = key + _keys.STATUS_SUFFIX
-    novel, statuses = None, ()
+    novel: NDArray[np.floating] | None = None
+    statuses: tuple[tuple[str, int], ...] = ()
     if status in adata.obs:
         values = adata.obs[status].astype(str)
         novel = values.isin(_NOVEL).to_numpy(dtype=float)
@@ -209,11 +211,11 @@ def _numbers(adata: AnnData, key: str) -> NDArray[np.floating] | None:
 def _mean(
     values: NDArray[np.floating] | None,
     chosen: NDArray[np.bool_],
-    function: np.ufunc | object = np.nanmean,
+    function: Callable[..., Any] = np.mean,
 ) -> float | None:
     """Mean over chosen cells that have a value; ``None`` if there are none."""
     if values is None:
         return None
     own = values[chosen]
     own = own[np.isfinite(own)]
-    return float(function(own)) if len(own) else None  # type: ignore[operator]
+    return float(function(own)) if len(own) else None
