@@ -52,8 +52,8 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 180  # seconds a cell
 nb_merge_streams = True
-# tqdm asks for widgets that the pages would not show
-os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
+# tqdm asks for widgets that the pages would not show; lightning uses what torch has renamed
+os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found,ignore:`isinstance(treespec")
 
 # The API pages list what each public module names in its __all__, wherever it is written.
 autosummary_generate = True
