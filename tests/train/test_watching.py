@@ -34,18 +34,18 @@ def scores(monkeypatch):
     return asked
 
 
-def test_held_out_cells_are_scored(ontology, cells, tiny, make_cells):
+def test_held_out_cells_are_scored(ontology, tiny, make_cells):
     config = dataclasses.replace(
-        tiny, max_steps=90, warmup_steps=5, learning_rate=1e-2, dropout=0.0, attention_dropout=0.0,
-        second_pass=False, validate_every=60, gene_start="random",
+        tiny, max_steps=30, warmup_steps=5, learning_rate=1e-2, dropout=0.0, attention_dropout=0.0,
+        second_pass=False, validate_every=20,
     )  # fmt: skip
-    result = fit([cells], ontology, config, validation=make_cells(30, seed=5))
+    result = fit([make_cells(40)], ontology, config, validation=make_cells(15, seed=5))
     found = result.curve.set_index("step")[[f"validation_{n}" for n in HeldOutScores._fields]]
     looked = found.dropna()
-    assert looked.index.tolist() == [60, 90]
+    assert looked.index.tolist() == [20, 30]
     assert ((looked >= 0) & (looked <= 1)).to_numpy().all()
-    assert looked["validation_knn_accuracy"][90] > 0.9
-    assert looked["validation_nmi"][90] > 0.5
+    assert looked["validation_knn_accuracy"][30] > 0.8  # by chance 0.33
+    assert looked["validation_nmi"][30] > 0.5
     assert result.best_step == 0
 
 
@@ -145,7 +145,7 @@ def test_cells_are_named_by_source_and_row(make_tokens, cells, tiny):
 
 def test_activation_checkpoints_change_no_number(ontology, cells, tiny):
     """Dropout of weights and hidden states included: what is computed again must drop what it dropped."""
-    config = dataclasses.replace(tiny, max_steps=4, n_layers=2)
+    config = dataclasses.replace(tiny, max_steps=2, n_layers=2)
     curves = [
         fit([cells], ontology, dataclasses.replace(config, checkpoint_activations=on)).curve[LOSSES]
         for on in (False, True)

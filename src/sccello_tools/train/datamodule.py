@@ -53,7 +53,9 @@ class _TokenBatches(Dataset[Batch]):
         index_of = {cell_type: index for index, cell_type in enumerate(types)}
         self.tokens = [source.tokens.truncate(max_length) for source in sources]
         self.types = [
-            np.array([index_of[t] for t in source.cell_types], dtype=np.int64) for source in sources
+            # a type of which no cell has tokens is not among those of the run, and never drawn
+            np.array([index_of.get(t, -1) for t in source.cell_types], dtype=np.int64)
+            for source in sources
         ]
         self.rows = [source.row_numbers for source in sources]
 
@@ -187,11 +189,12 @@ class TokenDataModule(L.LightningDataModule):
         return {
             "types": list(self.types),
             "sources": {source.source: len(source.tokens) for source in self.sources},
+            "processes": self.trainer.world_size if self.trainer is not None else 1,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse the checkpoint of a run on other data."""
-        _refuse_other_data(state_dict, self.state_dict())
+        """Refuse the checkpoint of a run on other data, or on another number of processes."""
+        _refuse_other_data({"processes": 1, **state_dict}, self.state_dict())
 
     def _batches_done(self) -> int:
         steps = self.trainer.global_step if self.trainer is not None else 0

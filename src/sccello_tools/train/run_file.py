@@ -27,7 +27,7 @@ class RunFile:
     >>> from pathlib import Path
     >>> from sccello_tools.train.run_file import RunFile
     >>> path = Path(tempfile.mkdtemp(), "run.yaml")
-    >>> _ = path.write_text("data: {blood: corpus}\\nout: model\\nconfig: {max_steps: 50}\\n")
+    >>> _ = path.write_text("{data: {blood: corpus}, out: model, config: {max_steps: 50}}")
     >>> RunFile.read(path).config.max_steps
     50
     """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from sccello_tools._errors import LabelError
+from sccello_tools.data._corpus_format import CELL_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,11 +149,16 @@ class CorpusSource:
     def counts(self) -> dict[str, dict[str, int]]:
         """Cells of each source by Cell Ontology id."""
         labels: dict[str, Counter[str]] = {name: Counter() for name in self._shard_sources}
-        manifest = self.corpus.manifest
+        manifest, column = self.corpus.manifest, self.corpus.label_column
         if manifest is not None:
             known = {record.name: record for record in manifest.shards}
             for name, shard in zip(self._shard_sources, self.corpus.shards, strict=True):
-                labels[name].update(known[shard.path.stem].cell_types)
+                record = known.get(shard.path.stem)
+                if record is not None and column == CELL_TYPE:
+                    labels[name].update(record.cell_types)
+                else:  # another column than the manifest counts, or an unfinished corpus
+                    found_here = shard.read(None, [column]).column(column)
+                    labels[name].update(str(label) for label in found_here.to_pylist() if label)
         else:
             labels[self.name].update(self.corpus.cell_types)
         found: dict[str, dict[str, int]] = {}
