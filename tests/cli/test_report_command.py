@@ -44,7 +44,7 @@ def annotated(adata, tmp_path):
     """Annotated and mapped already: no model is needed, and none is asked for."""
     names = np.array(["B cell", "neuron"])
     adata.obs["sccello_cell_type"] = pd.Categorical(names[np.arange(30) % 2])
-    adata.obs["mine"] = pd.Categorical(["a", "b", "c"] * 10)
+    adata.obs["mine"] = pd.Categorical(["cluster 1", "cluster 2", "cluster 3"] * 10)
     adata.obsm["X_umap"] = np.random.default_rng(0).normal(size=(30, 2))
     adata.write_h5ad(tmp_path / "in.h5ad")
     return tmp_path / "in.h5ad"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def map_of(adata: AnnData, basis: str) -> NDArray[np.floating]:
     if basis not in adata.obsm:
         msg = f"adata.obsm has no {basis!r} (keys: {list(adata.obsm)}). Call tl.embed(adata) first, or name a key with two dimensions in basis=."
         raise NotFoundError(msg)
-    points = np.asarray(adata.obsm[basis])
+    points: NDArray[np.floating] = np.asarray(adata.obsm[basis])
     if points.ndim != 2 or points.shape[1] < 2:
         msg = f"adata.obsm[{basis!r}] has shape {points.shape}; expected are two dimensions a cell."
         raise ArgumentError(msg)
@@ -64,7 +64,7 @@ def _compute(adata: AnnData) -> None:
     sc.pp.neighbors(part, use_rep=_keys.EMBEDDING)
     sc.tl.umap(part)
     points = np.full((adata.n_obs, 2), np.nan, dtype=np.float32)
-    points[usable] = part.obsm["X_umap"]
+    points[usable] = np.asarray(part.obsm["X_umap"])
     adata.obsm["X_umap"] = points
 
 
@@ -110,19 +110,26 @@ def draw_cells(
     marked = np.zeros(len(points), dtype=bool) if novel is None else novel[order]
     rgba = mpl.colors.to_rgba_array([*colours, UNKNOWN])  # code -1 takes the last
     options: dict[str, Any] = {"rasterized": True, "zorder": 1}
-    ax.scatter(*points[~marked].T, s=size, c=rgba[codes[~marked]], linewidths=0, **options)
+    ax.scatter(
+        points[~marked, 0],
+        points[~marked, 1],
+        s=size,
+        c=rgba[codes[~marked]],
+        linewidths=0,
+        **options,
+    )
     if marked.any():
-        own = rgba[codes[marked]]
+        own, (x, y) = rgba[codes[marked]], points[marked].T
         label = f"novel ({int(marked.sum()):,})"
         if size >= _OPEN_FROM:  # open circles: told from full ones in grey, too
             line = 0.2 * size**0.5
             ax.scatter(
-                *points[marked].T, s=size, c="white", edgecolors=own, linewidths=line, **options
+                x, y, s=size, c="white", edgecolors=cast("Any", own), linewidths=line, **options
             )
             shown = Line2D([], [], marker="o", ls="", ms=5, mfc="white", mec="0.3", label=label)
         else:  # too small for that: darker
             own[:, :3] *= _DARKER
-            ax.scatter(*points[marked].T, s=size, c=own, linewidths=0, **options)
+            ax.scatter(x, y, s=size, c=own, linewidths=0, **options)
             shown = Line2D(
                 [], [], marker="o", ls="", ms=4, mfc="0.2", mec="none", label=label + ", darker"
             )

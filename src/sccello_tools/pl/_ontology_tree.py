@@ -152,7 +152,10 @@ def _shades(adata: AnnData, color: str, column: TypeColumn, cmap: str) -> _Shade
         mpl.colors.Normalize(float(means.min()), float(means.max())) if len(means) else None, cmap
     )
     return _Shades(
-        {str(term): mpl.colors.to_hex(scale.to_rgba(mean)) for term, mean in means.items()},
+        {
+            str(term): mpl.colors.to_hex(tuple(np.ravel(scale.to_rgba(mean)).tolist()))
+            for term, mean in means.items()
+        },
         {str(term): f"{mean:.2f}" for term, mean in means.items()},
         scale,
     )

@@ -95,7 +95,7 @@ def gather(adata: AnnData, key: str, *, sample_key: str | None, n_genes: int) ->
     statuses: tuple[tuple[str, int], ...] = ()
     if status in adata.obs:
         values = adata.obs[status].astype(str)
-        novel = values.isin(_NOVEL).to_numpy(dtype=float)
+        novel = np.asarray(values.isin(_NOVEL), dtype=float)
         counts = values.value_counts()
         statuses = tuple((str(n), int(c)) for n, c in counts.items() if n not in {"", "nan"})
     rows = _types(column.names, column.terms, column.codes, confidence, novel, ontology)
