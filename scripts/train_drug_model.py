@@ -24,7 +24,7 @@ from sccello_tools.models.manifest import update_entry
 
 FOLDER = Path(sccello.__file__).parent / "resources" / "models" / "gdsc-small"
 LEFT_OUT = ("A549", "NCI-H838", "NCI-H1975", "NCI-H2228", "HCC827")
-NOT_OURS = {"vocabulary": None, "label_space": None, "ontology_release": None}
+NOT_OURS = {"label_space": None, "ontology_release": None}
 
 
 def train(data: Path, folder: Path, seed: int) -> None:
@@ -69,6 +69,9 @@ def register(folder: Path) -> None:
             source="bundled",
             **NOT_OURS,
             representation="cls",
+            n_parameters=sccello.models.load(
+                folder
+            ).n_parameters,  # the file holds axes and vectors, too
         )
 
 

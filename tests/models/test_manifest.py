@@ -222,7 +222,7 @@ def test_an_own_manifest_comes_on_top(own_manifest):
     entries = read_manifest(own_manifest)
     assert list(entries) == ["sccello-small", "sccello-zeroshot", "mine"]
     assert entries["sccello-small"].source == "url"
-    assert list(read_manifest()) == ["sccello-small", "sccello-zeroshot"]
+    assert list(read_manifest()) == ["sccello-small", "sccello-zeroshot", "gdsc-small"]
 
 
 def test_an_own_manifest_that_is_missing(tmp_path):

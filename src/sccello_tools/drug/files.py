@@ -96,6 +96,7 @@ def save_model(
         "name": model.name,
         "kind": KIND,
         "description": f"Response of {len(model.cell_lines)} cancer cell lines to {len(model.drugs)} drugs, ln IC50 (µM).",
+        "vocabulary": {"name": "sccello-25424", "sha256": GeneVocabulary.load().sha256},
         **(metadata or {}),
     }
     plain = {k: v for k, v in ensemble.config.to_dict().items() if k != "cell_features"}
@@ -126,6 +127,10 @@ def read_model(entry: ModelEntry, folder: Path, device: torch.device) -> DrugRes
     """
     del device
     path = folder / WEIGHTS_FILES[0]
+    vocabulary = GeneVocabulary.load()
+    if entry.vocabulary is not None and entry.vocabulary.sha256 != vocabulary.sha256:
+        msg = f"Model {entry.name!r} names genes by another vocabulary (sha256 {entry.vocabulary.sha256[:12]}…, this package's is {vocabulary.sha256[:12]}…). Use the version of sccello-tools that it was made with."
+        raise WeightsError(msg)
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})[_HEADER])

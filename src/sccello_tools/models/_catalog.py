@@ -102,7 +102,7 @@ def list_models(manifest: str | Path | None = None) -> pd.DataFrame:
     --------
     >>> import sccello_tools as sccello
     >>> sccello.models.list()["name"].tolist()
-    ['sccello-small', 'sccello-zeroshot']
+    ['sccello-small', 'sccello-zeroshot', 'gdsc-small']
     """
     import pandas as pd
 

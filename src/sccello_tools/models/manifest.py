@@ -74,7 +74,7 @@ def read_manifest(path: str | Path | None = None) -> dict[str, ModelEntry]:
     --------
     >>> from sccello_tools.models.manifest import read_manifest
     >>> list(read_manifest())
-    ['sccello-small', 'sccello-zeroshot']
+    ['sccello-small', 'sccello-zeroshot', 'gdsc-small']
     """
     entries = dict(_read_packaged())
     return entries if path is None else entries | _read(Path(path).expanduser())
