@@ -13,6 +13,7 @@ from ._cli._demo import demo
 from ._cli._drug import drug
 from ._cli._embed import embed
 from ._cli._markers import markers
+from ._cli._messages import for_the_shell
 from ._cli._models import models
 from ._cli._pretrain import pretrain
 from ._cli._report import report
@@ -79,7 +80,7 @@ def main() -> None:
     try:
         app()
     except (ScCelloError, OSError, ValueError, MemoryError) as error:
-        typer.echo(f"sccello: {error or type(error).__name__}", err=True)
+        typer.echo(f"sccello: {for_the_shell(str(error)) or type(error).__name__}", err=True)
         sys.exit(1)
 
 

@@ -43,6 +43,10 @@ def add_types(
     The new model is written to a folder of its own, with the same weights; :func:`annotate_novel` then knows the new types like
     those that it was trained on.
 
+    What the new cells share beside their type is learnt with it. If they are the model's only cells of their study or technique, other
+    types of that study look like the new one, too: in tutorial 6 most D cells of a new study are called PP after PP cells of it were added.
+    It may help to give cells of the neighbouring types of that study as well, under names of your own; with many labels, use :func:`annotate` with a reference.
+
     Parameters
     ----------
     adata
