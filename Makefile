@@ -14,10 +14,10 @@ PYTEST := MPLBACKEND=agg OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test lint format docs tutorials bench constraints clean
+.PHONY: help install demo test lint format docs tutorials bench bench-quick constraints clean test-lowest audit
 
 help:  ## Show what can be made
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 install: $(STAMP)  ## Set up .venv (the others do it by themselves)
 
@@ -37,11 +37,12 @@ demo: $(STAMP)  ## Embed, annotate, draw and score 583 real pancreas cells
 test: lint docs  ## Lint, build the documentation, run the tests
 	$(PYTEST)
 
-lint: $(STAMP)  ## ruff, mypy and the import contracts
+lint: $(STAMP)  ## ruff, mypy, the import contracts and bandit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit -q -r src -c pyproject.toml -ll
 
 format: $(STAMP)  ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format .
@@ -54,12 +55,33 @@ docs: $(STAMP)  ## Build the documentation into docs/_build/html, warnings as er
 tutorials: $(STAMP)  ## Run the tutorials alone, without building the documentation
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=180 -n $(JOBS) docs/tutorials
 
-bench: $(STAMP)  ## Print the figures of benchmarks/
-	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+# DATA names a folder like shared/data, with cells/train and cells/eval; without it only what the shipped cells allow is run.
+bench: $(STAMP)  ## Run all benchmarks and write docs/benchmarks.md (make bench DATA=folder)
+	@$(PIP_INSTALL) -e .[bench]
+	$(BIN)/python benchmarks/board.py $(if $(DATA),--data $(DATA))
+
+bench-quick: $(STAMP)  ## The same in some minutes, rougher, nothing kept
+	$(BIN)/python benchmarks/board.py --quick
 
 constraints: $(STAMP)  ## Pin what .venv holds (after raising a version there)
 	$(BIN)/python scripts/pin_constraints.py > constraints.new
 	mv constraints.new constraints.txt
+
+# The lowest minor versions of pyproject.toml; LOWEST is an environment of its own, outside the working tree by default.
+LOWEST ?= $(or $(TMPDIR),/tmp)/sccello-lowest
+test-lowest:  ## Run the tests against the lowest versions of all dependencies
+	$(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) scripts/lowest.py > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install -qq --upgrade pip
+	$(LOWEST)/bin/python -m pip install -qq -c $(LOWEST)/lowest.txt torch
+	$(LOWEST)/bin/python -m pip install -qq -c $(LOWEST)/lowest.txt -e .[scale] --group test
+	MPLBACKEND=agg OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(JOBS) --dist loadfile
+
+# Needs an advisory service on the network, so that it is no part of `make test`.
+audit: $(STAMP)  ## Look the pinned versions up among known vulnerabilities (needs the network)
+	$(BIN)/python -m pip install -qq pip-audit
+	$(BIN)/pip-audit --no-deps --disable-pip -r constraints.txt || \
+		{ echo "pip-audit found something, or its advisory service cannot be reached from here."; exit 1; }
 
 clean:  ## Remove everything that make has made
 	rm -rf .venv docs/_build docs/generated build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
