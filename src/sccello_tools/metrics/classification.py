@@ -64,7 +64,7 @@ def annotation_score(
     (0.75, 3)
     """
     if len(truth) != len(predicted):
-        msg = f"{len(truth)} true types, but {len(predicted)} predictions"
+        msg = f"{len(truth)} true types, but {len(predicted)} predictions. Expected is one a cell: pass the same cells in the same order."
         raise ArgumentError(msg)
     recalls, n_right, n_cells = [], 0, 0
     for cell_type in np.unique(truth):
@@ -121,7 +121,7 @@ def knn_vote(
     from sklearn.neighbors import KNeighborsClassifier
 
     if len(reference) != len(labels):
-        msg = f"{len(reference)} reference cells, but {len(labels)} labels"
+        msg = f"{len(reference)} reference cells, but {len(labels)} labels. Expected is one a cell: pass the same cells in the same order."
         raise ArgumentError(msg)
     if reference.shape[1] != query.shape[1]:
         msg = f"The reference has {reference.shape[1]} dimensions, the query {query.shape[1]}; embed both with the same model"

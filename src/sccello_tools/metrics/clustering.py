@@ -77,7 +77,7 @@ def clustering_score(
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_score
 
     if len(embedding) != len(cell_types):
-        msg = f"{len(embedding)} cells, but {len(cell_types)} cell types"
+        msg = f"{len(embedding)} cells, but {len(cell_types)} cell types. Expected is one a cell: pass the same cells in the same order."
         raise ArgumentError(msg)
     usable = np.isfinite(embedding).all(axis=1)
     embedding, cell_types = embedding[usable], np.asarray(cell_types)[usable].astype(str)

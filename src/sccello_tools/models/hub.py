@@ -99,6 +99,9 @@ def fetch_model(
     >>> from sccello_tools.models.manifest import find_entry
     >>> folder = fetch_model(find_entry("sccello-small"))  # doctest: +SKIP
     """
+    if not entry.files and entry.source == "local":
+        msg = f"The folder {entry.folder} holds no model: expected are config.json and model.safetensors. Make one with models.save or tl.pretrain, or call models.list() for models by name."
+        raise WeightsError(msg)
     if not entry.files:
         msg = f"The manifest lists no files for model {entry.name!r}: it is not part of this version. Call models.list() for others, or give the path of a model folder."
         raise WeightsError(msg)

@@ -226,7 +226,7 @@ class CellOntology:
         return f"{term} ({self._terms[term].name})" if term in self._terms else term
 
     def _unknown(self, term: str) -> str:
-        msg = f"{term!r} is no term of the Cell Ontology, release {self.release} ({len(self):,} terms)."
+        msg = f"{str(term)!r} is no term of the Cell Ontology, release {self.release} ({len(self):,} terms)."
         number = _ALMOST_ID.fullmatch(term)
         if number and not CL_ID.fullmatch(term) and (tidy := f"CL:{number[1]:0>7}") in self._terms:
             return (

@@ -75,7 +75,7 @@ def named_inputs(
     for given in inputs.values() if isinstance(inputs, Mapping) else _as_list(inputs):
         if not isinstance(given, str | Path):
             msg = (
-                f"An input is a {type(given).__name__}; expected is the path of an h5ad file or a zarr folder. Inputs are read from disk a few "
+                f"An input is of type {type(given).__name__}; expected is the path of an h5ad file or a zarr folder. Inputs are read from disk a few "
                 "rows at a time, also by other processes: write what is in memory with adata.write_h5ad(path), and pass the path."
             )
             raise CorpusError(msg)

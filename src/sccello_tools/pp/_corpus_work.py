@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -124,7 +125,7 @@ def run_tasks(
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield future.result()
-        except BrokenProcessPool as error:
+        except _deaths() as error:
             msg = (
                 "A worker process died, as happens when memory runs out, or when a script starts workers without "
                 f'`if __name__ == "__main__":`. {BUILD_AGAIN} With fewer n_workers it needs less memory.'
@@ -133,6 +134,15 @@ def run_tasks(
         finally:
             for future in running:
                 future.cancel()
+
+
+def _deaths() -> tuple[type[Exception], ...]:
+    """How it is told that a worker died: by the standard library, and by dask where it is in use."""
+    if "distributed" not in sys.modules:
+        return (BrokenProcessPool,)
+    from distributed.scheduler import KilledWorker
+
+    return BrokenProcessPool, KilledWorker
 
 
 @contextmanager
