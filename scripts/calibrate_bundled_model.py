@@ -68,6 +68,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with cells/train")
     parser.add_argument("--model", type=Path, default=RESOURCES / "models" / "sccello-small")
     parser.add_argument("--synthetic-each", type=int, default=20)
+    parser.add_argument(
+        "--reference", type=int, default=120, help="most cells of a type that are kept as reference"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -85,6 +88,7 @@ def main() -> None:
         measured=np.concatenate(
             [np.full(adata.n_obs, name != SYNTHETIC) for name, adata in sources.items()]
         ),
+        n_reference=args.reference,
         seed=args.seed,
     )
     path = found.save(args.model)
