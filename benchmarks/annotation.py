@@ -202,7 +202,13 @@ def main() -> None:
         rows.append([name, *(f"{a:.3f} / {r:.3f}" for a, r in found[name].values())])
     means = np.mean([list(found[name].values()) for name in EVALUATION], axis=0)
     rows.append(["mean", *(f"{a:.3f} / {r:.3f}" for a, r in means)])
-    print_table("Known types: accuracy / mean recall", ["file", *predictions], rows)
+    print_table(
+        "Known types: accuracy / mean recall",
+        ["file", *predictions],
+        rows,
+        "Not of this run, but given with the data for fits of its own, mean recall in the order of the files: logistic regression .927 .928 .591 .883, "
+        "scANVI .947 .908 .569 .853, PCA-50 + 15 neighbours .906 .904 .360 .885.",
+    )
     out["known"] = found
 
     out["unseen"] = unseen = unseen_types(
