@@ -102,7 +102,13 @@ ENTRIES = (
         takes_data=False,
         page="scaling.md",
     ),
-    Entry(QUALITY, "embedding", "Label transfer by a vote of neighbours.", needs_data=True),
+    Entry(
+        QUALITY,
+        "embedding",
+        "Label transfer by a vote of neighbours.",
+        full=("--json", "benchmarks/results/embedding.json"),
+        needs_data=True,
+    ),
     Entry(
         QUALITY,
         "quality",
@@ -113,7 +119,7 @@ ENTRIES = (
         QUALITY,
         "annotation",
         "Known types, unseen types, open set, and whether confidence keeps its promise.",
-        full=("--celltypist", "--scanvi"),
+        full=("--celltypist", "--scanvi", "--json", "benchmarks/results/annotation.json"),
         needs_data=True,
     ),
     Entry(
@@ -131,12 +137,14 @@ def run(entry: Entry, data: Path | None, *, quick: bool) -> dict[str, object]:
     shown = ["python", f"benchmarks/{entry.script}.py", *arguments]
     command = [sys.executable, str(HERE / f"{entry.script}.py"), *arguments]
     if data is not None and entry.takes_data:
-        command += ["--data", str(data)]
+        command += ["--data", str(data.resolve())]
         shown += ["--data", "DATA"]
     with tempfile.TemporaryDirectory() as folder:
         tables = Path(folder) / "tables.jsonl"
         start = time.perf_counter()
-        done = subprocess.run(command, env={**os.environ, TABLES: str(tables)}, check=False)
+        done = subprocess.run(
+            command, cwd=HERE.parent, env={**os.environ, TABLES: str(tables)}, check=False
+        )
         seconds = time.perf_counter() - start
         lines = tables.read_text(encoding="utf-8").splitlines() if tables.exists() else []
     return {
