@@ -19,7 +19,7 @@ from scipy import sparse
 from train_bundled_model import RESOURCES, SYNTHETIC, training_cells
 
 import sccello_tools as sccello
-from sccello_tools.infer import EmbeddedCells, calibrate
+from sccello_tools.infer import KnownCells, calibrate
 from sccello_tools.models.manifest import update_entry
 from sccello_tools.tl._hidden_states import hidden_states
 
@@ -48,7 +48,7 @@ def groups_of(adata: ad.AnnData, source: str) -> np.ndarray:
     return np.array([f"{source} {donor}" for donor in adata.obs["donor"].astype(str)])
 
 
-def embedded(sources: dict[str, ad.AnnData], model: sccello.models.LoadedModel) -> EmbeddedCells:
+def embedded(sources: dict[str, ad.AnnData], model: sccello.models.LoadedModel) -> KnownCells:
     """Embed all cells of all sources."""
     ontology = sccello.ontology.CellOntology.load()
     parts = []
@@ -58,7 +58,7 @@ def embedded(sources: dict[str, ad.AnnData], model: sccello.models.LoadedModel) 
         parts.append(
             (states.hidden, states.cells(slice(None)), np.array(types), groups_of(adata, source))
         )
-    return EmbeddedCells(*(np.concatenate(columns) for columns in zip(*parts)))
+    return KnownCells(*(np.concatenate(columns) for columns in zip(*parts)))
 
 
 def main() -> None:

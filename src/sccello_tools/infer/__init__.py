@@ -5,7 +5,7 @@ from __future__ import annotations
 from .add_types import add_types
 from .annotate import Annotation, Annotator
 from .backoff import Lineages, conformal_threshold
-from .calibrate import EmbeddedCells, calibrate
+from .calibrate import KnownCells, calibrate
 from .protocol import ProtocolScore, closed_set_protocol
 from .reference import Reference
 from .statistics import AnnotationStatistics, statistics_of
@@ -17,7 +17,7 @@ __all__ = [
     "AnnotationStatistics",
     "Annotator",
     "Candidates",
-    "EmbeddedCells",
+    "KnownCells",
     "Lineages",
     "ProtocolScore",
     "Reference",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .calibrate import EmbeddedCells
+    from .calibrate import KnownCells
     from .statistics import AnnotationStatistics
 
 _STRENGTH = 0.02  # as the head's
@@ -27,7 +27,7 @@ _N_REFERENCE = 60
 
 def add_types(
     known: AnnotationStatistics,
-    cells: EmbeddedCells,
+    cells: KnownCells,
     *,
     parents: Mapping[str, str],
     cell_representation: Callable[[NDArray[np.float32]], NDArray[np.float32]],

@@ -31,7 +31,7 @@ _N_OTHERS = 100  # candidates beside the true one, when zero-shot scores are cal
 
 
 @dataclass(frozen=True, eq=False)
-class EmbeddedCells:
+class KnownCells:
     """Cells of known type under one model."""
 
     hidden: NDArray[np.float32]
@@ -43,19 +43,17 @@ class EmbeddedCells:
     groups: NDArray[np.str_]
     """(n_cells,) donor, or study: what stays together when cells are held out."""
 
-    def take(self, rows: NDArray[Any]) -> EmbeddedCells:
+    def take(self, rows: NDArray[Any]) -> KnownCells:
         """Return some of the cells."""
-        return EmbeddedCells(
-            self.hidden[rows], self.cells[rows], self.types[rows], self.groups[rows]
-        )
+        return KnownCells(self.hidden[rows], self.cells[rows], self.types[rows], self.groups[rows])
 
 
 def calibrate(
-    known: EmbeddedCells,
+    known: KnownCells,
     ontology: CellOntology,
     *,
     weights_sha256: str,
-    held_out: EmbeddedCells | None = None,
+    held_out: KnownCells | None = None,
     measured: NDArray[np.bool_] | None = None,
     n_reference: int = 60,
     seed: int = 0,
@@ -150,7 +148,7 @@ def calibrate(
 
 
 def _fit(
-    known: EmbeddedCells,
+    known: KnownCells,
     index: NDArray[np.intp],
     real: NDArray[np.bool_],
     n_types: int,

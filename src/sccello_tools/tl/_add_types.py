@@ -102,7 +102,7 @@ def add_types(
     """
     import torch
 
-    from sccello_tools.infer import EmbeddedCells, resolve_candidates, statistics_of
+    from sccello_tools.infer import KnownCells, resolve_candidates, statistics_of
     from sccello_tools.infer import add_types as learn
 
     out = Path(out)
@@ -137,7 +137,7 @@ def add_types(
 
     learnt = learn(
         known,
-        EmbeddedCells(
+        KnownCells(
             states.hidden[rows],
             cell_representation(states.hidden[rows]),
             np.array(types)[column.codes[rows]],

@@ -82,7 +82,7 @@ def calibrate(
     >>> found
     AnnotationStatistics(4 types, 146 reference cells, Cell Ontology 2026-03-26)
     """
-    from sccello_tools.infer import EmbeddedCells
+    from sccello_tools.infer import KnownCells
     from sccello_tools.infer import calibrate as measure
 
     if label_key not in adata.obs:
@@ -103,7 +103,7 @@ def calibrate(
     rows = np.flatnonzero(labels != "")
     groups = np.full(adata.n_obs, "all") if group_key is None else obs_column(adata, group_key)
     found = measure(
-        EmbeddedCells(
+        KnownCells(
             states.hidden[rows],
             states.cells(slice(None))[rows],
             np.array([current[label] for label in labels[rows]], dtype=str),
