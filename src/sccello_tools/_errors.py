@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 
 class ScCelloError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -112,3 +114,8 @@ class MissingExtraError(ScCelloError, ImportError):
         super().__init__(
             f'{what} needs an optional dependency. Install it with: pip install "sccello-tools[{extra}]"'
         )
+        self._made_of = what, extra
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # an error of another process comes here pickled, which knows nothing of keywords
+        return partial(MissingExtraError, self._made_of[0], extra=self._made_of[1]), ()

@@ -413,3 +413,36 @@ def test_names_that_repeat_become_places(adata, tiny_model_folder, tmp_path):
     assert cells.obs.index.tolist() == [f"a:{i}" for i in range(30)]
     assert isinstance(cells.obs, pd.DataFrame)
     assert anndata.AnnData(obs=cells.obs).obs_names.is_unique
+
+
+def test_the_command_line(adata, tiny_model_folder, tmp_path):
+    from typer.testing import CliRunner
+
+    from sccello_tools.__main__ import app
+
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    command = [
+        "embed",
+        str(tmp_path / "a.h5ad"),
+        "--model",
+        str(tiny_model_folder),
+        "--devices",
+        "1",
+    ]
+    done = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "out"), "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output.splitlines()[-1]) == {
+        "folder": str(tmp_path / "out"), "cells": 30, "complete": True, "dimensions": 16, "model": "tiny",
+    }  # fmt: skip
+    assert sccello.open_embedded(tmp_path / "out").complete
+    wrong = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "out.h5ad")])
+    assert "the output is a folder" in str(wrong.exception)
+
+
+def test_a_missing_extra_comes_back_from_another_process():
+    import pickle
+
+    from sccello_tools.errors import MissingExtraError
+
+    error = MissingExtraError("embed_files", extra="scale")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

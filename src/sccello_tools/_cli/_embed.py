@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+
+from sccello_tools._errors import ArgumentError
 
 from ._options import Device, GeneIds, Json, Layer, Model, Out, Overwrite, Source, print_json
 
@@ -22,6 +25,13 @@ def embed(
     ] = "cls",
     key_added: Annotated[str, typer.Option(help="Key of obsm to write.")] = "X_sccello",
     device: Device = "auto",
+    devices: Annotated[
+        int | None,
+        typer.Option(help="Work with so many processes, and write OUT as a folder of embeddings."),
+    ] = None,
+    num_nodes: Annotated[
+        int, typer.Option(help="Machines, with --devices; NODE_RANK says which this is.")
+    ] = 1,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -37,6 +47,8 @@ def embed(
     sccello embed pbmc.h5ad -o out.h5ad --layer counts --gene-ids ensembl_id   [dim]# counts and ids elsewhere[/dim]
 
     sccello embed pbmc.h5ad -o out.h5ad --json | jq .embedded
+
+    sccello embed atlas.h5ad -o atlas_embedded --devices 8   [dim]# larger than memory; goes on when called again[/dim]
     """
     import numpy as np
 
@@ -47,6 +59,20 @@ def embed(
     if representation not in {"cls", "cell"}:
         msg = f"--representation is {representation!r}; expected is 'cls' or 'cell'."
         raise typer.BadParameter(msg)
+    if devices is not None or num_nodes > 1:
+        _embed_into_folder(
+            source,
+            out,
+            as_json=as_json,
+            devices=devices or 1,
+            num_nodes=num_nodes,
+            model=model,
+            layer=layer,
+            gene_ids=gene_ids,
+            representation=representation,
+            device=device,
+        )
+        return
     check_output(out, overwrite=overwrite)
     adata = read_h5ad(source)
     tl.embed(
@@ -75,3 +101,25 @@ def embed(
         f"{out}: {summary['embedded']:,} of {summary['cells']:,} cells embedded "
         f"in {summary['dimensions']} dimensions, obsm[{key_added!r}]"
     )
+
+
+def _embed_into_folder(source: Path, out: Path, *, as_json: bool, **options: Any) -> None:
+    """Embed by several processes; what is there already is kept."""
+    from sccello_tools.shard import embed_files
+
+    if out.suffix == ".h5ad":
+        msg = f"With --devices the output is a folder of embeddings, not the file {out}. Name a folder; open_embedded(folder).to_anndata() makes an AnnData of it."
+        raise ArgumentError(msg)
+    cells = embed_files(source, out, **options)
+    summary = {
+        "folder": str(out),
+        "cells": len(cells),
+        "complete": cells.complete,
+        "dimensions": cells.shape[1],
+        "model": cells.manifest.model,
+    }
+    if as_json:
+        print_json(summary)
+        return
+    state = "embedded" if cells.complete else "cells; other processes are still at it"
+    typer.echo(f"{out}: {len(cells):,} cells {state} in {cells.shape[1]} dimensions")
