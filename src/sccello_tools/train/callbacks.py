@@ -50,10 +50,11 @@ class LossCurve(L.Callback):
         batch_idx: int,
     ) -> None:
         """Take down the step's values, means over its batches."""
-        del pl_module, outputs
+        del pl_module, outputs, batch
         metrics = trainer.callback_metrics
         values = {name: float(metrics[name]) for name in LOSSES if name in metrics}
-        self._parts.append({"cells": len(batch.cell_types), "tokens": len(batch.ids), **values})
+        sizes = {name: float(metrics[name]) for name in ("cells", "tokens")}  # of all processes
+        self._parts.append({**sizes, **values})
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         parts, self._parts = pd.DataFrame(self._parts), []

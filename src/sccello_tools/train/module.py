@@ -105,12 +105,17 @@ class PretrainModule(L.LightningModule):
         }
         total = torch.stack([weights[name] * parts[name] for name in weights]).sum()
         # of all processes, so that all of them stop at a loss that is no number
-        values = torch.stack([total, *parts.values()]).detach()
-        means = (sum_over_processes(values) / n_processes()).tolist()
-        found = dict(zip(["loss", *parts], means, strict=True))
+        sizes = total.new_tensor([len(batch.cell_types), len(batch.ids)])
+        values = torch.cat([torch.stack([total, *parts.values()]).detach(), sizes])
+        *sums, n_cells, n_tokens = sum_over_processes(values).tolist()
+        found = {
+            name: value / n_processes() for name, value in zip(["loss", *parts], sums, strict=True)
+        }
         if not math.isfinite(found["loss"]):
             raise TrainingError(self._no_number(batch, step, total, {n: found[n] for n in weights}))
-        self.log_dict(found, batch_size=len(batch.cell_types))
+        self.log_dict(
+            {**found, "cells": n_cells, "tokens": n_tokens}, batch_size=len(batch.cell_types)
+        )
         return total
 
     def losses(self, batch: Batch, *, step: int, part: int = 0) -> dict[str, torch.Tensor]:
