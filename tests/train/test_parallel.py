@@ -45,10 +45,11 @@ def folder(tmp_path_factory) -> Path:
         for rank in (0, 1)
     ]
     try:
-        said = [process.communicate(timeout=240)[0] for process in processes]
+        said = [process.communicate(timeout=540)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
+            process.communicate()
     assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
     return folder
 
