@@ -17,6 +17,7 @@ from markers_cells import TERM, known_markers, read
 from sklearn.metrics import roc_auc_score
 
 import sccello_tools as sccello
+from sccello_tools.data import GeneVocabulary
 from sccello_tools.models import load
 from sccello_tools.nn import ScCelloModel
 
@@ -74,11 +75,20 @@ def figures(part: anndata.AnnData) -> dict[str, NDArray[np.float64]]:
         "perturbation (as published)": scores,
         "perturbation less the rest": scores - _rest(scores, codes),
         "expression": log,
+        "token rank (expression over the gene's median)": np.expm1(log) / _medians(part),
         "expression less the rest": log - _rest(log, codes),
         "log fold change": by_type["logfoldchanges"],
         "Wilcoxon": by_type["scores"],
         "random": np.random.default_rng(0).random(scores.shape),
     }
+
+
+def _medians(part: anndata.AnnData) -> NDArray[np.float64]:
+    """Of each variable in the vocabulary; 1 for variables that it does not know, which no token shows."""
+    vocabulary = GeneVocabulary.load()
+    medians = vocabulary.median_of_token[vocabulary.tokens]
+    median_of = dict(zip(vocabulary.gene_ids.tolist(), medians.tolist()))
+    return np.array([median_of.get(gene, 1.0) for gene in part.var["sccello_gene_id"]])
 
 
 def _rest(values: NDArray[np.float64], codes: NDArray[np.integer]) -> NDArray[np.float64]:
