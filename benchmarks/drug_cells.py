@@ -58,8 +58,8 @@ def order_score(predicted: pd.DataFrame, measured: pd.DataFrame) -> dict[str, fl
     }
 
 
-def by_line(adata: ad.AnnData, model, groupby: str) -> pd.DataFrame:
-    sccello.tl.drug_response(adata, model=model, groupby=groupby, key_added="groups")
+def by_line(adata: ad.AnnData, model, groupby: str, *, center: bool = False) -> pd.DataFrame:
+    sccello.tl.drug_response(adata, model=model, groupby=groupby, center=center, key_added="groups")
     return sccello.get.drug_response_df(adata, key="groups")
 
 
@@ -77,6 +77,7 @@ def score_cells(data: Path, model_name: str) -> dict[str, object]:
     # the same lines from their bulk expression: what the model could know at best
     bulk = model.predict(whole.expression.loc[list(LINES.values())]).ln_ic50
     groups = by_line(adata, model, "line")
+    centred = by_line(adata, model, "line", center=True)
     single = adata[::EVERY].copy()
     sccello.tl.drug_response(single, model=model)
     cells = single.obsm["sccello_drug_response"]
@@ -84,12 +85,15 @@ def score_cells(data: Path, model_name: str) -> dict[str, object]:
     order = {
         "bulk expression of the lines": order_score(bulk, measured),
         "all cells of a line, summed": order_score(groups, measured),
+        "the same, center=True": order_score(centred, measured),
         "single cells, mean of their predictions": order_score(cell_means, measured),
     }
     # of each platform alone
     for name, part in _parts(adata):
         found = by_line(part, model, "line")
         order[f"{name}, summed"] = order_score(found, measured.loc[found.index])
+        found = by_line(part, model, "line", center=True)
+        order[f"{name}, center=True"] = order_score(found, measured.loc[found.index])
     out["order"] = order
     print(
         "\nOrder of five unseen lines, over drugs measured on at least four of them (0 is chance; right order .5 is chance)\n"
@@ -105,7 +109,8 @@ def score_cells(data: Path, model_name: str) -> dict[str, object]:
         if drug in groups:
             truth = measured.loc["HCC827", drug] - measured.loc["A549", drug]
             answers = [
-                t.loc["HCC827", drug] - t.loc["A549", drug] for t in (bulk, groups, cell_means)
+                t.loc["HCC827", drug] - t.loc["A549", drug]
+                for t in (bulk, groups, centred, cell_means)
             ]
             lower = _auroc(
                 cells[drug][single.obs["line"] == "A549"],
@@ -115,7 +120,7 @@ def score_cells(data: Path, model_name: str) -> dict[str, object]:
     out["egfr"] = known
     print("\nHCC827 less A549, ln IC50 (below 0: HCC827 is more sensitive)\n")
     print(
-        "| drug | measured | bulk | summed cells | single cells | AUROC of the cells |\n|---|---|---|---|---|---|"
+        "| drug | measured | bulk | summed cells | center=True | single cells | AUROC of the cells |\n|---|---|---|---|---|---|---|"
     )
     for drug, row in known.items():
         print(f"| {drug} | " + " | ".join(f"{v:+.2f}" for v in row[:-1]) + f" | {row[-1]:.3f} |")

@@ -168,12 +168,21 @@ def ensemble(lines: Lines, seed: int = 0) -> dict[str, float]:
     truth = np.where(split.test, lines.y, np.nan)
     one, _ = lines.network(split.train, NETWORKS[OURS], seed)
     mean, spread = lines.network(split.train, NETWORKS[OURS], seed, n_members=5)
+    regression = BASELINES["ridge on expression, per drug"](
+        lines.y, split.train, expression=lines.profiles, seed=seed
+    )
+    by_drug = drug_correlations(truth, mean) - drug_correlations(truth, regression)
+    by_drug = by_drug[np.isfinite(by_drug)]
     wrong, unsure = np.abs(mean - lines.y)[split.test], spread[split.test]
     found = {
         "one, pearson by drug": response_score(truth, one).pearson_by_drug,
         "five, pearson by drug": response_score(truth, mean).pearson_by_drug,
+        "ridge on expression, pearson by drug": response_score(truth, regression).pearson_by_drug,
+        "share of drugs for which five are better than ridge": float((by_drug > 0).mean()),
+        "Wilcoxon p of five against ridge": float(wilcoxon(by_drug).pvalue),
         "one, rmse": response_score(truth, one).rmse,
         "five, rmse": response_score(truth, mean).rmse,
+        "ridge on expression, rmse": response_score(truth, regression).rmse,
         "spearman of standard deviation and error": float(spearmanr(unsure, wrong)[0]),
         "error over standard deviation (root mean square)": float(
             np.sqrt((wrong**2).mean() / (unsure**2).mean())

@@ -28,7 +28,7 @@ def run(*arguments):
 
 def test_groups_are_answered(source, tmp_path):
     out = tmp_path / "out.h5ad"
-    done = run(source, "-o", out, "--groupby", "cell_type", "--json")
+    done = run(source, "-o", out, "--groupby", "cell_type", "--center", "--json")
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout.splitlines()[-1])
     groups = sccello.get.drug_response_df(anndata.read_h5ad(out))
@@ -59,6 +59,7 @@ def test_new_drugs_by_smiles(source, tmp_path):
     ("options", "message"),
     [
         (["--smiles", "CCO"], "NAME=SMILES"),
+        (["--center"], "--groupby"),
         (["--smiles", "a=CCO", "--drug", "Erlotinib"], "one kind at a time"),
     ],
 )

@@ -134,6 +134,29 @@ def test_a_group_is_the_sum_of_its_cells(cells, small):
     np.testing.assert_allclose(groups, summed.obsm[KEY], rtol=1e-4, atol=1e-4)
 
 
+def test_centring_takes_away_what_all_groups_have_alike(cells, small, gdsc):
+    config = DrugResponseConfig(max_epochs=2, hidden_size=8, n_components=10)
+    plain = sccello.tl.train_drug_response(
+        gdsc, cell_features=("expression",), drug_encoder="fingerprint", n_members=1, config=config
+    )
+    cells.obs["half"] = pd.Categorical(["a"] * 12 + ["b"] * 18)
+    other = cells.copy()  # as if by a technique that sees some genes better than others
+    gain = np.random.default_rng(0).integers(1, 30, cells.n_vars)
+    other.X = sparse.csr_matrix(cells.X.multiply(gain))
+    found = {}
+    for name, adata in (("one", cells), ("other", other)):
+        for center in (False, True):
+            sccello.tl.drug_response(adata, model=plain, groupby="half", center=center)
+            found[name, center] = sccello.get.drug_response_df(adata)
+    moved = [np.abs(found["one", c] - found["other", c]).to_numpy().mean() for c in (False, True)]
+    assert moved[1] < 0.5 * moved[0]
+    with pytest.raises(ValueError, match="groupby is not given"):
+        sccello.tl.drug_response(cells, model=small, center=True)
+    cells.obs["one"] = "a"
+    with pytest.raises(GroupError, match="names 1 group"):
+        sccello.tl.drug_response(cells, model=small, groupby="one", center=True)
+
+
 def test_columns_of_one_gene_are_summed(cells, small, answered):
     first, second = cells.copy(), cells.copy()
     counts = cells.X.toarray()

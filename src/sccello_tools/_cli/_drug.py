@@ -35,6 +35,13 @@ def drug(
         str | None,
         typer.Option(help="Column of obs: one answer for each group, from its summed counts."),
     ] = None,
+    center: Annotated[
+        bool,
+        typer.Option(
+            "--center",
+            help="With --groupby: take away what all groups have alike, which makes their order surer.",
+        ),
+    ] = False,
     drug_name: Annotated[
         list[str] | None,
         typer.Option("--drug", help="A drug that the model knows; may be given several times."),
@@ -54,7 +61,7 @@ def drug(
 
     [bold]Examples[/bold]
 
-    sccello drug tumour.h5ad -o tumour_drugs.h5ad --groupby cluster
+    sccello drug tumour.h5ad -o tumour_drugs.h5ad --groupby cluster --center
 
     sccello drug tumour.h5ad -o out.h5ad --drug Erlotinib --drug Gefitinib
 
@@ -64,12 +71,21 @@ def drug(
     from sccello_tools._files import check_output, read_h5ad, write_h5ad
 
     drugs = _drugs(drug_name, smiles)
+    if center and groupby is None:
+        msg = "--center compares groups; name a column of obs in --groupby."
+        raise typer.BadParameter(msg)
     check_output(out, overwrite=overwrite)
     adata = read_h5ad(source)
     if groupby is not None:
         check_column(adata, groupby, option="--groupby")
     tl.drug_response(
-        adata, model=model, groupby=groupby, drugs=drugs, layer=layer, gene_ids=gene_ids
+        adata,
+        model=model,
+        groupby=groupby,
+        center=center,
+        drugs=drugs,
+        layer=layer,
+        gene_ids=gene_ids,
     )
     write_h5ad(adata, out)
     _report(adata, str(out), as_json=as_json)
