@@ -119,7 +119,7 @@ ENTRIES = (
         QUALITY,
         "annotation",
         "Known types, unseen types, open set, and whether confidence keeps its promise.",
-        full=("--celltypist", "--scanvi", "--json", "benchmarks/results/annotation.json"),
+        full=("--celltypist", "--json", "benchmarks/results/annotation.json"),
         needs_data=True,
     ),
     Entry(
