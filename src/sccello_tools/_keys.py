@@ -26,6 +26,8 @@ TERM_ID_SUFFIX: Final = (
 )
 MATCH_SUFFIX: Final = "_match"  # obs: category, added likewise for how each label was mapped
 MARKER_GENES: Final = "sccello_marker_genes"  # uns: in the structure of scanpy's rank_genes_groups
-DRUG_RESPONSE: Final = "sccello_drug_response"  # obsm: DataFrame (n_obs, n_drugs) of ln IC50 (µM); uns: groups
+DRUG_RESPONSE: Final = (
+    "sccello_drug_response"  # obsm: DataFrame (n_obs, n_drugs) of ln IC50 (µM); uns: groups
+)
 STD_SUFFIX: Final = "_std"  # obsm: DataFrame, standard deviation over an ensemble
 PREDICTION: Final = "sccello_prediction"  # obs: category, label of a fine-tuned classifier

@@ -52,7 +52,9 @@ def row_chunks(matrix: Any, *, n_rows: int) -> Iterator[Chunk]:
         If the matrix does not hold numbers.
     """
     if n_rows < 1:
-        msg = f"n_rows is {n_rows}; at least one row must be held at a time, so expected is 1 or more"
+        msg = (
+            f"n_rows is {n_rows}; at least one row must be held at a time, so expected is 1 or more"
+        )
         raise ArgumentError(msg)
     _refuse_what_is_no_number(getattr(matrix, "dtype", None))
     if hasattr(matrix, "dask"):
