@@ -31,7 +31,7 @@ DeepCDR, on the embedding of `{encoder}` and principal components of expression,
 ## Use
 
 ```python
-sccello.tl.drug_response(adata, groupby="cluster")  # counts of each group summed: surer than single cells
+sccello.tl.drug_response(adata, groupby="cluster")  # counts of each group summed: surer
 sccello.get.drug_response_df(adata)  # groups x drugs
 sccello.pl.drug_response(adata)
 model = sccello.models.load("gdsc-small")

@@ -92,7 +92,7 @@ def fit_ensemble(
     if len(rows) < 2 or not len(known):
         msg = f"There are {len(rows)} cell lines and {len(known)} drugs to train on; at least 2 lines and 1 drug are needed."
         raise ResponseError(msg)
-    if left_out := int(data.ln_ic50.notna().to_numpy().any(axis=0)[~usable].sum()):
+    if left_out := int(data.ln_ic50.notna().any(axis=0).to_numpy()[~usable].sum()):
         logger.warning(
             "%d drugs have no SMILES and are left out, since drug_encoder is %r: %s",
             left_out,
