@@ -69,7 +69,7 @@ Unlike the published recipe: {n_negatives:,} sampled wrong genes a step instead 
 without a second dropout pass; no dropout of attention; AdamW at {learning_rate} with {warmup_steps} steps of warm-up and cosine decay; sources drawn at
 fixed shares and types by the square root of their count. Gene embeddings start at the principal axes of the genes' ranks in
 training cells (`gene_start="spectral"`), so that the encoder tells cells apart before its first step; in {crop:.0%} of the steps all cells
-of a batch are cut to one random length (`crop`), so that the number of genes cannot stand for the study.
+of a batch are cut to the length of the shortest (`crop`), so that the number of genes cannot stand for the study.
 `metadata.json` holds every setting, `training_curve.csv` every step; `scripts/train_bundled_model.py` repeats the run.
 
 Tried: genes that start at random, on donors and studies held out of the training files, after 100 steps of 256 tokens: mean recall .32
