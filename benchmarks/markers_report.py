@@ -83,7 +83,7 @@ def _agreement(result: dict[str, Any]) -> str:
     chosen = result["directions"][DEFAULT]
     table = _table(["directions", "Spearman, mean over cells", "lowest", "top-20 overlap"], rows)
     return (
-        f"{table}\n\n`{result['model']}`, {result['n_cells']} cells of {result['n_types']} types from PBMC3k, Kang's two held-out donors and "
+        f"{table}\n\n`{result['model']}`, {result['n_cells']} cells (200 wanted) of {result['n_types']} types from PBMC3k, Kang's two held-out donors and "
         f"Tritschler's pancreas, first {result['max_length']} tokens of each (median {result['median_tokens']:.0f}). "
         f"With {DEFAULT} directions, the default: Spearman {against(chosen['spearman_mean'], 0.9)}, overlap {against(chosen['top20_overlap'], 0.6)}."
     )
