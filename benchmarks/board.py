@@ -66,6 +66,8 @@ ENTRIES = (
         SPEED,
         "encoding",
         "Tokens to embeddings with a model of the published size, beside transformers' BertModel.",
+        # compiling for every length took longer than all the rest where it was tried; run the script itself for that row
+        full=("--no-compile",),
         quick=("--cells", "24", "--runs", "2", "--no-compile"),
     ),
     Entry(
