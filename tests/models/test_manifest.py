@@ -220,7 +220,7 @@ def own_manifest(tmp_path):
 
 def test_an_own_manifest_comes_on_top(own_manifest):
     entries = read_manifest(own_manifest)
-    assert list(entries) == ["sccello-small", "sccello-zeroshot", "mine"]
+    assert list(entries) == ["sccello-small", "sccello-zeroshot", "gdsc-small", "mine"]
     assert entries["sccello-small"].source == "url"
     assert list(read_manifest()) == ["sccello-small", "sccello-zeroshot", "gdsc-small"]
 
@@ -233,7 +233,7 @@ def test_an_own_manifest_that_is_missing(tmp_path):
 def test_an_unknown_name_gets_the_known_ones_and_the_closest():
     with pytest.raises(
         ModelNotFoundError,
-        match=r"known: sccello-small, sccello-zeroshot\. Did you mean 'sccello-small'\?",
+        match=r"known: sccello-small, sccello-zeroshot, gdsc-small\. Did you mean 'sccello-small'\?",
     ):
         find_entry("sccello-smal")
 
