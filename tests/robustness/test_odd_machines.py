@@ -1,0 +1,161 @@
+"""Faults that other tests leave out: a killed training, a dying worker, odd clocks and locales. What else is tested stands in docs/robustness.md."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import sccello_tools as sccello
+from sccello_tools.errors import CorpusError
+
+TERMS = ["CL:0000084", "CL:0000236", "CL:0000540"]
+
+TRAIN = """
+import sys, anndata
+import sccello_tools as sccello
+from sccello_tools.train import PretrainConfig
+config = PretrainConfig(hidden_size=8, n_layers=1, n_heads=2, intermediate_size=8, max_length=32, max_steps=450,
+                        batch_cells=4, n_negatives=32)
+sccello.settings.progress = False
+sccello.tl.pretrain(anndata.read_h5ad(sys.argv[1]), out=sys.argv[2], config=config, checkpoint_dir=sys.argv[3])
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_and_leaves_no_half_model(adata, tmp_path):
+    adata.obs["cell_type_ontology_term_id"] = pd.Categorical(TERMS * 10)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    out, checkpoints = tmp_path / "model", tmp_path / "checkpoints"
+
+    def start(model, folder):
+        command = [sys.executable, "-W", "ignore", "-c", TRAIN, tmp_path / "a.h5ad", model, folder]
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    process = start(out, checkpoints)
+    until = time.monotonic() + 600  # a busy machine may take minutes to import alone
+    try:
+        while not list(checkpoints.glob("*.ckpt")) and time.monotonic() < until:  # at step 200
+            assert process.poll() is None
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert list(checkpoints.glob("*.ckpt"))
+    assert not out.exists(), "a model has its name only when it is whole"
+    assert start(out, checkpoints).wait() == 0
+    assert start(tmp_path / "other", tmp_path / "none").wait() == 0
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (out, tmp_path / "other")]
+    assert weights[0] == weights[1]
+
+
+def test_a_worker_that_dies_is_told_and_the_corpus_goes_on(adata, tmp_path):
+    """A dask worker that dies on a shard each time it is tried, as one that runs out of memory does."""
+    from concurrent.futures import Future
+
+    from sccello_tools.pp._corpus_work import run_task
+
+    scheduler = pytest.importorskip("distributed.scheduler")
+    worker = scheduler.WorkerState(
+        address="tcp://127.0.0.1:1",
+        status="closed",
+        pid=1,
+        name="gone",
+        nthreads=1,
+        memory_limit=1,
+        local_directory="",
+        nanny="",
+        server_id="gone",
+        scheduler=None,
+    )
+    adata.obs["cell_type_ontology_term_id"] = pd.Categorical(TERMS * 10)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    options = {"min_matched": 1, "cells_per_shard": 5}
+
+    class Cluster:
+        """What build_corpus asks of a client; the third task kills its worker."""
+
+        n = 0
+
+        def nthreads(self):
+            return {"one": 1}
+
+        def get_executor(self):
+            return self
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return False
+
+        def submit(self, call, task):
+            assert call is run_task
+            future: Future = Future()
+            self.n += 1
+            if self.n == 3:
+                future.set_exception(scheduler.KilledWorker("task", worker, 3))
+            else:
+                future.set_result(call(task))
+            return future
+
+    with pytest.raises(CorpusError, match="A worker process died"):
+        sccello.pp.build_corpus(tmp_path / "a.h5ad", tmp_path / "out", client=Cluster(), **options)
+    finished = len(list((tmp_path / "out" / "shards").glob("*.json")))
+    assert 2 <= finished < 6
+    again = sccello.pp.build_corpus(tmp_path / "a.h5ad", tmp_path / "out", **options)
+    assert len(again) == 30
+
+
+EMBED = """
+import sys, anndata, hashlib
+import sccello_tools as sccello
+adata = anndata.read_h5ad(sys.argv[1])
+sccello.tl.embed(adata, sys.argv[2], device="cpu", precision="float32")
+match = sccello.pp.match_genes(adata)
+print(hashlib.sha256(adata.obsm["X_sccello"].tobytes()).hexdigest(), match.n_matched)
+"""
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"LC_ALL": "C"}, {"LC_ALL": "tr_TR.UTF-8", "TZ": "Pacific/Apia"}, {"PYTHONUTF8": "0", "LC_ALL": "POSIX", "TZ": ":broken"}],
+    ids=["C", "Turkish", "POSIX"],
+)  # fmt: skip
+def test_locale_and_time_zone_decide_nothing(adata, tiny_model_folder, tmp_path, variables):
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", EMBED, tmp_path / "a.h5ad", tiny_model_folder],
+        env=os.environ | variables, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    import hashlib
+
+    sccello.tl.embed(adata, tiny_model_folder, device="cpu", precision="float32")
+    expected = hashlib.sha256(adata.obsm["X_sccello"].tobytes()).hexdigest()
+    assert done.stdout.split() == [expected, "900"]
+
+
+@pytest.mark.parametrize("year", [1970, 2099])
+def test_files_from_another_time_are_read(adata, tiny_model_folder, tmp_path, year):
+    """A model and an input whose clock was wrong; 1970 is what some archives write."""
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_folder, folder)
+    path = tmp_path / "a.h5ad"
+    adata.obs["cell_type_ontology_term_id"] = pd.Categorical(TERMS * 10)
+    adata.write_h5ad(path)
+    seconds = (year - 1970) * 365 * 86_400
+    for file in [path, *folder.iterdir()]:
+        os.utime(file, (seconds, seconds))
+    sccello.tl.embed(adata, folder, device="cpu")
+    assert np.isfinite(adata.obsm["X_sccello"]).all()
+    for _ in range(2):
+        corpus = sccello.pp.build_corpus(path, tmp_path / "out", min_matched=1)
+    assert len(corpus) == 30
