@@ -92,6 +92,12 @@ ENTRIES = (
     ),
     Entry(
         SPEED,
+        "pretraining",
+        "A training step of the published size: memory, speed, bfloat16, cost against tokens.",
+        needs_data=True,
+    ),
+    Entry(
+        SPEED,
         "end_to_end",
         "From an h5ad file to an annotated one, beside what else a user would run on it.",
         quick=("--cells", "300", "--runs", "1"),
@@ -131,6 +137,13 @@ ENTRIES = (
         needs_data=True,
     ),
 )
+
+# These keep their results and print their tables into pages by themselves, and take long; the board names them.
+ELSEWHERE = {
+    "markers": ("marker_genes.md", "--data DATA --docs docs/marker_genes.md"),
+    "drug_response": ("drug_response.md", "--data DATA"),
+    "load": ("robustness.md", ""),
+}
 
 
 def run(entry: Entry, data: Path | None, *, quick: bool) -> dict[str, object]:
@@ -215,6 +228,10 @@ def page(results: dict[str, dict]) -> str:
                 f"*{result['date']}, commit {result['commit']}, {result['seconds'] / 60:.1f} minutes. {machine}.*",
                 "",
             ]
+    lines += ["## On pages of their own", ""]
+    for script, (where, arguments) in ELSEWHERE.items():
+        command = f"python benchmarks/{script}.py {arguments}".rstrip()
+        lines += [f"- [{script.replace('_', ' ')}]({where}): `{command}`"]
     return "\n".join(lines).rstrip() + "\n"
 
 

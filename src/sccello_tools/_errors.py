@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+import functools
 
 
 class ScCelloError(Exception):
@@ -118,4 +118,4 @@ class MissingExtraError(ScCelloError, ImportError):
 
     def __reduce__(self) -> tuple[object, ...]:
         # an error of another process comes here pickled, which knows nothing of keywords
-        return partial(MissingExtraError, self._made_of[0], extra=self._made_of[1]), ()
+        return functools.partial(MissingExtraError, self._made_of[0], extra=self._made_of[1]), ()

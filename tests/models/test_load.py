@@ -301,7 +301,7 @@ class TestSave:
 
 def test_list_shows_every_model(own_manifest):
     table = sccello.models.list(own_manifest)
-    assert table["name"].tolist() == ["sccello-small", "sccello-zeroshot", "own"]
+    assert table["name"].tolist() == ["sccello-small", "sccello-zeroshot", "gdsc-small", "own"]
     row = table.set_index("name").loc["own"]
     assert (row["source"], row["available"], row["hidden_size"]) == ("local", True, 8)
     assert (row["n_training_cells"], row["licence"]) == (7, "MIT")

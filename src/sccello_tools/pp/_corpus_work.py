@@ -140,7 +140,7 @@ def _deaths() -> tuple[type[Exception], ...]:
     """How it is told that a worker died: by the standard library, and by dask where it is in use."""
     if "distributed" not in sys.modules:
         return (BrokenProcessPool,)
-    from distributed.scheduler import KilledWorker
+    from dask.distributed import KilledWorker
 
     return BrokenProcessPool, KilledWorker
 
