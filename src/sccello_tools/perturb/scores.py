@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from sccello_tools._errors import WeightsError
+from sccello_tools._errors import ArgumentError, WeightsError
 from sccello_tools._logging import logger
 from sccello_tools.engine import _autocast, _is_out_of_memory, resolve_precision
 from sccello_tools.nn import resolve_attention
@@ -92,10 +92,10 @@ def perturbation_scores(
     """
     if method not in {"perturb", "fast"}:
         msg = f"method is {method!r}; expected is 'perturb' or 'fast'"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     if n_directions < 0:
         msg = f"n_directions is {n_directions}; expected is 0 or more"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     config, encoder = network.config, network.encoder
     _check_mask_token(encoder)
     device = next(network.parameters()).device
@@ -104,7 +104,7 @@ def perturbation_scores(
     budget = _BATCH_TOKENS.get(device.type, 8_192) if batch_tokens == "auto" else batch_tokens
     if budget < 1:
         msg = f"batch_tokens is {budget}; expected is a positive number or 'auto'"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
 
     wanted = tokens.ids != config.cls_token_id
     if genes is not None:

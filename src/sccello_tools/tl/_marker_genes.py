@@ -8,7 +8,7 @@ import numpy as np
 
 from sccello_tools import __version__, _keys
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import GroupError
+from sccello_tools._errors import ArgumentError, GroupError
 from sccello_tools._logging import log_written
 from sccello_tools._progress import progress_bar
 from sccello_tools.data import RaggedTokens, Tokenizer
@@ -167,7 +167,7 @@ def marker_genes(
     length = positions if max_length is None else max_length
     if length > positions:
         msg = f"max_length is {length}, but {loaded.name} has {positions} positions. Pass max_length={positions} or less."
-        raise ValueError(msg)
+        raise ArgumentError(msg)
 
     match = gene_match_of(adata, gene_ids=gene_ids, min_matched=min_matched)
     column_of_token = first_columns(match)
