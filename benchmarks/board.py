@@ -87,7 +87,7 @@ ENTRIES = (
         SPEED,
         "corpus",
         "Building a corpus of tokens from an h5ad file, and its memory.",
-        full=("--cells", "100000"),
+        full=("--cells", "300000"),
         quick=("--cells", "4000", "--workers", "1"),
     ),
     Entry(
