@@ -28,4 +28,5 @@ def bounds() -> dict[str, str]:
 
 if __name__ == "__main__":
     for name, version in sorted(bounds().items()):
-        print(f"{name}=={version}.*")  # with its patches, as some first releases have no wheels
+        minor = version if "." in version else f"{version}.0"
+        print(f"{name}=={minor}.*")  # with its patches, as some first releases have no wheels

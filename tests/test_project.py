@@ -131,6 +131,18 @@ def test_import_is_light() -> None:
     assert done.stderr == ""
 
 
+def test_import_costs_little_more_than_anndata() -> None:
+    code = (
+        "import time, warnings; warnings.simplefilter('ignore'); import anndata; "
+        "t = time.perf_counter(); import sccello_tools; print(time.perf_counter() - t)"
+    )
+    spent = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+        for _ in range(2)
+    ]
+    assert min(spent) <= 0.3
+
+
 def test_import_contracts_hold() -> None:
     linter = Path(sys.executable).with_name("lint-imports")
     if not linter.exists():

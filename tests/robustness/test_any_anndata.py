@@ -22,6 +22,7 @@ from sccello_tools.ontology import CellOntology
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from typing import Any
 
 ONTOLOGY = CellOntology.load()
@@ -215,7 +216,7 @@ def without_new(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]
 
 
 NEXT_STEP = re.compile(
-    r"\b(load|needs|merge|Call|Pass|Name|Map|Use|Give|Make|Merge|Fill|Load|Leave|Rename|Expected|expected|Raw counts are in|pass|call|name|Check|see|Copy|Set|Take|Lower|Remove|Add)\b"
+    r"\b(Did you mean|load|needs|merge|Call|Pass|Name|Map|Use|Give|Make|Merge|Fill|Load|Leave|Rename|Expected|expected|Raw counts are in|pass|call|name|Check|see|Copy|Set|Take|Lower|Remove|Add)\b"
 )
 
 
@@ -389,3 +390,90 @@ def test_plots_of_columns(adata, options):
 )
 def test_get_marker_genes_df(adata, options):
     holds(lambda a: sccello.get.marker_genes_df(a, **options), adata)
+
+
+def a_new_folder() -> Path:
+    return TINY["out"] / str(len(list(TINY["out"].iterdir())))
+
+
+@hold(
+    60,
+    label_key=LABEL,
+    group_key=st.sampled_from([None, "donor", "none"]),
+    n_reference=st.sampled_from([60, 1, 0]),
+)
+def test_calibrate(adata, options):
+    holds(
+        lambda a: sccello.tl.calibrate(a, model=TINY["model"], ontology=ONTOLOGY, **options), adata
+    )
+
+
+@hold(
+    60,
+    label_key=LABEL,
+    use_rep=st.sampled_from([None, "X_sccello", "none"]),
+    parents=st.sampled_from([None, {"CL:0000084": "CL:0000000"}, {"x": "y"}]),
+)
+def test_add_types(adata, options):
+    holds(
+        lambda a: sccello.tl.add_types(
+            a, out=a_new_folder(), model=small(), ontology=ONTOLOGY, **options
+        ),
+        adata,
+    )
+
+
+@hold(
+    60,
+    use_rep=st.sampled_from([None, "X_sccello", "none"]),
+    return_scores=st.booleans(),
+    copy=st.booleans(),
+)
+def test_predict(adata, options):
+    holds(lambda a: sccello.tl.predict(a, model=small(), **options), adata)
+
+
+@hold(60, groupby=st.sampled_from([None, "label", "none"]), center=st.booleans(), layer=LAYER, copy=st.booleans(),
+      drugs=st.sampled_from([None, ["Erlotinib"], ["no such drug"], []]))  # fmt: skip
+def test_drug_response(adata, options):
+    pytest.importorskip("rdkit")
+    holds(
+        lambda a: sccello.tl.drug_response(a, min_matched=1, key_added="written", **options), adata
+    )
+
+
+@hold(60, label_key=LABEL, layer=LAYER, gene_ids=GENE, counts=COUNTS)
+def test_pretrain(adata, options):
+    from sccello_tools.train import PretrainConfig
+
+    config = PretrainConfig(
+        hidden_size=8, n_layers=1, n_heads=2, intermediate_size=8, max_length=16, max_steps=1,
+        batch_cells=2, n_negatives=8,
+    )  # fmt: skip
+    holds(
+        lambda a: sccello.tl.pretrain(
+            a, out=a_new_folder(), config=config, ontology=ONTOLOGY, min_matched=1, **options
+        ),
+        adata,
+    )
+
+
+@hold(80, label_key=LABEL, layer=LAYER, counts=COUNTS, unknown_labels=st.sampled_from(["error", "leave_out"]),
+      obs_keys=st.sampled_from([(), ("donor",), ("none",)]))  # fmt: skip
+def test_files(adata, options):
+    """What anndata can write, build_corpus and embed_files can read, or say why not."""
+    path = a_new_folder().with_suffix(".h5ad")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            adata.write_h5ad(path)
+        except Exception:  # noqa: BLE001
+            return  # what anndata itself cannot write
+    common = {"layer": options["layer"], "counts": options["counts"], "min_matched": 1}
+    holds(lambda _: sccello.pp.build_corpus(path, a_new_folder(), **common, **{k: v for k, v in options.items() if k not in common}), adata)  # fmt: skip
+    holds(
+        lambda _: sccello.embed_files(
+            path, a_new_folder(), model=TINY["model"].folder, device="cpu", **common
+        ),
+        adata,
+    )

@@ -54,9 +54,12 @@ def add_types(
     Raises
     ------
     LabelError
-        If a type is known already, or has fewer than five cells.
+        If there is no type, or one is known already or has fewer than five cells.
     """
     new = tuple(sorted(set(cells.types.tolist())))
+    if not new:
+        msg = "No cell has a type and an embedding, so there is nothing to add. Check the column of labels, and pass cells with raw counts."
+        raise LabelError(msg)
     if twice := sorted(set(new) & set(known.types)):
         msg = f"{len(twice)} types are known to the model already: {', '.join(twice[:5])}. Leave their cells out, or name them anew with a parent."
         raise LabelError(msg)

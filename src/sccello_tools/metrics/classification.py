@@ -126,12 +126,13 @@ def knn_vote(
     if reference.shape[1] != query.shape[1]:
         msg = f"The reference has {reference.shape[1]} dimensions, the query {query.shape[1]}; embed both with the same model"
         raise ArgumentError(msg)
-    if n_neighbors < 1:
-        msg = f"n_neighbors is {n_neighbors}; expected is at least 1"
+    check_neighbors(n_neighbors)
+    if metric not in {"cosine", "euclidean"}:
+        msg = f"metric is {metric!r}; expected is 'cosine' or 'euclidean'"
         raise ArgumentError(msg)
     usable = np.isfinite(reference).all(axis=1)
     if not usable.any():
-        msg = f"None of the {len(reference)} reference cells has an embedding without NaN, so none can vote"
+        msg = f"None of the {len(reference)} reference cells has an embedding without NaN, so none can vote. Embed them first, or pass other cells as reference."
         raise ArgumentError(msg)
     answered = np.isfinite(query).all(axis=1)
     classifier = KNeighborsClassifier(
@@ -142,3 +143,10 @@ def knn_vote(
     if answered.any():
         out[answered] = classifier.predict(query[answered])
     return out
+
+
+def check_neighbors(n_neighbors: int) -> None:
+    """Refuse a number of neighbours that is none."""
+    if n_neighbors < 1:
+        msg = f"n_neighbors is {n_neighbors}; expected is at least 1"
+        raise ArgumentError(msg)

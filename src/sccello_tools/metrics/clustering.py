@@ -8,6 +8,8 @@ import numpy as np
 
 from sccello_tools._errors import ArgumentError
 
+from .classification import check_neighbors
+
 if TYPE_CHECKING:
     from igraph import Graph
     from numpy.typing import NDArray
@@ -63,7 +65,7 @@ def clustering_score(
     Raises
     ------
     ValueError
-        If there are fewer than two types, or no type has more than one cell.
+        If there are fewer than two types, no type has more than one cell, or there are to be no neighbours.
 
     Examples
     --------
@@ -79,14 +81,15 @@ def clustering_score(
     if len(embedding) != len(cell_types):
         msg = f"{len(embedding)} cells, but {len(cell_types)} cell types. Expected is one a cell: pass the same cells in the same order."
         raise ArgumentError(msg)
+    check_neighbors(n_neighbors)
     usable = np.isfinite(embedding).all(axis=1)
     embedding, cell_types = embedding[usable], np.asarray(cell_types)[usable].astype(str)
     types = np.unique(cell_types)
     if len(types) < 2:
-        msg = f"Scores compare cell types, found {types.tolist()}; at least two are needed"
+        msg = f"Scores compare cell types, found {types.tolist()}; at least two are needed. Pass more cells, or another column of types."
         raise ArgumentError(msg)
     if len(types) == len(cell_types):
-        msg = f"Each of the {len(cell_types)} cells has a type of its own; some type must have more than one cell"
+        msg = f"Each of the {len(cell_types)} cells has a type of its own; expected are types of several cells. Pass a column that groups cells."
         raise ArgumentError(msg)
     graph = _neighbor_graph(embedding, min(n_neighbors, len(embedding) - 1), seed)
     best = (-1.0, 0.0, 0.0)

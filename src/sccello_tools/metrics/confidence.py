@@ -66,7 +66,7 @@ def reliability(
     Raises
     ------
     ValueError
-        If shapes differ, no cell is left, or a confidence is no probability.
+        If shapes differ, no cell is left, a confidence is no probability, or there are to be no bins.
 
     Examples
     --------
@@ -75,6 +75,9 @@ def reliability(
     >>> round(reliability(np.array([0.9, 0.9, 0.6, 0.6]), np.array([True, True, True, False])).error, 3)
     0.1
     """
+    if n_bins < 1:
+        msg = f"n_bins is {n_bins}; expected is at least 1"
+        raise ArgumentError(msg)
     confidence, right = _pairs(confidence, right)
     if confidence.min() < 0 or confidence.max() > 1:
         msg = f"confidence runs from {confidence.min():.3g} to {confidence.max():.3g}; expected are probabilities, 0 to 1"
@@ -152,7 +155,7 @@ def open_set_auroc(novelty: NDArray[np.floating], is_novel: NDArray[np.bool_]) -
 
     novelty, is_novel = _pairs(novelty, is_novel)
     if is_novel.all() or not is_novel.any():
-        msg = f"{int(is_novel.sum())} of {len(is_novel)} cells are novel; both kinds are needed"
+        msg = f"{int(is_novel.sum())} of {len(is_novel)} cells are novel; expected are some of both kinds. Pass cells of known and of unknown types."
         raise ArgumentError(msg)
     return float(roc_auc_score(is_novel, novelty))
 
@@ -168,6 +171,6 @@ def _pairs(
         raise ArgumentError(msg)
     usable = np.isfinite(scores)
     if not usable.any():
-        msg = f"None of the {len(scores)} cells has a score that is a number"
+        msg = f"None of the {len(scores)} cells has a score that is a number; expected is one at least. Pass cells that were annotated."
         raise ArgumentError(msg)
     return scores[usable], flags[usable]

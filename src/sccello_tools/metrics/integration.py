@@ -8,6 +8,8 @@ import numpy as np
 
 from sccello_tools._errors import ArgumentError
 
+from .classification import check_neighbors
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -68,15 +70,14 @@ def integration_score(
     from sklearn.neighbors import kneighbors_graph
 
     if not len(embedding) == len(cell_types) == len(batches):
-        msg = f"{len(embedding)} cells, but {len(cell_types)} types and {len(batches)} batches"
+        msg = f"{len(embedding)} cells, but {len(cell_types)} types and {len(batches)} batches. Expected is one of each a cell: pass the same cells in the same order."
         raise ArgumentError(msg)
+    check_neighbors(n_neighbors)
     usable = np.isfinite(embedding).all(axis=1)
     points = embedding[usable]
     types, batches = (np.asarray(a)[usable].astype(str) for a in (cell_types, batches))
     if len(np.unique(batches)) < 2:
-        msg = (
-            f"Mixing compares batches, found {np.unique(batches).tolist()}; at least two are needed"
-        )
+        msg = f"Mixing compares batches, found {np.unique(batches).tolist()}; at least two are needed. Pass more cells, or another column of batches."
         raise ArgumentError(msg)
     graph = kneighbors_graph(points, min(n_neighbors, len(points) - 1))
     mixed, whole = [], []
@@ -87,7 +88,7 @@ def integration_score(
         if 1 < len(np.unique(batches[rows])) < len(rows):
             mixed.append(1 - np.abs(silhouette_samples(points[rows], batches[rows])).mean())
     if not mixed:
-        msg = "No cell type has cells of two batches, so mixing cannot be told from type"
+        msg = "No cell type has cells of two batches, so mixing cannot be told from type. Pass batches that share types."
         raise ArgumentError(msg)
     return IntegrationScore(
         float(np.mean(mixed)),

@@ -79,7 +79,7 @@ def ontology_score(
     (0.5, 2)
     """
     if len(truth) != len(predicted):
-        msg = f"{len(truth)} true types, but {len(predicted)} predictions"
+        msg = f"{len(truth)} true types, but {len(predicted)} predictions. Expected is one a cell: pass the same cells in the same order."
         raise ArgumentError(msg)
     scored = np.asarray(truth, dtype=str) != ""
     pairs, counts = np.unique(

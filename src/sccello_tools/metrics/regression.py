@@ -74,15 +74,13 @@ def response_score(
     >>> round(score.rmse, 3), round(score.pearson_by_drug, 3), score.n_drugs
     (0.387, 1.0, 1)
     """
-    if measured.shape != predicted.shape or measured.ndim != 2:
-        msg = f"measured has shape {measured.shape}, predicted {predicted.shape}; expected is (n_lines, n_drugs) for both"
-        raise ArgumentError(msg)
+    _check_shapes(measured, predicted)
     counted = np.isfinite(measured)
     if not counted.any():
-        msg = "measured holds no number, so that nothing can be scored"
+        msg = "measured holds no number, so that nothing can be scored. Pass at least one measured response."
         raise ArgumentError(msg)
     if missing := int((~np.isfinite(predicted[counted])).sum()):
-        msg = f"{missing:,} of {int(counted.sum()):,} measured pairs have no prediction"
+        msg = f"{missing:,} of {int(counted.sum()):,} measured pairs have no prediction; expected is one for each. Predict them, or set what was measured there to NaN."
         raise ArgumentError(msg)
     truth, answer = measured[counted].astype(np.float64), predicted[counted].astype(np.float64)
     by_drug = drug_correlations(measured, predicted, min_lines=min_per_group)
@@ -92,7 +90,7 @@ def response_score(
     return ResponseScore(
         pearson=_pearson(truth, answer),
         spearman=_spearman(truth, answer),
-        rmse=float(np.sqrt(((truth - answer) ** 2).mean())),
+        rmse=_root_mean_square(truth - answer),
         pearson_by_drug=_mean(by_drug),
         spearman_by_drug=_mean(rank_by_drug),
         pearson_by_line=_mean(by_line),
@@ -123,7 +121,13 @@ def drug_correlations(
 
     Returns
     -------
-    (n_drugs,); NaN for drugs with too few lines, or that were measured the same on all; 0 where all predictions are the same.
+    (n_drugs,); NaN for drugs with too few lines, that were measured the same on all, or for which a prediction is missing; 0 where all
+    predictions are the same.
+
+    Raises
+    ------
+    ArgumentError
+        If shapes differ.
 
     Examples
     --------
@@ -133,13 +137,27 @@ def drug_correlations(
     >>> drug_correlations(measured, measured**2, min_lines=3, ranks=True).tolist()
     [1.0, nan]
     """
+    _check_shapes(measured, predicted)
     correlate = _spearman if ranks else _pearson
     found = np.full(measured.shape[1], np.nan)
     for drug in range(measured.shape[1]):
         counted = np.isfinite(measured[:, drug])
-        if counted.sum() >= max(2, min_lines):
+        if counted.sum() >= max(2, min_lines) and np.isfinite(predicted[counted, drug]).all():
             found[drug] = correlate(measured[counted, drug], predicted[counted, drug])
     return found
+
+
+def _check_shapes(
+    measured: NDArray[np.floating[Any]], predicted: NDArray[np.floating[Any]]
+) -> None:
+    if measured.shape != predicted.shape or measured.ndim != 2:
+        msg = f"measured has shape {measured.shape}, predicted {predicted.shape}; expected is (n_lines, n_drugs) for both"
+        raise ArgumentError(msg)
+
+
+def _root_mean_square(differences: NDArray[np.float64]) -> float:
+    largest = float(np.abs(differences).max())  # in whose units no square is too large
+    return largest * float(np.sqrt(((differences / largest) ** 2).mean())) if largest else 0.0
 
 
 def _pearson(truth: NDArray[np.floating[Any]], answer: NDArray[np.floating[Any]]) -> float:
@@ -150,6 +168,7 @@ def _pearson(truth: NDArray[np.floating[Any]], answer: NDArray[np.floating[Any]]
         return float("nan")
     if np.abs(b).max() <= 1e-6 * max(1.0, float(np.abs(answer).max())):
         return 0.0
+    a, b = a / np.abs(a).max(), b / np.abs(b).max()  # so that no square is too large
     return float((a @ b) / np.sqrt((a @ a) * (b @ b)))
 
 

@@ -112,7 +112,7 @@ def add_types(
     ontology = ontology or CellOntology.load()
     column = type_column(adata, label_key, ontology, any_names=True)
     if strange := sorted(set(parents or {}) - set(column.names)):
-        msg = f"parents names {strange[0]!r}, which is no label of adata.obs[{label_key!r}] ({', '.join(column.names[:8])})."
+        msg = f"parents names {strange[0]!r}, which is no label of adata.obs[{label_key!r}] ({', '.join(column.names[:8]) or 'none'}). Name labels of that column in parents=, or leave parents out."
         raise LabelError(msg)
     under = {
         name: resolve_candidates([term], ontology)[0] for name, term in (parents or {}).items()
