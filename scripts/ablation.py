@@ -1,6 +1,8 @@
-"""What each training loss is worth: equal steps with some of the losses left out, several seeds each.
+"""What each part of pretraining is worth: equal steps with one thing changed, several seeds each, scored on cells that were held out.
 
-    python scripts/ablation.py --data ../shared/data [--seeds 0 1] [--steps 150]
+    python scripts/ablation.py pack --data ../shared/data --cells runs/ablation      # tokens of all cells, some megabytes
+    python scripts/ablation.py run --cells runs/ablation [--accelerator gpu --jobs 12 --minutes 8]
+    python scripts/ablation.py table
 
 Trains on `cells/train/` without one donor of the blood, one donor of the ovary and one study of the pancreas. Scores by the vote of
 15 cosine neighbours (`cls` row) among the training cells, on what was held out and on the evaluation files, which nothing is chosen
@@ -12,15 +14,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import multiprocessing
+import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import anndata as ad
 import numpy as np
 import torch
 
 import sccello_tools as sccello
+from sccello_tools.data import Corpus, RaggedTokens
 from sccello_tools.engine import encode
 from sccello_tools.metrics import annotation_score, knn_vote
 from sccello_tools.ontology import CellOntology
@@ -29,6 +34,7 @@ from sccello_tools.train import LabelledTokens, PretrainConfig, fit
 if TYPE_CHECKING:
     from sccello_tools.nn import ScCelloModel
 
+RESULTS = Path("benchmarks/results/ablation.json")
 LABEL = "cell_type_ontology_term_id"
 EVALUATION = ("kang_pbmc_2donors", "ovarian_tumour_1donor", "pancreas_tritschler", "pbmc3k")
 HELD_OUT = {
@@ -36,68 +42,192 @@ HELD_OUT = {
     "ovarian_tumour_3donors": ("donor", "12"),
     "pancreas": ("dataset", "pancreas_muraro"),
 }
+SYNTHETIC = "synthetic cells of tissue_profiles"
 SHARES = {
-    "kang_pbmc_6donors": 0.3,
-    "zheng_facs": 0.2,
-    "pancreas": 0.25,
-    "ovarian_tumour_3donors": 0.25,
+    "kang_pbmc_6donors": 0.25,
+    "zheng_facs": 0.15,
+    "pancreas": 0.20,
+    "ovarian_tumour_3donors": 0.20,
+    SYNTHETIC: 0.20,
 }
-_CELLS = {"weight_coherence": 0.0, "weight_regularization": 0.0}
-ARMS = {
-    "masked gene": {"weight_alignment": 0.0, **_CELLS},
-    "masked gene + coherence": {"weight_alignment": 0.0},
-    "masked gene + alignment": _CELLS,
-    "all": {},
-}  # fmt: skip
-N_REFERENCE = 1_500
+N_REFERENCE = 4_000  # cells that vote
 N_SCORED = 400  # cells of a file at most, drawn once
+MAX_LENGTH = 512
+
+_GENES_ONLY = {"weight_alignment": 0.0, "weight_coherence": 0.0, "weight_regularization": 0.0}
 
 
-def labelled(
-    adata: ad.AnnData, name: str, max_length: int, *, at_most: int | None = None
-) -> LabelledTokens:
-    """Tokens and labels of the cells of a file, or of some of them drawn at random."""
-    if at_most is not None and adata.n_obs > at_most:
-        rows = np.random.default_rng(0).choice(adata.n_obs, size=at_most, replace=False)
-        adata = adata[np.sort(rows)].copy()
-    tokens = sccello.pp.tokenize(adata, max_length=max_length)
-    return LabelledTokens(tokens, adata.obs[LABEL].astype(str).to_numpy(), name)
+class Arm(NamedTuple):
+    """One thing that is changed."""
+
+    config: dict[str, Any] = {}  # noqa: RUF012 - never written to
+    synthetic: bool = True
+    """Whether cells drawn from tissue profiles train, too."""
+    shuffled: bool = False
+    """Whether cell types change places in the ontology: the same graph, the same degrees, wrong neighbours."""
+    trained: bool = True
 
 
-def read_cells(
-    data: Path, max_length: int
-) -> tuple[list[LabelledTokens], dict[str, LabelledTokens]]:
-    """Training cells, and the cells to score on: held-out donors and studies, then evaluation files."""
+ARMS = {
+    "not trained": Arm(trained=False),
+    "all": Arm(),
+    "masked gene only": Arm(_GENES_ONLY),
+    "no alignment": Arm({"weight_alignment": 0.0}),
+    "no coherence": Arm({"weight_coherence": 0.0, "weight_regularization": 0.0}),
+    "no masked gene": Arm({"weight_masked_gene": 0.0}),
+    "ontology shuffled": Arm(shuffled=True),
+    "no synthetic cells": Arm(synthetic=False),
+    "random gene start": Arm({"gene_start": "random"}),
+    "no cropping": Arm({"crop": 0.0}),
+    "second pass": Arm({"second_pass": True}),
+    "128 tokens": Arm({"max_length": 128}),
+    "256 tokens": Arm({"max_length": 256}),
+    "hidden size 64": Arm({"hidden_size": 64, "intermediate_size": 128}),
+    "hidden size 256": Arm({"hidden_size": 256, "intermediate_size": 512}),
+    "2 layers": Arm({"n_layers": 2}),
+    "8 layers": Arm({"n_layers": 8}),
+}
+
+
+class Cells(NamedTuple):
+    """What trains and what is scored."""
+
+    train: list[LabelledTokens]
+    scored: dict[str, LabelledTokens]
+
+
+def pack(data: Path, folder: Path) -> None:
+    """Write two corpora: of everything that may train, and of cells to score on."""
+    import anndata as ad
+    from train_bundled_model import training_cells
+
+    with tempfile.TemporaryDirectory() as name:
+        paths = {}
+        for source, adata in training_cells(data, synthetic_each=20, seed=0).items():
+            for column in ("donor", "dataset"):
+                known = adata.obs[column].astype(str) if column in adata.obs else ""
+                adata.obs[column] = known
+            adata.obs = adata.obs[[LABEL, "donor", "dataset"]]
+            adata.obs_names_make_unique()
+            paths[source] = Path(name) / f"{len(paths)}.h5ad"
+            adata.write_h5ad(paths[source])
+        sccello.pp.build_corpus(
+            paths, folder / "train", obs_keys=("donor", "dataset"), max_length=MAX_LENGTH
+        )
+        paths = {}
+        for file in EVALUATION:
+            adata = ad.read_h5ad(data / "cells" / "eval" / f"{file}.h5ad")
+            rows = np.random.default_rng(0).permutation(adata.n_obs)[:N_SCORED]
+            paths[file] = Path(name) / f"{file}.h5ad"
+            adata[np.sort(rows)].copy().write_h5ad(paths[file])
+        sccello.pp.build_corpus(paths, folder / "eval", max_length=MAX_LENGTH)
+
+
+def read(folder: Path) -> Cells:
+    """Read what `pack` wrote and hold cells out."""
     train, scored = [], {}
-    for path in sorted((data / "cells" / "train").glob("*.h5ad")):
-        adata = ad.read_h5ad(path)
-        if path.stem in HELD_OUT:
-            column, value = HELD_OUT[path.stem]
-            out = (adata.obs[column].astype(str) == value).to_numpy()
-            name = f"{path.stem}, {column} {value}"
-            scored[name] = labelled(adata[out].copy(), name, max_length, at_most=N_SCORED)
-            adata = adata[~out].copy()
-        train.append(labelled(adata, path.stem, max_length))
-    for name in EVALUATION:
-        adata = ad.read_h5ad(data / "cells" / "eval" / f"{name}.h5ad")
-        scored[name] = labelled(adata, name, max_length, at_most=N_SCORED)
-    return train, scored
+    for source, (tokens, columns) in by_source(folder / "train", ("donor", "dataset")).items():
+        kept = np.ones(len(tokens), dtype=bool)
+        if source in HELD_OUT:
+            column, value = HELD_OUT[source]
+            out = np.flatnonzero(columns[column] == value)
+            out = np.sort(np.random.default_rng(0).permutation(out)[:N_SCORED])
+            name = f"{source}, {column} {value}"
+            scored[name] = LabelledTokens(tokens.take(out), columns[LABEL][out], name)
+            kept = columns[column] != value
+        rows = np.flatnonzero(kept)
+        train.append(LabelledTokens(tokens.take(rows), columns[LABEL][rows], source))
+    for source, (tokens, columns) in by_source(folder / "eval").items():
+        scored[source] = LabelledTokens(tokens, columns[LABEL], source)
+    return Cells(train, scored)
+
+
+def by_source(
+    folder: Path, obs_keys: tuple[str, ...] = ()
+) -> dict[str, tuple[RaggedTokens, dict[str, np.ndarray]]]:
+    """Tokens and columns of each source of a corpus."""
+    corpus = Corpus.open(folder)
+    tokens = corpus.to_memory().tokens
+    names = ("source", LABEL, *obs_keys)
+    batches = list(corpus.record_batches(names))
+    columns = {
+        name: np.array([value for batch in batches for value in batch.column(name).to_pylist()])
+        for name in names
+    }
+    found = {}
+    for source in dict.fromkeys(columns["source"]):
+        rows = np.flatnonzero(columns["source"] == source)
+        found[str(source)] = (tokens.take(rows), {k: v[rows] for k, v in columns.items()})
+    return found
+
+
+def shuffled(train: list[LabelledTokens], seed: int) -> list[LabelledTokens]:
+    """Give the cell types each other's places in the ontology."""
+    types = np.unique(np.concatenate([source.cell_types for source in train]))
+    place = dict(zip(types, np.random.default_rng(seed).permutation(types), strict=True))
+    return [
+        dataclasses.replace(source, cell_types=np.array([place[t] for t in source.cell_types]))
+        for source in train
+    ]
+
+
+_cells: Cells | None = None  # of a worker process
+
+
+def _start_worker(folder: Path, n_threads: int) -> None:
+    global _cells  # noqa: PLW0603 - read once a process, not once a run
+    torch.set_num_threads(n_threads)
+    _cells = read(folder)
+
+
+def run_one(name: str, arm: Arm, config: PretrainConfig, accelerator: str) -> dict[str, Any]:
+    """Train and score one form."""
+    assert _cells is not None
+    ontology = CellOntology.load()
+    train = [source for source in _cells.train if arm.synthetic or source.source != SYNTHETIC]
+    total = sum(SHARES[source.source] for source in train)
+    weights = {source.source: SHARES[source.source] / total for source in train}
+    config = dataclasses.replace(config, source_weights=weights, **arm.config)
+    if not arm.trained:  # one step at a rate that moves nothing: what training starts from
+        config = dataclasses.replace(config, max_steps=1, learning_rate=1e-12)
+    started = time.perf_counter()
+    result = fit(
+        shuffled(train, config.seed) if arm.shuffled else train,
+        ontology,
+        config,
+        trainer_kwargs={"accelerator": accelerator, "devices": 1},
+    )
+    seconds = time.perf_counter() - started
+    network = result.network.to("cuda" if accelerator == "gpu" else "cpu")
+    voters = [source for source in _cells.train if source.source != SYNTHETIC]
+    return {
+        "arm": name,
+        "seed": config.seed,
+        "steps": config.max_steps,
+        "batch_cells": config.batch_cells,
+        "seconds": round(seconds, 1),
+        "loss": float(result.curve["loss"].tail(50).mean()),
+        "scores": score(network, voters, _cells.scored, ontology),
+    }
 
 
 def score(
     network: ScCelloModel,
-    train: list[LabelledTokens],
+    voters: list[LabelledTokens],
     scored: dict[str, LabelledTokens],
-    accepted: dict[str, set[str]],
+    ontology: CellOntology,
 ) -> dict[str, list[float]]:
     """Accuracy and mean recall on each file."""
-    rng = np.random.default_rng(0)  # the same reference for every run
+    known = {str(t) for source in voters for t in source.cell_types}
+    truth = {str(t) for cells in scored.values() for t in cells.cell_types}
+    accepted = {t: {t, *ontology.descendants(t)} for t in truth}
+    accepted = {t: answers for t, answers in accepted.items() if answers & known}
+    rng = np.random.default_rng(0)  # the same voters for every run
+    n_cells = sum(len(source.tokens) for source in voters)
     vectors, labels = [], []
-    for source in train:
-        share = round(N_REFERENCE * SHARES[source.source])
-        rows = np.sort(
-            rng.choice(len(source.tokens), size=min(share, len(source.tokens)), replace=False)
-        )
+    for source in voters:
+        share = round(N_REFERENCE * len(source.tokens) / n_cells)
+        rows = np.sort(rng.permutation(len(source.tokens))[:share])
         vectors.append(encode(network, source.tokens.take(rows), precision="float32"))
         labels.append(source.cell_types[rows])
     reference, names = np.concatenate(vectors), np.concatenate(labels)
@@ -110,73 +240,95 @@ def score(
     return found
 
 
+def run_all(args: argparse.Namespace) -> None:
+    """Train every form with every seed that is not in the results yet."""
+    base = PretrainConfig(
+        max_steps=args.steps, batch_cells=args.batch_cells, max_length=MAX_LENGTH, warmup_steps=50,
+        crop=0.75, precision=args.precision,
+    )  # fmt: skip
+    results = json.loads(args.out.read_text()) if args.out.exists() else {"runs": []}
+    results["config"] = base.to_dict()
+    results["held_out"] = {name: " ".join(what) for name, what in HELD_OUT.items()}
+    done = {(run["arm"], run["seed"]) for run in results["runs"]}
+    wanted = [
+        (name, seed)
+        for seed in args.seeds
+        for name in args.arms or ARMS
+        if (name, seed) not in done
+    ]
+    ends = time.monotonic() + 60 * args.minutes
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        args.jobs, mp_context=context, initializer=_start_worker, initargs=(args.cells, args.threads)
+    ) as pool:
+        running = {
+            pool.submit(run_one, name, ARMS[name], dataclasses.replace(base, seed=seed), args.accelerator): name
+            for name, seed in wanted
+        }  # fmt: skip
+        for future in as_completed(running):
+            if not future.cancelled():
+                results["runs"].append(found := future.result())
+                args.out.write_text(json.dumps(results, indent=1) + "\n")
+                print(found["arm"], found["seed"], f"{found['seconds']:.0f} s", flush=True)
+            if time.monotonic() > ends:  # those that have begun are still waited for
+                for other in running:
+                    other.cancel()
+
+
+def table(results: dict[str, Any]) -> str:
+    """Mean recall as a Markdown table: mean over the seeds, and half the range."""
+    runs = results["runs"]
+    names = list(runs[0]["scores"])
+    held_out = [name for name in names if name.split(",")[0] in results["held_out"]]
+    columns = {
+        "held-out donors and study": held_out,
+        "evaluation files": [name for name in names if name not in held_out],
+        **{name: [name] for name in names},
+    }
+    lines = [f"| | seeds | {' | '.join(columns)} |", "| --- |" + " ---: |" * (1 + len(columns))]
+    for arm in dict.fromkeys(run["arm"] for run in runs):
+        of_arm = [run["scores"] for run in runs if run["arm"] == arm]
+        row = [arm, str(len(of_arm))]
+        for files in columns.values():
+            values = [np.mean([scores[file][1] for file in files]) for scores in of_arm]
+            half = (max(values) - min(values)) / 2
+            row.append(f"{np.mean(values):.3f}" + (f" ± {half:.3f}" if len(files) > 1 else ""))
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ablation.json"))
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--batch-cells", type=int, default=16)
-    parser.add_argument("--max-length", type=int, default=160)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("what", choices=("pack", "run", "table"))
+    parser.add_argument("--data", type=Path, help="folder with cells/train and cells/eval")
+    parser.add_argument("--cells", type=Path, default=Path("runs/ablation"))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--arms", nargs="+", choices=ARMS)
+    parser.add_argument("--steps", type=int, default=1_000)
+    parser.add_argument("--batch-cells", type=int, default=48)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--accelerator", default="cpu", choices=("cpu", "gpu"))
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of each run")
+    parser.add_argument(
+        "--minutes", type=float, default=1e6, help="begin no run after so many minutes"
+    )
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-
-    base = PretrainConfig(
-        max_steps=args.steps, batch_cells=args.batch_cells, max_length=args.max_length,
-        warmup_steps=20, crop=0.75, source_weights=SHARES,
-    )  # fmt: skip
-    train, scored = read_cells(args.data, args.max_length)
-    ontology = CellOntology.load()
-    known = {str(t) for source in train for t in source.cell_types}
-    truth = {str(t) for cells in scored.values() for t in cells.cell_types}
-    accepted = {t: {t, *ontology.descendants(t)} for t in truth}
-    accepted = {t: answers for t, answers in accepted.items() if answers & known}
-
-    results = json.loads(args.out.read_text()) if args.out.exists() else {"runs": []}
-    results["config"] = base.to_dict()
-    results["held_out"] = {name: " ".join(what) for name, what in HELD_OUT.items()}
-    for seed in args.seeds:
-        for arm, changes in {"not trained": None, **ARMS}.items():
-            if any(run["arm"] == arm and run["seed"] == seed for run in results["runs"]):
-                continue
-            config = dataclasses.replace(base, seed=seed, **(changes or {}))
-            if changes is None:  # one step at a rate that moves nothing: what training starts from
-                config = dataclasses.replace(config, max_steps=1, learning_rate=1e-12)
-            started = time.process_time()
-            result = fit(train, ontology, config, trainer_kwargs={"accelerator": "cpu"})
-            trained = time.process_time() - started
-            results["runs"].append({
-                "arm": arm, "seed": seed, "cpu_seconds": round(trained, 1),
-                "scores": score(result.network, train, scored, accepted),
-            })  # fmt: skip
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            args.out.write_text(json.dumps(results, indent=1) + "\n")
-            print(arm, seed, f"{trained:.0f} CPU s", flush=True)
-    print(table(results))
-
-
-def table(results: dict) -> str:
-    """Mean recall as a Markdown table: mean over the seeds, and half the range."""
-    arms = ["not trained", *ARMS]
-    lines = [f"| scored on | {' | '.join(arms)} |", "| --- |" + " ---: |" * len(arms)]
-    runs = results["runs"]
-    names = list(runs[0]["scores"])
-    n_held_out = len(results["held_out"])
-    rows = {name: [name] for name in names}
-    rows["**mean of held-out**"] = names[:n_held_out]
-    rows["**mean of evaluation files**"] = names[n_held_out:]
-    for title, files in rows.items():
-        cells = []
-        for arm in arms:
-            values = [
-                np.mean([run["scores"][f][1] for f in files]) for run in runs if run["arm"] == arm
-            ]
-            cells.append(f"{np.mean(values):.3f} ± {(max(values) - min(values)) / 2:.3f}")
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    if args.what == "pack":
+        if args.data is None:
+            parser.error("pack needs --data")
+        pack(args.data, args.cells)
+    if args.what == "run":
+        run_all(args)
+    print(
+        table(json.loads(args.out.read_text()))
+        if args.out.exists()
+        else "no results yet: nothing was run"
+    )
 
 
 if __name__ == "__main__":
