@@ -19,19 +19,22 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 import sccello_tools as sccello
-from sccello_tools.data import Corpus, RaggedTokens
+from sccello_tools.data import Corpus
 from sccello_tools.engine import encode
 from sccello_tools.metrics import annotation_score, knn_vote
 from sccello_tools.ontology import CellOntology
 from sccello_tools.train import LabelledTokens, PretrainConfig, fit
 
 if TYPE_CHECKING:
+    from typing import Any
+
+    from sccello_tools.data import RaggedTokens
     from sccello_tools.nn import ScCelloModel
 
 RESULTS = Path("benchmarks/results/ablation.json")
@@ -260,7 +263,10 @@ def run_all(args: argparse.Namespace) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
-        args.jobs, mp_context=context, initializer=_start_worker, initargs=(args.cells, args.threads)
+        args.jobs,
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(args.cells, args.threads),
     ) as pool:
         running = {
             pool.submit(run_one, name, ARMS[name], dataclasses.replace(base, seed=seed), args.accelerator): name

@@ -1,21 +1,35 @@
-"""Throughput and memory of embedding on this machine's GPU, backend by backend, against what the hardware could do.
+"""Throughput and memory on this machine's GPU, embedding and pretraining, against what the hardware could do.
 
-    python scripts/gpu_report.py [--model sccello-small] [--tokens 2048] [--cells 2000]
+    python scripts/gpu_report.py [--cells 4000] [--steps 30] [--json report.json]
 
-Floating-point operations are counted from the model's shape; the limit is measured, as a large matrix product in bfloat16.
+Embeds real cells (the shipped pancreas study, drawn with replacement, up to 2,048 tokens) with the bundled model and with one of the
+published size, by every attention backend that runs here; then takes training steps of the published size. Floating-point operations
+are counted from the model's shape; the limit is measured, as a large matrix product in bfloat16.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import lightning as L
 import numpy as np
 import torch
 
 import sccello_tools as sccello
 from sccello_tools.engine import encode
+from sccello_tools.nn import EncoderConfig, ScCelloModel
 from sccello_tools.nn.attention import available_backends
+from sccello_tools.ontology import CellOntology
+from sccello_tools.train import LabelledTokens, PretrainConfig, fit
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sccello_tools.data import RaggedTokens
 
 
 def limit_tflops(size: int = 8192, repeats: int = 10) -> float:
@@ -30,7 +44,20 @@ def limit_tflops(size: int = 8192, repeats: int = 10) -> float:
     return 2 * size**3 * repeats / (time.perf_counter() - begin) / 1e12
 
 
-def flops(config, lengths: np.ndarray) -> float:
+def copy_bytes(n: int = 2**28, repeats: int = 10) -> float:
+    """Bytes a second that a copy on the device reads and writes."""
+    a = torch.randn(n, device="cuda")
+    b = torch.empty_like(a)
+    b.copy_(a)
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        b.copy_(a)
+    torch.cuda.synchronize()
+    return 2 * 4 * n * repeats / (time.perf_counter() - begin)
+
+
+def flops(config: EncoderConfig, lengths: np.ndarray) -> float:
     """Of all layers but the last, which computes one row a cell."""
     d, h, n_layers = config.hidden_size, config.intermediate_size, config.n_layers - 1
     dense = 2 * (4 * d * d + 2 * d * h) * lengths.sum()
@@ -38,43 +65,155 @@ def flops(config, lengths: np.ndarray) -> float:
     return float(n_layers * (dense + attention))
 
 
+def real_cells(n_cells: int, max_length: int) -> tuple[RaggedTokens, np.ndarray]:
+    """Tokens and labels of the shipped cells, drawn with replacement."""
+    adata = sccello.datasets.pancreas_tritschler()
+    tokens = sccello.pp.tokenize(adata, max_length=max_length)
+    rows = np.random.default_rng(0).integers(0, len(tokens), n_cells)
+    return tokens.take(rows), adata.obs["cell_type_ontology_term_id"].astype(str).to_numpy()[rows]
+
+
+def embedding(n_cells: int, limit: float) -> list[dict[str, Any]]:
+    """Embed by every backend and precision."""
+    torch.manual_seed(0)
+    networks = {
+        "sccello-small": sccello.models.load("sccello-small", device="cpu", keep=False).network,
+        "published size": ScCelloModel(EncoderConfig()),
+    }
+    rows = []
+    for name, network in networks.items():
+        network.to("cuda").eval()
+        tokens, _ = real_cells(n_cells, network.config.max_positions)
+        work = flops(network.config, tokens.lengths) / 1e12
+        print(f"\n{name}: {n_cells:,} cells, {tokens.lengths.mean():.0f} tokens on average")
+        print(
+            f"{'backend':>14} {'precision':>10} {'cells/s':>9} {'tokens/s':>12} {'TFLOP/s':>8} {'of limit':>8} {'peak GB':>8}"
+        )
+        for precision, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
+            for backend in available_backends("cuda", dtype):
+                options = {"precision": precision, "attention": backend}
+                encode(network, tokens.take(range(256)), **options)
+                torch.cuda.reset_peak_memory_stats()
+                torch.cuda.synchronize()
+                begin = time.perf_counter()
+                encode(network, tokens, **options)
+                spent = time.perf_counter() - begin
+                row = {
+                    "model": name,
+                    "backend": backend,
+                    "precision": precision,
+                    "cells": n_cells,
+                    "mean_tokens": float(tokens.lengths.mean()),
+                    "cells_per_s": n_cells / spent,
+                    "tokens_per_s": int(tokens.lengths.sum()) / spent,
+                    "tflops": work / spent,
+                    "of_limit": work / spent / limit,
+                    "peak_gb": torch.cuda.max_memory_allocated() / 1e9,
+                }
+                rows.append(row)
+                print(
+                    f"{backend:>14} {precision:>10} {row['cells_per_s']:9,.0f} {row['tokens_per_s']:12,.0f} "
+                    f"{row['tflops']:8.1f} {row['of_limit']:8.1%} {row['peak_gb']:8.2f}",
+                    flush=True,
+                )
+        network.to("cpu")
+    return rows
+
+
+class _Clock(L.Callback):
+    """Notes the time after each step."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_batch_end(self, *args: object) -> None:  # noqa: ARG002 - what Lightning hands to all
+        torch.cuda.synchronize()
+        self.times.append(time.perf_counter())
+
+
+def training(n_steps: int, json_rows: list[dict[str, Any]]) -> None:
+    """Take training steps of several forms."""
+    tokens, labels = real_cells(2_000, 2048)
+    source = LabelledTokens(tokens, labels)
+    ontology = CellOntology.load()
+    published = PretrainConfig.published().to_dict() | {"max_steps": n_steps, "warmup_steps": 10}
+    half = {"precision": "bfloat16"}
+    kept = {"checkpoint_activations": False}
+    varlen = {"attention_dropout": 0.0}
+    forms = {
+        "as published, float32": {},
+        "as published, bfloat16": half,
+        "bfloat16, activations kept": half | kept,
+        "bfloat16, kept, no attention dropout": half | kept | varlen,
+        "the same, 48 cells": half | kept | varlen | {"batch_cells": 48},
+        "the same, 48 cells, 4,096 negatives": half
+        | kept
+        | varlen
+        | {"batch_cells": 48, "n_negatives": 4096},
+        "the same, one pass": half
+        | kept
+        | varlen
+        | {"batch_cells": 48, "n_negatives": 4096, "second_pass": False},
+        "float32, no attention dropout": varlen,
+    }
+    print(f"\ntraining, published size, {tokens.lengths.mean():.0f} tokens a cell on average")
+    print(f"{'form':>40} {'cells/s':>9} {'ms/step':>9} {'peak GB':>8} {'loss':>9}")
+    for name, changes in forms.items():
+        config = PretrainConfig(**{**published, **changes})
+        clock = _Clock()
+        torch.cuda.reset_peak_memory_stats()
+        result = fit(
+            [source],
+            ontology,
+            config,
+            trainer_kwargs={"accelerator": "gpu", "devices": 1, "callbacks": [clock]},
+        )
+        step = float(np.median(np.diff(clock.times[5:])))
+        losses = result.curve["loss"].to_numpy()
+        row = {
+            "form": name,
+            "cells_per_s": config.batch_cells / step,
+            "ms_per_step": 1e3 * step,
+            "peak_gb": torch.cuda.max_memory_allocated() / 1e9,
+            "losses": losses.tolist(),
+        }
+        json_rows.append(row)
+        print(
+            f"{name:>40} {row['cells_per_s']:9,.0f} {row['ms_per_step']:9.1f} {row['peak_gb']:8.2f} {losses[-1]:9.4f}",
+            flush=True,
+        )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", default="sccello-small")
-    parser.add_argument("--tokens", type=int, default=2048)
-    parser.add_argument("--cells", type=int, default=2000)
-    given = parser.parse_args()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cells", type=int, default=4_000)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
     if not torch.cuda.is_available():
         print("No CUDA device here: nothing to report.")
         return
-    model = sccello.models.load(given.model, device="cuda")
-    length = min(given.tokens, model.config.max_positions)
-    tokens = sccello.pp.tokenize(sccello.datasets.pancreas_tritschler(), max_length=length)
-    tokens = tokens.take(np.random.default_rng(0).integers(0, len(tokens), given.cells))
-    limit = limit_tflops()
-    work = flops(model.config, tokens.lengths) / 1e12
+    limit, bandwidth = limit_tflops(), copy_bytes()
+    report: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "limit_tflops": limit,
+        "copy_gb_per_s": bandwidth / 1e9,
+        "embedding": [],
+        "training": [],
+    }
     print(
-        f"{torch.cuda.get_device_name()}, torch {torch.__version__}; matrix product in bfloat16: {limit:.0f} TFLOP/s"
+        f"{report['device']}, torch {torch.__version__}; matrix product in bfloat16: {limit:.0f} TFLOP/s; "
+        f"copy: {bandwidth / 1e12:.1f} TB/s"
     )
-    print(f"{given.model}, {given.cells:,} cells, {tokens.lengths.mean():.0f} tokens on average")
-    print(
-        f"{'backend':>14} {'precision':>10} {'cells/s':>9} {'tokens/s':>12} {'TFLOP/s':>8} {'of limit':>8} {'peak GB':>8}"
-    )
-    for precision, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
-        for name in available_backends("cuda", dtype):
-            options = {"precision": precision, "attention": name}
-            encode(model.network, tokens.take(range(64)), **options)
-            torch.cuda.reset_peak_memory_stats()
-            torch.cuda.synchronize()
-            begin = time.perf_counter()
-            encode(model.network, tokens, **options)
-            torch.cuda.synchronize()
-            spent = time.perf_counter() - begin
-            peak = torch.cuda.max_memory_allocated() / 2**30
-            print(
-                f"{name:>14} {precision:>10} {given.cells / spent:9,.0f} {tokens.lengths.sum() / spent:12,.0f} "
-                f"{work / spent:8.1f} {work / spent / limit:8.1%} {peak:8.2f}"
-            )
+    try:
+        report["embedding"] = embedding(args.cells, limit)
+        training(args.steps, report["training"])
+    finally:
+        if args.json:
+            args.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

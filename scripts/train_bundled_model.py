@@ -1,6 +1,7 @@
 """Train `sccello-small`, the model that ships inside the package, and score it on every evaluation file.
 
     python scripts/train_bundled_model.py --data ../shared/data
+    python scripts/train_bundled_model.py --corpus runs/ablation/train    # made by `scripts/ablation.py pack`: on a machine without the data
 
 Trains on `cells/train/` (and, unless --synthetic-each is 0, on synthetic cells drawn from `tissue_profiles.h5ad`); never reads
 `cells/eval/` before training is over. Types that the evaluation holds out are kept out of the synthetic cells too.
@@ -75,9 +76,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder with cells/train and tissue_profiles.h5ad"
-    )
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--data", type=Path, help="folder with cells/train and tissue_profiles.h5ad")
+    given.add_argument("--corpus", type=Path, help="corpus of these cells")
     parser.add_argument("--out", type=Path, default=RESOURCES / "models" / "sccello-small")
     parser.add_argument(
         "--work",
@@ -100,9 +101,13 @@ def main() -> None:
     args = parser.parse_args()
 
     sccello.settings.verbosity = "info"
-    sources = training_cells(args.data, synthetic_each=args.synthetic_each, seed=args.seed)
-    total = sum(SHARES[name] for name in sources)
-    shares = {name: SHARES[name] / total for name in sources}
+    if args.corpus is not None:
+        sources, names = args.corpus, set(SHARES)
+    else:
+        sources = training_cells(args.data, synthetic_each=args.synthetic_each, seed=args.seed)
+        names = set(sources)
+    total = sum(SHARES[name] for name in names)
+    shares = {name: SHARES[name] / total for name in sorted(names)}
     config = PretrainConfig(
         max_steps=args.steps, seed=args.seed, source_weights=shares, warmup_steps=50, crop=0.75
     )
@@ -123,7 +128,7 @@ def main() -> None:
     if args.out.parent == RESOURCES / "models":
         update_entry(args.out.name, args.out)
     print(
-        f"trained in {minutes:.1f} min. Score it: python benchmarks/embedding.py --data {args.data} --model {args.out}"
+        f"trained in {minutes:.1f} min. Score it: python benchmarks/embedding.py --data DATA --model {args.out}"
     )
 
 
