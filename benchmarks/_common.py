@@ -107,9 +107,13 @@ def _processor() -> str:
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *notes: str
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *notes: str,
+    machine: str | None = None,
 ) -> None:
-    """Print a table, its notes and the machine. The first column is text, the others are figures."""
+    """Print a table, its notes and the machine (this one, if not given). The first column is text, the others are figures."""
     console = Console()
     table = Table(title=title, title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
@@ -119,7 +123,7 @@ def print_table(
     console.print(table)
     for note in notes:
         console.print(note, highlight=False, markup=False)
-    machine = describe_machine()
+    machine = machine or describe_machine()
     console.print(f"Machine: {machine}", style="dim", highlight=False, markup=False)
     if path := os.environ.get(TABLES):
         record = {

@@ -111,6 +111,12 @@ ENTRIES = (
         page="scaling.md",
     ),
     Entry(
+        SPEED,
+        "gpu",
+        "Embedding and pretraining on a GPU, from the last run of `scripts/gpu_report.py` on a machine that has one.",
+        takes_data=False,
+    ),
+    Entry(
         QUALITY,
         "embedding",
         "Label transfer by a vote of neighbours.",
@@ -135,6 +141,12 @@ ENTRIES = (
         "finetuning",
         "Fine-tuning to labels that pretraining never saw.",
         needs_data=True,
+    ),
+    Entry(
+        QUALITY,
+        "ablation",
+        "What each part of pretraining is worth, from the last run of `scripts/ablation.py`.",
+        takes_data=False,
     ),
 )
 

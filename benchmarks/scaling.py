@@ -2,14 +2,17 @@
 
     python benchmarks/scaling.py [--runs 5]
 
-The model counts floating-point operations and bytes from the architecture alone. Two rates are measured here, a matrix product and a copy of
-memory; from them alone the time of encoding is predicted for several sizes and lengths and compared with the clock. What it says of machines
-that are not here rests on their data sheets and on the shares of them that are named below: it is arithmetic, not measurement.
+The model counts floating-point operations and bytes from the architecture alone. Three rates are measured here: matrix products, attention, a
+copy of memory; from them alone the time of encoding and of training is predicted for several sizes and lengths and compared with the clock.
+What it says of one GPU rests on what `scripts/gpu_report.py` measured there; of more of them, on their number: that is arithmetic.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import time
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +23,10 @@ from sccello_tools.data import CLS_ID, RaggedTokens
 from sccello_tools.engine import encode
 from sccello_tools.nn import EncoderConfig, ScCelloModel
 
+GPU = Path(__file__).parent / "results" / "gpu.json"
 PUBLISHED = EncoderConfig()
+BUNDLED = EncoderConfig(hidden_size=128, n_layers=4, intermediate_size=256, max_positions=512)
+SIZES = {"published": PUBLISHED, "bundled": BUNDLED}
 MASKED, VOCABULARY = 0.15, 25_427
 CSR_BYTES, TOKEN_BYTES = (
     8,
@@ -50,44 +56,55 @@ def training_flops(c: EncoderConfig, n: float) -> float:
     return 3 * (forward_flops(c, n, cls_only=False) + logits)
 
 
+class Rates(NamedTuple):
+    """What this machine reaches at the shapes of one model, operations or bytes a second."""
+
+    products: float
+    attention: float
+    memory: float
+
+    def forward(self, c: EncoderConfig, n: float, *, cls_only: bool = True) -> float:
+        """Seconds to encode one cell: here nothing overlaps, so the parts add up."""
+        layers = c.n_layers - (1 if cls_only else 0)
+        in_attention = layers * 4 * n * n * c.hidden_size
+        others = forward_flops(c, n, cls_only=cls_only) - in_attention
+        moved = forward_bytes(c, n, 4) / self.memory
+        return others / self.products + in_attention / self.attention + moved
+
+    def training(self, c: EncoderConfig, n: float) -> float:
+        """Seconds to train on one cell: forward, backward (twice as much), and the forward pass again."""
+        logits = 3 * 2 * MASKED * n * VOCABULARY * c.hidden_size
+        return 4 * self.forward(c, n, cls_only=False) + logits / self.products
+
+
 class Machine(NamedTuple):
-    """A machine by its data sheet."""
+    """A machine: what it needs for a cell, and how fast it tokenizes and reads."""
 
     name: str
-    flops: float
-    """Matrix operations a second that this code can be expected to reach."""
-    memory: float
-    """Bytes a second."""
+    embedding: float
+    """Seconds a cell on one device."""
+    training: float
     tokenizing: float
-    """Cells a second that its processors tokenize."""
+    """Cells a second that the processors of one device tokenize."""
     disk: float
-    """Bytes a second that it reads."""
+    """Bytes a second that one device can read."""
     n: int = 1
+    """Devices."""
 
 
 def seconds(m: Machine, kind: str, n_cells: float) -> tuple[float, str]:
     """Time of the slowest part, as the parts overlap, and which it is."""
-    n, c = MEAN_TOKENS, PUBLISHED
-    if kind == "tokenize":
-        parts = {
-            "tokenizing": n_cells / (m.tokenizing * m.n),
-            "reading": n_cells * GENES_A_CELL * CSR_BYTES / (m.disk * m.n),
-        }
-    elif kind == "embed":
-        parts = {
-            "matrix products": n_cells * forward_flops(c, n) / (m.flops * m.n),
-            "memory": n_cells * forward_bytes(c, n, 2) / (m.memory * m.n),
-            "tokenizing": n_cells / (m.tokenizing * m.n),
-            "reading": n_cells * GENES_A_CELL * CSR_BYTES / (m.disk * m.n),
-        }
-    else:
-        parts = {
-            "matrix products": n_cells * training_flops(c, n) / (m.flops * m.n),
-            "memory": n_cells * 3 * forward_bytes(c, n, 2) / (m.memory * m.n),
-            "reading tokens": n_cells * n * TOKEN_BYTES / (m.disk * m.n),
-        }
+    counts = {
+        "tokenizing": 1 / m.tokenizing,
+        "reading": GENES_A_CELL * CSR_BYTES / m.disk,
+    }
+    parts = {
+        "tokenize": counts,
+        "embed": counts | {"encoder": m.embedding},
+        "pretrain": {"training step": m.training, "reading": MEAN_TOKENS * TOKEN_BYTES / m.disk},
+    }[kind]
     slowest = max(parts, key=parts.__getitem__)
-    return parts[slowest], slowest
+    return parts[slowest] * n_cells / m.n, slowest
 
 
 def spoken(value: float) -> str:
@@ -97,66 +114,125 @@ def spoken(value: float) -> str:
     return f"{value:,.2g} s"
 
 
-def check(n_runs: int) -> tuple[list[list[str]], float, float, float]:
-    """Predict and measure encoding here, for several sizes and lengths."""
-    a = torch.randn(1024, 256)
-    b = torch.randn(256, 1024)
-    q = torch.randn(1, 4, 1000, 64)
+def rates_here(c: EncoderConfig, n_runs: int) -> Rates:
+    """Measure this machine at the shapes of a model, with 1,000 tokens."""
+    h, heads = c.hidden_size, c.n_heads
+    x, w = torch.randn(1024, h), torch.randn(h, 4 * h)
+    q = torch.randn(1, heads, 1000, h // heads)
     block = torch.randn(32 * 2**20)
     target = torch.empty_like(block)
     with torch.inference_mode():
-        rates = time_all(
+        taken = time_all(
             {
-                "product": lambda: [a @ b for _ in range(20)],
+                "products": lambda: [x @ w for _ in range(20)],
                 "attention": lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q),
-                "copy": lambda: target.copy_(block),
+                "memory": lambda: target.copy_(block),
             },
             n_runs=max(n_runs, 5),
         )
-    flops = 20 * 2 * 1024 * 256 * 1024 / rates["product"].median
-    attention = 4 * 1000 * 1000 * 256 / rates["attention"].median
-    memory = 2 * block.numel() * 4 / rates["copy"].median
-    rows, worst = [], 0.0
-    sizes = {
-        "published": PUBLISHED,
-        "bundled": EncoderConfig(
-            hidden_size=128, n_layers=4, intermediate_size=256, max_positions=512
-        ),
-    }
+    return Rates(
+        20 * 2 * 1024 * h * 4 * h / taken["products"].median,
+        4 * 1000 * 1000 * h / taken["attention"].median,
+        2 * block.numel() * 4 / taken["memory"].median,
+    )
+
+
+def made_up_tokens(n_cells: int, n: int) -> RaggedTokens:
+    """Cells of one length, genes at random: what costs does not look at them."""
     rng = np.random.default_rng(0)
-    for name, c in sizes.items():
+    ids = np.stack([rng.permutation(CLS_ID - 2)[:n] + 2 for _ in range(n_cells)]).astype(np.int32)
+    ids[:, 0] = CLS_ID
+    return RaggedTokens(
+        np.arange(0, ids.size + 1, n), ids.ravel(), np.zeros(ids.size, dtype=np.float32)
+    )
+
+
+def check(rates: dict[str, Rates], n_runs: int) -> list[tuple[str, float, float]]:
+    """Measure and predict cells a second here: encoding at several sizes and lengths, and training."""
+    found = []
+    for name, c in SIZES.items():
         torch.manual_seed(0)
         network = ScCelloModel(c).eval()
         for n in (256, 512, 1024, 2048):
             if n > c.max_positions:
                 continue
             n_cells = 8 * 2048 // n
-            ids = rng.integers(2, CLS_ID, size=(n_cells, n)).astype(np.int32)
-            ids[:, 0] = CLS_ID
-            bounds = np.arange(0, ids.size + 1, n)
-            tokens = RaggedTokens(bounds, ids.ravel(), np.zeros(ids.size, dtype=np.float32))
+            tokens = made_up_tokens(n_cells, n)
             timing = time_all(
                 {"encode": lambda t=tokens, w=network: encode(w, t, precision="float32")},
                 n_runs=n_runs,
             )["encode"]
-            h = c.hidden_size
-            in_attention = (c.n_layers - 1) * 4 * n * n * h
-            predicted = n_cells * (
-                (forward_flops(c, n) - in_attention) / flops
-                + in_attention / attention
-                + forward_bytes(c, n, 4) / memory
+            predicted = 1 / rates[name].forward(c, n)
+            found.append((f"{name}, embedding, {n:,} tokens", n_cells / timing.median, predicted))
+    for n in (256, 512):
+        measured = training_rate(n)
+        found.append(
+            (
+                f"published, training, {n:,} tokens",
+                measured,
+                1 / rates["published"].training(PUBLISHED, n),
             )
-            off = predicted / timing.median - 1
-            worst = max(worst, abs(off))
-            rows.append(
-                [
-                    f"{name}, {n:,} tokens",
-                    f"{n_cells / timing.median:,.1f}",
-                    f"{n_cells / predicted:,.1f}",
-                    f"{off:+.0%}",
-                ]
-            )
-    return rows, flops, memory, worst
+        )
+    return found
+
+
+def training_rate(n: int, n_cells: int = 12, n_steps: int = 4) -> float:
+    """Cells a second of steps of the published size: one pass, no attention dropout, activations computed again."""
+    import lightning as L
+
+    from sccello_tools.ontology import CellOntology
+    from sccello_tools.train import LabelledTokens, PretrainConfig, fit
+
+    times = []
+
+    class Clock(L.Callback):
+        def on_train_batch_end(self, *args) -> None:  # noqa: ARG002 - what Lightning hands to all
+            times.append(time.perf_counter())
+
+    types = np.array(["CL:0000084", "CL:0000236"])[np.arange(n_cells) % 2]
+    config = PretrainConfig(**{
+        **PretrainConfig.published().to_dict(), "max_steps": n_steps, "batch_cells": n_cells,
+        "second_pass": False, "attention_dropout": 0.0,
+    })  # fmt: skip
+    fit(
+        [LabelledTokens(made_up_tokens(n_cells, n), types)],
+        CellOntology.load(),
+        config,
+        trainer_kwargs={"accelerator": "cpu", "callbacks": [Clock()]},
+    )
+    return n_cells / float(np.median(np.diff(times)))
+
+
+class Gpu(NamedTuple):
+    """What was measured on a GPU, as rates at which the states of tokens move, which explain both sizes of the model."""
+
+    name: str
+    embedding: float
+    """Bytes a second."""
+    training: float
+    copy: float
+    small: tuple[float, float]
+    """Cells a second of the bundled model, measured and predicted from the published one's rate."""
+
+
+def measured_gpu() -> Gpu:
+    """Read the last report of `scripts/gpu_report.py`."""
+    report = json.loads(GPU.read_text(encoding="utf-8"))
+    best = {
+        row["model"]: row
+        for row in report["embedding"]
+        if row["backend"] == "torch_varlen" and row["precision"] == "bfloat16"
+    }
+    large, small = best["published size"], best["sccello-small"]
+    rate = large["cells_per_s"] * forward_bytes(PUBLISHED, large["mean_tokens"], 2)
+    step = next(row for row in report["training"] if row["form"] == "the same, one pass")
+    return Gpu(
+        report["device"],
+        rate,
+        step["cells_per_s"] * 3 * forward_bytes(PUBLISHED, large["mean_tokens"], 2),
+        1e9 * report["copy_gb_per_s"],
+        (small["cells_per_s"], rate / forward_bytes(BUNDLED, small["mean_tokens"], 2)),
+    )
 
 
 def main() -> None:
@@ -165,13 +241,30 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args()
-    rows, flops, memory, worst = check(args.runs)
+    rates = {name: rates_here(c, args.runs) for name, c in SIZES.items()}
+    found = check(rates, args.runs)
+    gpu = measured_gpu()
+    found.append((f"bundled, embedding, 512 tokens, {gpu.name} in bfloat16", *gpu.small))
+    worst = max(abs(measured / predicted - 1) for _, measured, predicted in found)
+    here = "; ".join(
+        f"{name}: products {r.products / 1e9:,.0f}, attention {r.attention / 1e9:,.0f} GFLOP/s"
+        for name, r in rates.items()
+    )
+    memory = rates["published"].memory
     print_table(
-        "Encoding in float32: measured here, and predicted from a rate of matrix products, one of attention and one of memory",
-        ["size of the model, length", "cells/s", "predicted", "time predicted / measured - 1"],
-        rows,
-        f"Rates measured in this run: products {flops / 1e9:,.0f} GFLOP/s, copies {memory / 1e9:,.0f} GB/s. "
-        f"Largest error {worst:.0%}: {against(worst, 0.3, at_least=False)}",
+        "Cells a second, measured and predicted from three rates of this machine: matrix products, attention, memory",
+        [
+            "size of the model, work, length",
+            "measured",
+            "predicted",
+            "time predicted / measured - 1",
+        ],
+        [
+            (name, f"{measured:,.1f}", f"{predicted:,.1f}", f"{measured / predicted - 1:+.0%}")
+            for name, measured, predicted in found
+        ],
+        f"Rates measured in this run, float32, at the shapes of each model with 1,000 tokens: {here}; copies {memory / 1e9:,.0f} GB/s. "
+        f"The row of the GPU is predicted from the published size's rate there. Largest error {worst:.0%}: {against(worst, 0.3, at_least=False)}",
     )
     print_table(
         "Cost of one cell at the published size",
@@ -195,12 +288,22 @@ def main() -> None:
             for n in (256, 512, 900, 2048)
         ],
     )
+    embedding = forward_bytes(PUBLISHED, MEAN_TOKENS, 2) / gpu.embedding
+    training = 3 * forward_bytes(PUBLISHED, MEAN_TOKENS, 2) / gpu.training
+    h100 = 4.8 / 3.35  # memory of the one and of the other, by their data sheets
+    published = rates["published"]
     machines = (
-        Machine("this machine, 2 cores", flops, memory, 26_000, 1e9),
-        # data sheet: 989 TFLOP/s bf16 dense, 3.35 TB/s; a third of the former is what hidden size 256 may reach
-        Machine("one H100", 989e12 / 3, 3.35e12 * 0.7, 16 * 13_000, 3e9),
-        Machine("8 H100", 989e12 / 3, 3.35e12 * 0.7, 12 * 13_000, 1.5e9, 8),
-        Machine("512 H100", 989e12 / 3, 3.35e12 * 0.7, 12 * 13_000, 0.5e9, 512),
+        Machine(
+            "this machine, 2 cores",
+            published.forward(PUBLISHED, MEAN_TOKENS),
+            published.training(PUBLISHED, MEAN_TOKENS),
+            26_000,
+            1e9,
+        ),
+        Machine(f"one {gpu.name}", embedding, training, 16 * 13_000, 3e9),
+        Machine("one H100", h100 * embedding, h100 * training, 16 * 13_000, 3e9),
+        Machine("8 H100", h100 * embedding, h100 * training, 12 * 13_000, 1.5e9, 8),
+        Machine("512 H100", h100 * embedding, h100 * training, 12 * 13_000, 0.5e9, 512),
     )
     for kind, title in (
         ("tokenize", "Tokenizing"),

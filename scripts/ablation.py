@@ -2,7 +2,7 @@
 
     python scripts/ablation.py pack --data ../shared/data --cells runs/ablation      # tokens of all cells, some megabytes
     python scripts/ablation.py run --cells runs/ablation [--accelerator gpu --jobs 12 --minutes 8]
-    python scripts/ablation.py table
+    python benchmarks/ablation.py                                              # the table
 
 Trains on `cells/train/` without one donor of the blood, one donor of the ovary and one study of the pancreas. Scores by the vote of
 15 cosine neighbours (`cls` row) among the training cells, on what was held out and on the evaluation files, which nothing is chosen
@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime as dt
 import json
 import multiprocessing
+import platform
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -243,6 +245,11 @@ def score(
     return found
 
 
+def device_name(accelerator: str) -> str:
+    """What trains."""
+    return torch.cuda.get_device_name() if accelerator == "gpu" else platform.processor() or "CPU"
+
+
 def run_all(args: argparse.Namespace) -> None:
     """Train every form with every seed that is not in the results yet."""
     base = PretrainConfig(
@@ -251,6 +258,10 @@ def run_all(args: argparse.Namespace) -> None:
     )  # fmt: skip
     results = json.loads(args.out.read_text()) if args.out.exists() else {"runs": []}
     results["config"] = base.to_dict()
+    results["date"] = dt.datetime.now(tz=dt.UTC).date().isoformat()
+    results["machine"] = (
+        f"{device_name(args.accelerator)}, torch {torch.__version__}, {args.precision}, {args.jobs} runs at a time"
+    )
     results["held_out"] = {name: " ".join(what) for name, what in HELD_OUT.items()}
     done = {(run["arm"], run["seed"]) for run in results["runs"]}
     wanted = [
@@ -282,33 +293,11 @@ def run_all(args: argparse.Namespace) -> None:
                     other.cancel()
 
 
-def table(results: dict[str, Any]) -> str:
-    """Mean recall as a Markdown table: mean over the seeds, and half the range."""
-    runs = results["runs"]
-    names = list(runs[0]["scores"])
-    held_out = [name for name in names if name.split(",")[0] in results["held_out"]]
-    columns = {
-        "held-out donors and study": held_out,
-        "evaluation files": [name for name in names if name not in held_out],
-        **{name: [name] for name in names},
-    }
-    lines = [f"| | seeds | {' | '.join(columns)} |", "| --- |" + " ---: |" * (1 + len(columns))]
-    for arm in dict.fromkeys(run["arm"] for run in runs):
-        of_arm = [run["scores"] for run in runs if run["arm"] == arm]
-        row = [arm, str(len(of_arm))]
-        for files in columns.values():
-            values = [np.mean([scores[file][1] for file in files]) for scores in of_arm]
-            half = (max(values) - min(values)) / 2
-            row.append(f"{np.mean(values):.3f}" + (f" ± {half:.3f}" if len(files) > 1 else ""))
-        lines.append("| " + " | ".join(row) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("pack", "run", "table"))
+    parser.add_argument("what", choices=("pack", "run"))
     parser.add_argument("--data", type=Path, help="folder with cells/train and cells/eval")
     parser.add_argument("--cells", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -330,11 +319,6 @@ def main() -> None:
         pack(args.data, args.cells)
     if args.what == "run":
         run_all(args)
-    print(
-        table(json.loads(args.out.read_text()))
-        if args.out.exists()
-        else "no results yet: nothing was run"
-    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Throughput and memory on this machine's GPU, embedding and pretraining, against what the hardware could do.
 
-    python scripts/gpu_report.py [--cells 4000] [--steps 30] [--json report.json]
+    python scripts/gpu_report.py [--cells 4000] [--steps 30] [--json benchmarks/results/gpu.json]
 
 Embeds real cells (the shipped pancreas study, drawn with replacement, up to 2,048 tokens) with the bundled model and with one of the
 published size, by every attention backend that runs here; then takes training steps of the published size. Floating-point operations
@@ -10,6 +10,7 @@ are counted from the model's shape; the limit is measured, as a large matrix pro
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import time
 from pathlib import Path
@@ -198,6 +199,7 @@ def main() -> None:
     limit, bandwidth = limit_tflops(), copy_bytes()
     report: dict[str, Any] = {
         "device": torch.cuda.get_device_name(),
+        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
         "torch": torch.__version__,
         "limit_tflops": limit,
         "copy_gb_per_s": bandwidth / 1e9,

@@ -171,7 +171,7 @@ def annotate_novel(
         method=method,
         tissue=tissue,
     )
-    parts = [annotator(states.hidden[rows], states.cells(rows)) for rows in chunks(target.n_obs)]
+    parts = (annotator(states.hidden[rows], states.cells(rows)) for rows in chunks(target.n_obs))
     slots = AnnotationSlots.of(parts, annotator.columns, keep_scores=return_scores)
     with writing(target, copy=False) as writable:
         written = write_annotation(

@@ -11,7 +11,7 @@ import pandas as pd
 from sccello_tools import _keys
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -33,15 +33,18 @@ class AnnotationSlots:
 
     @classmethod
     def of(
-        cls, parts: Sequence[Annotation], columns: tuple[str, ...], *, keep_scores: bool
+        cls, parts: Iterable[Annotation], columns: tuple[str, ...], *, keep_scores: bool
     ) -> AnnotationSlots:
-        """Join the annotations of chunks."""
+        """Join the annotations of chunks; scores that are not kept are let go chunk by chunk if ``parts`` is a generator."""
+        held = [
+            part if keep_scores else part._replace(scores=part.scores[:0].copy()) for part in parts
+        ]
         return cls(
-            np.concatenate([part.terms for part in parts]),
-            np.concatenate([part.confidence for part in parts]),
-            np.concatenate([part.novelty for part in parts]),
-            np.concatenate([part.status for part in parts]),
-            np.concatenate([part.scores for part in parts]) if keep_scores else None,
+            np.concatenate([part.terms for part in held]),
+            np.concatenate([part.confidence for part in held]),
+            np.concatenate([part.novelty for part in held]),
+            np.concatenate([part.status for part in held]),
+            np.concatenate([part.scores for part in held]) if keep_scores else None,
             columns,
         )
 
@@ -81,7 +84,7 @@ def write_annotation(
 
     ids = key + _keys.TERM_ID_SUFFIX
     confidence = key + _keys.CONFIDENCE_SUFFIX
-    present = sorted(set(slots.terms.tolist()) - {""})
+    present = [term for term in np.unique(slots.terms).tolist() if term]
     called = [(names or {}).get(term) for term in present]
     # a label that is an id is shown by name, as everywhere
     shown = [
@@ -113,8 +116,9 @@ def _column(terms: NDArray[np.str_], values: Mapping[str, str | None]) -> pd.Cat
     """Categories of object dtype, which every version of anndata writes; missing where a term has no value."""
     distinct = sorted({value for value in values.values() if value is not None})
     place = {value: code for code, value in enumerate(distinct)}
+    found, member = np.unique(terms, return_inverse=True)
     code_of = {term: place.get(value or "", -1) for term, value in values.items()}
-    codes = np.array([code_of.get(term, -1) for term in terms.tolist()], dtype=np.int64)
+    codes = np.array([code_of.get(term, -1) for term in found.tolist()], dtype=np.int64)[member]
     column: pd.Categorical[object] = pd.Categorical.from_codes(
         codes, pd.Index(distinct, dtype=object)
     )
