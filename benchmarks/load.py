@@ -163,7 +163,7 @@ def main() -> None:
     for what in WORK:
         most = given.most_embedded if what == "embedding" else given.most
         points = []
-        for n_cells in (most // 16, most // 8, most // 4, most // 2, most):
+        for n_cells in (most // 16, most // 8, most // 4, most):
             points.append(one(what, n_cells))
             print(what, points[-1], flush=True)
             results["work"][what] = {"points": points}
