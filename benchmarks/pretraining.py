@@ -154,7 +154,7 @@ def plot_cost(costs: dict[int, dict[str, float]], path: Path) -> None:
         color="grey",
         label="linear from the first",
     )
-    axes[0].set(xlabel="tokens of a cell", ylabel="CPU seconds a cell, forward and backward")
+    axes[0].set(xlabel="tokens of a cell", ylabel="CPU seconds a cell and step")
     axes[0].legend(frameon=False)
     axes[1].plot(
         lengths,
