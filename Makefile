@@ -14,7 +14,7 @@ PYTEST := MPLBACKEND=agg OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test lint format docs tutorials bench bench-quick constraints clean test-lowest audit
+.PHONY: help install demo test lint format docs tutorials bench bench-quick constraints clean test-lowest test-newest audit
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -67,15 +67,25 @@ constraints: $(STAMP)  ## Pin what .venv holds (after raising a version there)
 	$(BIN)/python scripts/pin_constraints.py > constraints.new
 	mv constraints.new constraints.txt
 
-# The lowest minor versions of pyproject.toml; LOWEST is an environment of its own, outside the working tree by default.
+# The lowest minor versions of pyproject.toml, and the newest that pip finds; both in an environment of their own, outside the
+# working tree by default. Old packages warn of what newer ones will drop, so that such warnings are no errors there.
 LOWEST ?= $(or $(TMPDIR),/tmp)/sccello-lowest
+NEWEST ?= $(or $(TMPDIR),/tmp)/sccello-newest
+AGED := -W ignore::DeprecationWarning -W ignore::FutureWarning -W ignore::PendingDeprecationWarning
 test-lowest:  ## Run the tests against the lowest versions of all dependencies
 	$(PYTHON) -m venv $(LOWEST)
 	$(PYTHON) scripts/lowest.py > $(LOWEST)/lowest.txt
 	$(LOWEST)/bin/python -m pip install -qq --upgrade pip
 	$(LOWEST)/bin/python -m pip install -qq -c $(LOWEST)/lowest.txt torch
 	$(LOWEST)/bin/python -m pip install -qq -c $(LOWEST)/lowest.txt -e .[scale] --group test
-	MPLBACKEND=agg OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(JOBS) --dist loadfile
+	MPLBACKEND=agg OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(JOBS) --dist loadfile $(AGED)
+
+test-newest:  ## Run the tests against the newest versions (PYTHON=python3.13 for another Python)
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install -qq --upgrade pip
+	$(NEWEST)/bin/python -m pip install -qq torch
+	$(NEWEST)/bin/python -m pip install -qq -e .[scale] --group test
+	MPLBACKEND=agg OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -n $(JOBS) --dist loadfile $(AGED)
 
 # Needs an advisory service on the network, so that it is no part of `make test`.
 audit: $(STAMP)  ## Look the pinned versions up among known vulnerabilities (needs the network)
