@@ -132,13 +132,17 @@ def draw(results: dict) -> None:
         x = [p["cells"] for p in found["points"]]
         axes[0].plot(x, [p["cpu_s"] for p in found["points"]], "o-", label=what)
         axes[1].plot(x, [p["peak_gb"] for p in found["points"]], "o-", label=what)
-    axes[0].set(xlim=0, ylim=0, xlabel="cells", ylabel="CPU seconds")
+        line = [p["cells"] * found["points"][-1]["cpu_s"] / x[-1] for p in found["points"]]
+        axes[0].plot(x, line, ":", color="0.6", zorder=0)
+    axes[0].plot([], [], ":", color="0.6", label="linear")
+    axes[0].set(xscale="log", yscale="log", xlabel="cells", ylabel="CPU seconds")
     axes[1].axhline(LIMIT_GB, color="0.6", lw=1, ls="--")
-    axes[1].set(xlim=0, ylim=(0, 2.3), xlabel="cells", ylabel="peak memory, GB")
+    axes[1].set(xscale="log", ylim=(0, 2.3), xlabel="cells", ylabel="peak memory, GB")
     axes[0].legend(frameon=False)
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.xaxis.set_major_formatter("{x:,.0f}")
+        ax.xaxis.set_minor_formatter("")
     PLOT.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PLOT, dpi=130)
 

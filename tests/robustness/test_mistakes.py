@@ -17,7 +17,7 @@ _spec.loader.exec_module(mistakes)
 PAGE = (ROOT / "docs" / "mistakes.md").read_text("utf-8")
 # what depends on versions of torch, HDF5 and the like, not on us
 FOREIGN = re.compile(
-    r"\((Expected one of cpu.*?|Torch not.*?|Unable to .*?)\)+|Error while deserializing[^.]*"
+    r"\((Expected one of cpu.*?|Torch not.*?|Found no NVIDIA.*?|Unable to .*?)\)+|Error while deserializing[^.]*"
 )
 
 

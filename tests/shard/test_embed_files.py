@@ -94,8 +94,9 @@ def test_it_is_read_like_an_array(files, expected, tiny_model_folder, tmp_path):
         np.testing.assert_array_equal(cells[key], expected[key])
     with pytest.raises(IndexError, match="row 45 is out of range: there are 45 cells"):
         cells[45]
-    with pytest.raises(ValueError, match="cannot become an array without being copied"):
-        np.array(cells, copy=False)
+    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":  # before, copy=False meant "if need be"
+        with pytest.raises(ValueError, match="cannot become an array without being copied"):
+            np.array(cells, copy=False)
 
 
 def test_it_becomes_an_anndata_that_can_be_annotated(tmp_path):

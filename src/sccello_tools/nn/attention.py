@@ -230,13 +230,13 @@ def _obstacle(
         return None
     if name == "flash" and importlib.util.find_spec("flash_attn") is None:
         return MissingExtraError("attention='flash'", extra="flash")
-    if name == "torch_varlen" and importlib.util.find_spec("torch.nn.attention.varlen") is None:
-        return BackendError(
-            f"attention='torch_varlen' needs torch 2.10 or later, found {torch.__version__}. Use 'sdpa'."
-        )
     if device.type != "cuda":
         return BackendError(
             f"attention={name!r} needs a CUDA device, found {device.type!r}. Use 'sdpa' or 'auto'."
+        )
+    if name == "torch_varlen" and importlib.util.find_spec("torch.nn.attention.varlen") is None:
+        return BackendError(
+            f"attention='torch_varlen' needs torch 2.10 or later, found {torch.__version__}. Use 'sdpa'."
         )
     if dtype not in _HALF:
         return BackendError(
