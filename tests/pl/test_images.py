@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -68,7 +68,7 @@ PICTURES = {
 
 
 @pytest.mark.skipif(
-    not matplotlib.__version__.startswith(DRAWN_WITH),
+    not mpl.__version__.startswith(DRAWN_WITH),
     reason=f"the baselines were drawn with matplotlib {DRAWN_WITH}, whose text differs",
 )
 @pytest.mark.parametrize("name", list(PICTURES))
