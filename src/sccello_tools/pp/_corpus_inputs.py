@@ -76,7 +76,9 @@ def frame_of(store: Any, path: Path, name: str) -> Any:
 def n_cells_of(store: Any, path: Path) -> int:
     """Count the rows of ``obs``."""
     obs = frame_of(store, path, "obs")
-    return int(obs[obs.attrs["_index"]].shape[0])
+    index = obs[obs.attrs["_index"]]
+    # anndata 0.13 writes names that pandas 3 holds as strings as a group: values, and a mask of those that are missing
+    return int((index if hasattr(index, "shape") else index["values"]).shape[0])
 
 
 def gene_names(store: Any, path: Path, gene_ids: str | None, layer: str | None) -> list[str]:
@@ -175,6 +177,8 @@ def read_column(frame: Any, key: str, start: int, stop: int | None) -> Any:
         msg = f"The column {key!r} is stored as {column.attrs.get('encoding-type')!r}, which cannot be read by rows. Store it as strings or numbers."
         raise CorpusError(msg)
     values, mask = column["values"][start:stop], column["mask"][start:stop]
+    if values.dtype.kind not in "biuf":
+        values = as_text(values, missing=None)
     if not mask.any():
         return values
     if values.dtype.kind in "iu":

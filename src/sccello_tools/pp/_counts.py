@@ -120,7 +120,10 @@ def _not_counts(adata: AnnData, layer: str | None, complaint: str, *, trust_help
 def _where_counts_are(adata: AnnData, tried: str | None) -> str:
     """Name the places of an AnnData that do hold raw counts, and how to use them."""
     layers = [
-        name for name in adata.layers if name != tried and looks_like_counts(adata.layers[name])
+        name
+        for name in adata.layers
+        # from 0.13 on, anndata lists X among the layers, as None
+        if name not in (tried, None) and looks_like_counts(adata.layers[name])
     ]
     ways = [f"layer={name!r}" for name in layers]
     if tried is not None and adata.X is not None and looks_like_counts(adata.X):
