@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 import torch
 from _common import print_table, time_all
-from scaling import BUNDLED, PUBLISHED, made_up_tokens
+from _steps import made_up_tokens
+from scaling import BUNDLED, PUBLISHED
 from scipy import sparse
 
 import sccello_tools as sccello

@@ -31,6 +31,7 @@ def step_of(options: dict) -> dict[str, float]:
     """Take steps in this process and say what they cost."""
     import numpy as np
     import torch
+    from _steps import Clock, made_up_tokens, two_types
 
     from sccello_tools.data import RaggedTokens
     from sccello_tools.ontology import CellOntology
@@ -39,25 +40,13 @@ def step_of(options: dict) -> dict[str, float]:
     config = PretrainConfig(**{
         **PretrainConfig.published().to_dict(), "batch_cells": N_CELLS, **options["config"],
     })  # fmt: skip
-    cells = np.load(options["cells"])
-    indptr = cells["indptr"]
-    if length := options.get(
-        "length"
-    ):  # cells of one length, genes at random: what costs does not look at them
-        rng = np.random.default_rng(0)
-        ids = np.stack(
-            [[25426, *rng.permutation(25_000)[: length - 1] + 2] for _ in range(N_CELLS)]
-        )
-        tokens = RaggedTokens(
-            np.arange(N_CELLS + 1) * length,
-            ids.ravel().astype(np.int32),
-            np.zeros(ids.size, dtype=np.float32),
-        )
+    if length := options.get("length"):
+        tokens = made_up_tokens(N_CELLS, length)
     else:
-        tokens = RaggedTokens(indptr, cells["ids"], np.zeros(len(cells["ids"]), dtype=np.float32))
-    source = LabelledTokens(
-        tokens, np.array(["CL:0000084", "CL:0000236"])[np.arange(len(tokens)) % 2]
-    )
+        cells = np.load(options["cells"])
+        ids = cells["ids"]
+        tokens = RaggedTokens(cells["indptr"], ids, np.zeros(len(ids), dtype=np.float32))
+    source = LabelledTokens(tokens, two_types(len(tokens)))
     ontology = CellOntology.load()
     # the imports that a first step makes, with a model that costs nothing
     small = PretrainConfig(
@@ -74,33 +63,16 @@ def step_of(options: dict) -> dict[str, float]:
     short = LabelledTokens(tokens.truncate(16), source.cell_types)
     fit([short], ontology, small, trainer_kwargs={"accelerator": "cpu"})
     base = peak_bytes()
-    clock = step_clock()
+    clock = Clock()
     result = fit(
         [source], ontology, config, trainer_kwargs={"accelerator": "cpu", "callbacks": [clock]}
     )
-    wall, cpu = np.diff(np.array(clock.times), axis=0)[::2].T
+    wall, cpu = clock.steps().T
     return {
         "seconds": float(np.median(wall)), "cpu_seconds": float(np.median(cpu)),
         "tokens": float(result.curve["tokens"].mean()), "peak": peak_bytes(), "base": base,
         "losses": result.curve["loss"].tolist(), "threads": torch.get_num_threads(),
     }  # fmt: skip
-
-
-def step_clock():
-    """A callback that notes wall and processor time at both ends of each step."""
-    import lightning as L
-
-    class Clock(L.Callback):
-        def __init__(self) -> None:
-            self.times: list[tuple[float, float]] = []
-
-        def note(self, *args) -> None:  # noqa: ARG002 - what Lightning hands to all
-            self.times.append((time.perf_counter(), time.process_time()))
-
-        on_train_batch_start = note
-        on_train_batch_end = note
-
-    return Clock()
 
 
 def measure(name: str, cells: Path, **options) -> dict[str, float]:

@@ -36,11 +36,8 @@ FILES = (*EVALUATION, "lung_lines_mixology")
 LINES = "original_label"  # the lung lines are told by name: they share one Cell Ontology id
 
 
-def pca(adata: ad.AnnData, *, n_genes: int | None = None, seed: int = 0) -> np.ndarray:
-    logged = log_cp10k(adata)
-    if n_genes is not None:
-        logged = logged[:, variable_genes(adata, n_genes)]
-    return PCA(50, svd_solver="arpack", random_state=seed).fit_transform(logged)
+def pca(adata: ad.AnnData, genes: np.ndarray | slice = slice(None)) -> np.ndarray:
+    return PCA(50, svd_solver="arpack", random_state=0).fit_transform(log_cp10k(adata)[:, genes])
 
 
 def variable_genes(adata: ad.AnnData, n_genes: int = 2_000) -> np.ndarray:
@@ -52,22 +49,23 @@ def variable_genes(adata: ad.AnnData, n_genes: int = 2_000) -> np.ndarray:
     return table.var["highly_variable"].to_numpy()
 
 
-def harmony(adata: ad.AnnData, batch_key: str, *, seed: int = 0) -> np.ndarray:
+def harmony(components: np.ndarray, adata: ad.AnnData, batch_key: str) -> np.ndarray:
     import harmonypy
 
     logging.getLogger("harmonypy").setLevel(logging.ERROR)
-    components = pca(adata, n_genes=2_000, seed=seed)
-    found = harmonypy.run_harmony(components, adata.obs, batch_key, random_state=seed)
+    found = harmonypy.run_harmony(components, adata.obs, batch_key, random_state=0)
     corrected = np.asarray(found.Z_corr)
     return corrected if corrected.shape[0] == adata.n_obs else corrected.T
 
 
-def scvi_latent(adata: ad.AnnData, batch_key: str | None, *, seed: int, epochs: int) -> np.ndarray:
+def scvi_latent(
+    adata: ad.AnnData, genes: np.ndarray, batch_key: str | None, *, seed: int, epochs: int
+) -> np.ndarray:
     import scvi
 
     scvi.settings.seed = seed
     scvi.settings.verbosity = logging.ERROR
-    cells = ad.AnnData(token_counts(adata)[:, variable_genes(adata)], obs=adata.obs.copy())
+    cells = ad.AnnData(token_counts(adata)[:, genes], obs=adata.obs.copy())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scvi.model.SCVI.setup_anndata(cells, batch_key=batch_key)
@@ -129,17 +127,21 @@ def main() -> None:
         sccello.tl.embed(adata, model)
         sccello.tl.embed(adata, model, representation="cell", key_added="cell")
         key = batch_key_of(adata)
+        genes = variable_genes(adata)
+        components = pca(adata, genes)
         fixed = {
             f"{model.name}, <cls>": adata.obsm["X_sccello"],
             f"{model.name}, cell head": adata.obsm["cell"],
             "PCA-50": pca(adata),
-            "2,000 variable genes + PCA-50": pca(adata, n_genes=2_000),
+            "2,000 variable genes + PCA-50": components,
         }
         if key:
-            fixed["the same + Harmony"] = harmony(adata, key)
+            fixed["the same + Harmony"] = harmony(components, adata, key)
         drawn: dict[str, Callable[[int], np.ndarray]] = {
             "random weights, <cls>": lambda s, a=adata: random_weights(a, model, s),
-            "scVI": lambda s, a=adata, k=key: scvi_latent(a, k, seed=s, epochs=args.scvi_epochs),
+            "scVI": lambda s, a=adata, g=genes, k=key: scvi_latent(
+                a, g, k, seed=s, epochs=args.scvi_epochs
+            ),
         }
         found = {
             method: [score(x, adata, label, seed) for seed in range(args.seeds)]

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch
 from _common import against, print_table, time_all
+from _steps import Clock, made_up_tokens, two_types
 
-from sccello_tools.data import CLS_ID, RaggedTokens
 from sccello_tools.engine import encode
 from sccello_tools.nn import EncoderConfig, ScCelloModel
 
@@ -167,16 +165,6 @@ def rates_here(c: EncoderConfig, n_runs: int) -> Rates:
     return Rates(**{name: amount / taken[name].best for name, amount in work.items()})
 
 
-def made_up_tokens(n_cells: int, n: int) -> RaggedTokens:
-    """Cells of one length, genes at random: what costs does not look at them."""
-    rng = np.random.default_rng(0)
-    ids = np.stack([rng.permutation(CLS_ID - 2)[:n] + 2 for _ in range(n_cells)]).astype(np.int32)
-    ids[:, 0] = CLS_ID
-    return RaggedTokens(
-        np.arange(0, ids.size + 1, n), ids.ravel(), np.zeros(ids.size, dtype=np.float32)
-    )
-
-
 def check(rates: dict[str, Rates], n_runs: int) -> list[tuple[str, float, float]]:
     """Measure and predict cells a second here: encoding at several sizes and lengths, and training."""
     found = []
@@ -208,29 +196,21 @@ def check(rates: dict[str, Rates], n_runs: int) -> list[tuple[str, float, float]
 
 def training_rate(n: int, n_cells: int = 12, n_steps: int = 4) -> float:
     """Cells a second of steps of the published size: one pass, no attention dropout, activations computed again."""
-    import lightning as L
-
     from sccello_tools.ontology import CellOntology
     from sccello_tools.train import LabelledTokens, PretrainConfig, fit
 
-    times = []
-
-    class Clock(L.Callback):
-        def on_train_batch_end(self, *args) -> None:  # noqa: ARG002 - what Lightning hands to all
-            times.append(time.perf_counter())
-
-    types = np.array(["CL:0000084", "CL:0000236"])[np.arange(n_cells) % 2]
     config = PretrainConfig(**{
         **PretrainConfig.published().to_dict(), "max_steps": n_steps, "batch_cells": n_cells,
         "second_pass": False, "attention_dropout": 0.0,
     })  # fmt: skip
+    clock = Clock()
     fit(
-        [LabelledTokens(made_up_tokens(n_cells, n), types)],
+        [LabelledTokens(made_up_tokens(n_cells, n), two_types(n_cells))],
         CellOntology.load(),
         config,
-        trainer_kwargs={"accelerator": "cpu", "callbacks": [Clock()]},
+        trainer_kwargs={"accelerator": "cpu", "callbacks": [clock]},
     )
-    return n_cells / float(np.min(np.diff(times)))
+    return n_cells / float(clock.steps()[:, 0].min())
 
 
 class Gpu(NamedTuple):

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from train_bundled_model import SHARES, SYNTHETIC, training_cells
 
 import sccello_tools as sccello
 from sccello_tools.data import Corpus
@@ -46,14 +47,6 @@ HELD_OUT = {
     "kang_pbmc_6donors": ("donor", "1016"),
     "ovarian_tumour_3donors": ("donor", "12"),
     "pancreas": ("dataset", "pancreas_muraro"),
-}
-SYNTHETIC = "synthetic cells of tissue_profiles"
-SHARES = {
-    "kang_pbmc_6donors": 0.25,
-    "zheng_facs": 0.15,
-    "pancreas": 0.20,
-    "ovarian_tumour_3donors": 0.20,
-    SYNTHETIC: 0.20,
 }
 N_REFERENCE = 4_000  # cells that vote
 N_SCORED = 400  # cells of a file at most, drawn once
@@ -104,7 +97,6 @@ class Cells(NamedTuple):
 def pack(data: Path, folder: Path) -> None:
     """Write two corpora: of everything that may train, and of cells to score on."""
     import anndata as ad
-    from train_bundled_model import training_cells
 
     with tempfile.TemporaryDirectory() as name:
         paths = {}

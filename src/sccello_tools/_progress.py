@@ -32,14 +32,17 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]
     )
 
     console = Console(stderr=True)
+    if (
+        not console.is_interactive
+    ):  # a bar that is only disabled still ends its line with some releases of rich
+        yield lambda _: None
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_interactive
-    ) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda n: bar.advance(task, n)

@@ -78,7 +78,7 @@ def n_cells_of(store: Any, path: Path) -> int:
     obs = frame_of(store, path, "obs")
     index = obs[obs.attrs["_index"]]
     # anndata 0.13 writes names that pandas 3 holds as strings as a group: values, and a mask of those that are missing
-    return int((index if hasattr(index, "shape") else index["values"]).shape[0])
+    return int((index["values"] if _is_group(index) else index).shape[0])
 
 
 def gene_names(store: Any, path: Path, gene_ids: str | None, layer: str | None) -> list[str]:
@@ -169,21 +169,22 @@ def read_column(frame: Any, key: str, start: int, stop: int | None) -> Any:
         names = as_text(frame["__categories"][key][:], missing=None)
         return _decoded(column[start:stop], names)
     if not _is_group(column):
-        values = column[start:stop]
-        return values if values.dtype.kind in "biuf" else as_text(values, missing=None)
+        return _numbers_or_text(column[start:stop])
     if column.attrs.get("encoding-type") == "categorical":
         return _decoded(column["codes"][start:stop], read_elem(column["categories"]))
     if "mask" not in column:
         msg = f"The column {key!r} is stored as {column.attrs.get('encoding-type')!r}, which cannot be read by rows. Store it as strings or numbers."
         raise CorpusError(msg)
-    values, mask = column["values"][start:stop], column["mask"][start:stop]
-    if values.dtype.kind not in "biuf":
-        values = as_text(values, missing=None)
+    values, mask = _numbers_or_text(column["values"][start:stop]), column["mask"][start:stop]
     if not mask.any():
         return values
     if values.dtype.kind in "iu":
         return np.where(mask, np.nan, values)
     return np.where(mask, None, values.astype(object))
+
+
+def _numbers_or_text(values: Any) -> Any:
+    return values if values.dtype.kind in "biuf" else as_text(values, missing=None)
 
 
 def as_text(values: Any, *, missing: str | None) -> NDArray[np.object_]:

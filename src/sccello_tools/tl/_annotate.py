@@ -175,14 +175,16 @@ def annotate(
         raise ConfigError(msg)
     at_least = conformal_threshold(reference.conformal_scores, alpha) if level == "auto" else 0.0
     lineages = reference.lineages(ontology)
-    parts = []
+    parts, scores = [], []
     for rows in chunks(target.n_obs):
         chances = reference.probabilities(states.hidden[rows])
         answer = lineages.answer(chances, at_least=at_least)
-        parts.append((answer.terms, answer.probability, chances))
-    terms, confidence, scores = (np.concatenate(column) for column in zip(*parts))
+        parts.append((answer.terms, answer.probability))
+        if return_scores:
+            scores.append(chances)
+    terms, confidence = (np.concatenate(column) for column in zip(*parts))
     slots = AnnotationSlots(
-        terms, confidence, None, None, scores if return_scores else None, reference.labels
+        terms, confidence, None, None, np.concatenate(scores) if scores else None, reference.labels
     )
     names = dict(zip(reference.types, reference.labels))
     with writing(target, copy=False) as writable:
