@@ -122,6 +122,8 @@ def _tidy(word: str) -> str:
 
 
 def _singular(word: str) -> str:
+    if word.endswith("s") and word[:-1].isdigit():  # "type 1s" are of type 1, not of a cluster "1s"
+        return word[:-1]
     if len(word) < 3 or not word.endswith("s") or word.endswith(_KEEPS_S):
         return word
     return word[:-3] + "y" if word.endswith("ies") and len(word) > 4 else word[:-1]
