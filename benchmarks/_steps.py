@@ -7,7 +7,7 @@ import time
 import lightning as L
 import numpy as np
 
-from sccello_tools.data import CLS_ID, RaggedTokens
+from sccello_tools.tokens import CLS_ID, RaggedTokens
 
 
 def made_up_tokens(n_cells: int, n: int) -> RaggedTokens:

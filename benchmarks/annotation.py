@@ -25,12 +25,7 @@ from annotation_methods import (
 from embedding import EVALUATION, LABEL, accepted_answers, baselines
 
 import sccello_tools as sccello
-from sccello_tools.infer import (
-    Candidates,
-    Lineages,
-    resolve_candidates,
-    statistics_of,
-)
+from sccello_tools.annotation import Candidates, Lineages, resolve_candidates, statistics_of
 from sccello_tools.metrics import (
     accuracy_at,
     annotation_score,
@@ -42,9 +37,7 @@ from sccello_tools.metrics import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sccello_tools.infer import (
-        AnnotationStatistics,
-    )
+    from sccello_tools.annotation import AnnotationStatistics
 
 UNSEEN = ("heldout_types_kang", "heldout_types_pancreas", "heldout_types_zheng")
 OPEN_SET = ("kang_pbmc_2donors", "pancreas_tritschler", "pbmc3k")  # files that hold both

@@ -15,8 +15,8 @@ from _common import print_table
 from scipy import sparse
 
 import sccello_tools as sccello
-from sccello_tools.data import match_gene_names
 from sccello_tools.metrics import annotation_score, knn_vote
+from sccello_tools.tokens import match_gene_names
 
 EVALUATION = ("kang_pbmc_2donors", "ovarian_tumour_1donor", "pancreas_tritschler", "pbmc3k")
 LABEL = "cell_type_ontology_term_id"

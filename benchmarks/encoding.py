@@ -18,9 +18,9 @@ import torch
 from _common import against, print_table, time_all
 
 import sccello_tools as sccello
-from sccello_tools.data import CLS_ID, RaggedTokens
 from sccello_tools.engine import encode
 from sccello_tools.nn import EncoderConfig, ScCelloModel
+from sccello_tools.tokens import CLS_ID, RaggedTokens
 
 BATCH = 24
 

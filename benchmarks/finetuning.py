@@ -26,7 +26,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, log_loss
 
 import sccello_tools as sccello
-from sccello_tools.finetune import FinetuneConfig, classifier_of
+from sccello_tools.training.finetune import FinetuneConfig, classifier_of
 
 TEST_DONORS = ("1016", "1256")
 

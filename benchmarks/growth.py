@@ -24,12 +24,7 @@ from scipy import sparse
 import sccello_tools as sccello
 from sccello_tools.engine import encode
 from sccello_tools.nn import ScCelloModel
-from sccello_tools.ontology import (
-    CellOntology,
-    pagerank_rows,
-    published_labels,
-    spearman_matrix,
-)
+from sccello_tools.ontology import CellOntology, pagerank_rows, published_labels, spearman_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -46,9 +46,9 @@ def chunks(n_cells: int, seed: int = 0):
 def tokenizing(n_cells: int) -> float:
     """CPU seconds to tokenize a stream of cells; making them does not count."""
     import sccello_tools as sccello
-    from sccello_tools.data import Tokenizer
-    from sccello_tools.pp._counts import iter_token_chunks
-    from sccello_tools.pp._match_genes import gene_match_of
+    from sccello_tools._anndata.counts import iter_token_chunks
+    from sccello_tools._anndata.genes import gene_match_of
+    from sccello_tools.tokens import Tokenizer
 
     tokenizer, spent = None, 0.0
     sccello.pp.tokenize(sccello.datasets.pancreas_tritschler()[:64])  # compiles

@@ -12,8 +12,8 @@ from markers_cells import EVAL, TERM, read, spread
 from scipy.stats import spearmanr
 
 import sccello_tools as sccello
-from sccello_tools.data import RaggedTokens
-from sccello_tools.perturb import perturbation_scores
+from sccello_tools.perturbation import perturbation_scores
+from sccello_tools.tokens import RaggedTokens
 
 if TYPE_CHECKING:
     from pathlib import Path

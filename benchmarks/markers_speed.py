@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertModel
 
-from sccello_tools.data import RaggedTokens
 from sccello_tools.nn import EncoderConfig, ScCelloModel
-from sccello_tools.perturb import perturbation_scores
+from sccello_tools.perturbation import perturbation_scores
+from sccello_tools.tokens import RaggedTokens
 
 DIRECTIONS = (2, 4)
 

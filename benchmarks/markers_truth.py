@@ -17,9 +17,9 @@ from markers_cells import TERM, known_markers, read
 from sklearn.metrics import roc_auc_score
 
 import sccello_tools as sccello
-from sccello_tools.data import GeneVocabulary
 from sccello_tools.models import load
 from sccello_tools.nn import ScCelloModel
+from sccello_tools.tokens import GeneVocabulary
 
 if TYPE_CHECKING:
     from pathlib import Path

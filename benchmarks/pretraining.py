@@ -33,9 +33,9 @@ def step_of(options: dict) -> dict[str, float]:
     import torch
     from _steps import Clock, made_up_tokens, two_types
 
-    from sccello_tools.data import RaggedTokens
     from sccello_tools.ontology import CellOntology
-    from sccello_tools.train import LabelledTokens, PretrainConfig, fit
+    from sccello_tools.tokens import RaggedTokens
+    from sccello_tools.training.pretrain import LabelledTokens, PretrainConfig, fit
 
     config = PretrainConfig(**{
         **PretrainConfig.published().to_dict(), "batch_cells": N_CELLS, **options["config"],

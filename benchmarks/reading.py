@@ -22,7 +22,7 @@ from _common import print_table, time_all
 from scipy import sparse
 
 import sccello_tools as sccello
-from sccello_tools.data import Tokenizer, match_gene_names
+from sccello_tools.tokens import Tokenizer, match_gene_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ def drawn_cells(data: Path | None, n_cells: int) -> ad.AnnData:
     return drawn
 
 
-def from_corpus(corpus: sccello.data.Corpus) -> Iterator[int]:
+def from_corpus(corpus: sccello.tokens.Corpus) -> Iterator[int]:
     for batch in corpus.shuffled(seed=0, batch_cells=BATCH).epoch():
         yield len(batch)
 

@@ -197,7 +197,7 @@ def check(rates: dict[str, Rates], n_runs: int) -> list[tuple[str, float, float]
 def training_rate(n: int, n_cells: int = 12, n_steps: int = 4) -> float:
     """Cells a second of steps of the published size: one pass, no attention dropout, activations computed again."""
     from sccello_tools.ontology import CellOntology
-    from sccello_tools.train import LabelledTokens, PretrainConfig, fit
+    from sccello_tools.training.pretrain import LabelledTokens, PretrainConfig, fit
 
     config = PretrainConfig(**{
         **PretrainConfig.published().to_dict(), "max_steps": n_steps, "batch_cells": n_cells,

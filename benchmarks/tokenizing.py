@@ -20,7 +20,7 @@ from _common import against, print_table, time_all
 from scipy import sparse
 
 import sccello_tools as sccello
-from sccello_tools.data import (
+from sccello_tools.tokens import (
     CLS_ID,
     GeneVocabulary,
     RaggedTokens,
@@ -29,7 +29,7 @@ from sccello_tools.data import (
     match_gene_names,
     row_chunks,
 )
-from sccello_tools.data._threads import n_threads
+from sccello_tools.tokens._threads import n_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -28,17 +28,17 @@ import torch
 from train_bundled_model import SHARES, SYNTHETIC, training_cells
 
 import sccello_tools as sccello
-from sccello_tools.data import Corpus
+from sccello_tools.corpus import Corpus
 from sccello_tools.engine import encode
 from sccello_tools.metrics import annotation_score, knn_vote
 from sccello_tools.ontology import CellOntology
-from sccello_tools.train import LabelledTokens, PretrainConfig, fit
+from sccello_tools.training.pretrain import LabelledTokens, PretrainConfig, fit
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from sccello_tools.data import RaggedTokens
     from sccello_tools.nn import ScCelloModel
+    from sccello_tools.tokens import RaggedTokens
 
 RESULTS = Path("benchmarks/results/ablation.json")
 LABEL = "cell_type_ontology_term_id"

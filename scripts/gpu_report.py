@@ -25,12 +25,12 @@ from sccello_tools.engine import encode
 from sccello_tools.nn import EncoderConfig, ScCelloModel
 from sccello_tools.nn.attention import available_backends
 from sccello_tools.ontology import CellOntology
-from sccello_tools.train import LabelledTokens, PretrainConfig, fit
+from sccello_tools.training.pretrain import LabelledTokens, PretrainConfig, fit
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from sccello_tools.data import RaggedTokens
+    from sccello_tools.tokens import RaggedTokens
 
 
 def limit_tflops(size: int = 8192, repeats: int = 10) -> float:

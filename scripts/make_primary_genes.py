@@ -14,8 +14,8 @@ from pathlib import Path
 
 import anndata
 
-from sccello_tools.data import GeneVocabulary
-from sccello_tools.data.vocabulary import current_symbols
+from sccello_tools.tokens import GeneVocabulary
+from sccello_tools.tokens.vocabulary import current_symbols
 
 COUNTED_WITH = {
     "train/pancreas": "GENCODE as CELLxGENE uses it, GRCh38",

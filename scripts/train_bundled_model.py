@@ -22,7 +22,7 @@ from scipy import sparse
 
 import sccello_tools as sccello
 from sccello_tools.models.manifest import update_entry
-from sccello_tools.train import PretrainConfig
+from sccello_tools.training.pretrain import PretrainConfig
 
 RESOURCES = Path(sccello.__file__).parent / "resources"
 # dendritic cell, PP cell and regulatory T cell: what heldout_types_*.h5ad are there to test

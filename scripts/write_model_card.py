@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 import sccello_tools as sccello
-from sccello_tools.infer import statistics_of
+from sccello_tools.annotation import statistics_of
 from sccello_tools.models.manifest import update_entry
 
 FOLDER = Path(sccello.__file__).parent / "resources" / "models" / "sccello-small"

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from sccello_tools.data import GeneVocabulary
+from sccello_tools.tokens import GeneVocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Callable

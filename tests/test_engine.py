@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sccello_tools import engine, models
-from sccello_tools._errors import BackendError, ConfigError, MissingExtraError, WeightsError
-from sccello_tools.data import RaggedTokens
 from sccello_tools.engine import cells_by_length, cells_that_fit, encode, resolve_precision
+from sccello_tools.errors import BackendError, ConfigError, MissingExtraError, WeightsError
 from sccello_tools.nn import EncoderConfig, ScCelloModel, sdpa_attention
+from sccello_tools.tokens import RaggedTokens
 
 CLS = 25426
 LENGTHS = (17, 256, 0, 2, 40, 40, 0, 255, 1, 120, 17, 40)

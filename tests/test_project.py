@@ -253,7 +253,8 @@ def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_every_error_can_be_caught_by_name() -> None:
-    from sccello_tools import _errors, errors
+    from sccello_tools import errors
+    from sccello_tools import errors as _errors
 
     raised = {
         name

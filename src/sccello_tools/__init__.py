@@ -1,4 +1,4 @@
-"""sccello-tools: the transcriptome foundation model that learned the Cell Ontology, on AnnData."""
+"""sccello-tools: cell embedding, Cell Ontology annotation and marker genes with scCello, on AnnData."""
 
 from __future__ import annotations
 
@@ -11,29 +11,56 @@ from ._settings import settings
 if TYPE_CHECKING:
     from typing import Any
 
-    from . import datasets, errors, get, metrics, models, ontology, pl, pp, scvi, tl
-    from .shard import embed_files, open_embedded
+    from . import (
+        annotation,
+        corpus,
+        datasets,
+        drug,
+        engine,
+        errors,
+        get,
+        metrics,
+        models,
+        nn,
+        ontology,
+        perturbation,
+        pl,
+        pp,
+        scvi,
+        tl,
+        tokens,
+        training,
+    )
+    from .files import embed_files, open_embedded
 
 __version__ = version("sccello-tools")
 __all__ = [
     "__version__",
+    "annotation",
+    "corpus",
     "datasets",
+    "drug",
     "embed_files",
+    "engine",
     "errors",
     "get",
     "metrics",
     "models",
+    "nn",
     "ontology",
     "open_embedded",
+    "perturbation",
     "pl",
     "pp",
     "scvi",
     "settings",
     "tl",
+    "tokens",
+    "training",
 ]
 
 # Loaded on first use, so that `import sccello_tools` needs neither torch nor scanpy nor matplotlib.
-_FUNCTIONS = {"embed_files": "shard", "open_embedded": "shard"}
+_FUNCTIONS = {"embed_files": "files", "open_embedded": "files"}
 _SUBMODULES = frozenset(__all__) - {"__version__", "settings", *_FUNCTIONS}
 
 

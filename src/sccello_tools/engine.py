@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from ._errors import ArgumentError, BackendError, WeightsError
 from ._logging import logger
+from .errors import ArgumentError, BackendError, WeightsError
 from .nn import resolve_attention
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .data import RaggedTokens
     from .nn import AttentionFn, AttentionName, Representation, ScCelloModel
+    from .tokens import RaggedTokens
 
 Precision = Literal["auto", "float32", "bfloat16"]
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sccello_tools._cli._messages import for_the_shell
+from sccello_tools.cli._messages import for_the_shell
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import sccello_tools as sccello
 from sccello_tools.__main__ import app
-from sccello_tools._errors import ConfigError
+from sccello_tools.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from sccello_tools import settings
-from sccello_tools._errors import (
+from sccello_tools.errors import (
     DownloadError,
     HashMismatchError,
     ManifestError,

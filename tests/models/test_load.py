@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import sccello_tools as sccello
-from sccello_tools._errors import (
+from sccello_tools.errors import (
     BackendError,
     DownloadError,
     HashMismatchError,
@@ -22,11 +22,11 @@ from sccello_tools._errors import (
     ModelNotFoundError,
     WeightsError,
 )
-from sccello_tools.data import GeneVocabulary
 from sccello_tools.models import LoadedModel, load, save
 from sccello_tools.models.hub import model_folder
 from sccello_tools.models.manifest import find_entry, update_entry
 from sccello_tools.nn._names import to_published
+from sccello_tools.tokens import GeneVocabulary
 
 LABELS = pd.DataFrame(
     {

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sccello_tools
-from sccello_tools._errors import ManifestError, ModelNotFoundError
-from sccello_tools.data import GeneVocabulary
+from sccello_tools.errors import ManifestError, ModelNotFoundError
 from sccello_tools.models._parse import check_path
 from sccello_tools.models.manifest import (
     entry_from_folder,
@@ -20,6 +19,7 @@ from sccello_tools.models.manifest import (
     read_manifest,
     update_entry,
 )
+from sccello_tools.tokens import GeneVocabulary
 
 FILE = {
     "path": "model.safetensors",

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from sccello_tools._errors import BackendError, MissingExtraError
+from sccello_tools.errors import BackendError, MissingExtraError
 from sccello_tools.nn import attention as attention_module
 from sccello_tools.nn import available_backends, resolve_attention, sdpa_attention
 from sccello_tools.nn.attention import BACKENDS, equal_length_runs, torch_varlen_attention

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sccello_tools._errors import ConfigError, WeightsError
+from sccello_tools.errors import ConfigError, WeightsError
 from sccello_tools.nn import ScCelloModel, load_checkpoint, sdpa_attention
 from sccello_tools.nn import save_checkpoint as save
 from sccello_tools.nn._names import NOT_WEIGHTS, TIED, to_published

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sccello_tools._errors import ConfigError
+from sccello_tools.errors import ConfigError
 from sccello_tools.nn import EncoderConfig
 
 

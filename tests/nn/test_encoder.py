@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from sccello_tools._errors import ConfigError
+from sccello_tools.errors import ConfigError
 from sccello_tools.nn import EncoderConfig, ScCelloModel, sdpa_attention
 from sccello_tools.nn.pooling import _pool_by_runs, _pool_padded
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sccello_tools._errors import LabelError
+from sccello_tools.errors import LabelError
 from sccello_tools.ontology import CellOntology
 
 CELL, LYMPHOCYTE, T_CELL, B_CELL = "CL:0000000", "CL:0000542", "CL:0000084", "CL:0000236"

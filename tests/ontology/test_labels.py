@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sccello_tools._errors import LabelError
+from sccello_tools.errors import LabelError
 from sccello_tools.ontology import CellOntology, match_label, match_labels
-from sccello_tools.ontology._label_index import label_index, read_aliases
-from sccello_tools.ontology._text import bag_of
+from sccello_tools.ontology.labels._index import label_index, read_aliases
+from sccello_tools.ontology.text import bag_of
 
 DATA = Path(__file__).parents[1] / "data"
 APPLIED = {"exact", "synonym", "normalized", "obsolete"}

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from sccello_tools._errors import LabelError, OntologyError
+from sccello_tools.errors import LabelError, OntologyError
 from sccello_tools.ontology import CellOntology
 
 # what a release file holds beside the terms: other ontologies, relations, qualifiers, remarks, typedefs, merged ids, no ASCII

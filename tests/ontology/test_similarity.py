@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from sccello_tools._errors import LabelError, OntologyError
+from sccello_tools.errors import LabelError, OntologyError
 from sccello_tools.ontology import (
     CellOntology,
     ancestor_mask,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sccello_tools.ontology._text import bag_of, bare_markers_positive, content_of, words_of
+from sccello_tools.ontology.text import bag_of, bare_markers_positive, content_of, words_of
 
 
 @pytest.mark.parametrize(

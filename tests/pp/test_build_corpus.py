@@ -22,17 +22,16 @@ import pytest
 from scipy import sparse
 
 import sccello_tools as sccello
-from sccello_tools._errors import (
+from sccello_tools.corpus import Corpus, writer
+from sccello_tools.errors import (
     CorpusError,
     FileFormatError,
     GeneMatchError,
     LabelError,
     NotCountsError,
 )
-from sccello_tools.data import Corpus
-from sccello_tools.data import _corpus_writer as writer
-from sccello_tools.pp import _corpus_work as work
-from sccello_tools.pp import _spans
+from sccello_tools.files import corpus_work as work
+from sccello_tools.files import spans as _spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sccello_tools._errors import BackedDataError, LabelError, OntologyError
+from sccello_tools.errors import BackedDataError, LabelError, OntologyError
 from sccello_tools.ontology import CellOntology, LabelReport
 from sccello_tools.pp._map_cell_types import map_cell_types
 

@@ -12,8 +12,8 @@ import pytest
 from scipy import sparse
 
 import sccello_tools as sccello
-from sccello_tools._errors import BackedDataError, GeneMatchError, ScCelloError
-from sccello_tools.data import GeneMatch
+from sccello_tools.errors import BackedDataError, GeneMatchError, ScCelloError
+from sccello_tools.tokens import GeneMatch
 
 NAMES = ["HLA-A", "B2M", "CD3E", "SEPT7", "ENSG00000105374.10", "no such gene"]
 IDS = [

@@ -13,12 +13,12 @@ import pytest
 from scipy import sparse
 
 import sccello_tools as sccello
-from sccello_tools._errors import BackedDataError, GeneMatchError, NotCountsError
-from sccello_tools.data import Tokenizer, match_gene_names
-from sccello_tools.pp._counts import iter_token_chunks
+from sccello_tools._anndata.counts import iter_token_chunks
+from sccello_tools.errors import BackedDataError, GeneMatchError, NotCountsError
+from sccello_tools.tokens import Tokenizer, match_gene_names
 
 if TYPE_CHECKING:
-    from sccello_tools.data import RaggedTokens
+    from sccello_tools.tokens import RaggedTokens
 
 N_TOKENS, TRUNCATED = "sccello_n_tokens", "sccello_truncated"
 

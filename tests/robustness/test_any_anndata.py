@@ -16,9 +16,9 @@ from scipy import sparse
 
 import sccello_tools as sccello
 from sccello_tools import models
-from sccello_tools.data import GeneVocabulary
 from sccello_tools.errors import ScCelloError
 from sccello_tools.ontology import CellOntology
+from sccello_tools.tokens import GeneVocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -354,7 +354,7 @@ def test_marker_genes(adata, options):
     mode=st.sampled_from(["linear", "x"]),
 )
 def test_finetune(adata, options):
-    from sccello_tools.finetune import FinetuneConfig
+    from sccello_tools.training.finetune import FinetuneConfig
 
     config = FinetuneConfig(max_epochs=1, batch_cells=4)
     holds(
@@ -444,7 +444,7 @@ def test_drug_response(adata, options):
 
 @hold(60, label_key=LABEL, layer=LAYER, gene_ids=GENE, counts=COUNTS)
 def test_pretrain(adata, options):
-    from sccello_tools.train import PretrainConfig
+    from sccello_tools.training.pretrain import PretrainConfig
 
     config = PretrainConfig(
         hidden_size=8, n_layers=1, n_heads=2, intermediate_size=8, max_length=16, max_steps=1,

@@ -59,7 +59,7 @@ def test_a_worker_that_dies_is_told_and_the_corpus_goes_on(adata, tmp_path):
     """A dask worker that dies on a shard each time it is tried, as one that runs out of memory does."""
     from concurrent.futures import Future
 
-    from sccello_tools.pp._corpus_work import run_task
+    from sccello_tools.files.corpus_work import run_task
 
     scheduler = pytest.importorskip("distributed.scheduler")
     worker = scheduler.WorkerState(

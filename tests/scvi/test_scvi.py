@@ -15,7 +15,7 @@ from scipy import sparse
 
 import sccello_tools as sccello
 from sccello_tools import models
-from sccello_tools._errors import ConfigError, GroupError, LabelError, NotCountsError
+from sccello_tools.errors import ConfigError, GroupError, LabelError, NotCountsError
 from sccello_tools.nn import EncoderConfig, ScCelloModel
 
 with warnings.catch_warnings():

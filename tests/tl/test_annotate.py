@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 import sccello_tools as sccello
+from sccello_tools.annotation import Reference
 from sccello_tools.errors import ConfigError, GroupError, LabelError, WeightsError
-from sccello_tools.infer import Reference
 from sccello_tools.tl import add_types, annotate, annotate_novel, build_reference
 
 
@@ -71,7 +71,7 @@ def test_a_large_reference_is_searched_by_index(halves, monkeypatch):
     query, reference = halves
     made = build_reference(reference, "cell_type")
     exact = made.probabilities(query.obsm["X_sccello"])
-    monkeypatch.setattr("sccello_tools.infer.reference_parts._EXACT_UP_TO", 10)
+    monkeypatch.setattr("sccello_tools.annotation.reference_parts._EXACT_UP_TO", 10)
     found = made.probabilities(query.obsm["X_sccello"])
     assert (found.argmax(axis=1) == exact.argmax(axis=1)).mean() > 0.97
     some = made.probabilities(query.obsm["X_sccello"][5:9])

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 import sccello_tools as sccello
+from sccello_tools.annotation import AnnotationStatistics
 from sccello_tools.errors import ConfigError, GroupError, LabelError, WeightsError
-from sccello_tools.infer import AnnotationStatistics
 from sccello_tools.tl import annotate_novel
 
 KEYS = [

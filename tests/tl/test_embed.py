@@ -14,7 +14,8 @@ from scipy import sparse
 
 import sccello_tools as sccello
 from sccello_tools import models
-from sccello_tools._errors import (
+from sccello_tools.engine import encode
+from sccello_tools.errors import (
     BackedDataError,
     BackendError,
     ConfigError,
@@ -22,7 +23,6 @@ from sccello_tools._errors import (
     ModelNotFoundError,
     NotCountsError,
 )
-from sccello_tools.engine import encode
 from sccello_tools.models.hub import is_available
 from sccello_tools.tl import _embed
 

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sccello_tools.data import GeneOntology, GeneVocabulary
 from sccello_tools.errors import GeneMatchError, OntologyError
+from sccello_tools.perturbation.gene_ontology import GeneOntology
 from sccello_tools.tl import enrich_go
+from sccello_tools.tokens import GeneVocabulary
 
 T_GENES = ["CD3D", "CD3E", "CD3G", "LCK", "ZAP70", "LAT", "ITK", "CD2"]
 KEY = "sccello_marker_genes"

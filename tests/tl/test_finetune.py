@@ -15,7 +15,7 @@ from scipy import sparse
 
 import sccello_tools as sccello
 from sccello_tools import models
-from sccello_tools._errors import (
+from sccello_tools.errors import (
     ConfigError,
     GeneMatchError,
     GroupError,
@@ -23,8 +23,8 @@ from sccello_tools._errors import (
     NotCountsError,
     WeightsError,
 )
-from sccello_tools.finetune import FinetuneConfig, classifier_of
 from sccello_tools.nn import EncoderConfig, ScCelloModel
+from sccello_tools.training.finetune import FinetuneConfig, classifier_of
 
 QUICK = FinetuneConfig(max_epochs=30, batch_cells=8, learning_rate=0.05)
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import sccello_tools as sccello
-from sccello_tools._errors import WeightsError
-from sccello_tools.data import GeneVocabulary
+from sccello_tools.errors import WeightsError
 from sccello_tools.nn import EncoderConfig, ScCelloModel
 from sccello_tools.tl import gene_embeddings
+from sccello_tools.tokens import GeneVocabulary
 
 
 @pytest.fixture

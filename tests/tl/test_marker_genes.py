@@ -12,12 +12,12 @@ import torch
 from scipy import sparse, stats
 
 import sccello_tools as sccello
-from sccello_tools._errors import GeneMatchError, GroupError, NotCountsError, WeightsError
+from sccello_tools.errors import GeneMatchError, GroupError, NotCountsError, WeightsError
 from sccello_tools.get import marker_genes_df
 from sccello_tools.nn import EncoderConfig, ScCelloModel
-from sccello_tools.perturb import perturbation_scores
+from sccello_tools.perturbation import perturbation_scores
+from sccello_tools.perturbation.statistics import group_statistics, mann_whitney
 from sccello_tools.tl import marker_genes
-from sccello_tools.tl._marker_statistics import group_statistics, mann_whitney
 
 KEY = "sccello_marker_genes"
 FAST = {"method": "fast", "max_length": 40}

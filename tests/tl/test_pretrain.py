@@ -14,9 +14,9 @@ import torch
 
 import sccello_tools as sccello
 from sccello_tools import models
-from sccello_tools._errors import ConfigError, GeneMatchError, LabelError, NotCountsError
+from sccello_tools.errors import ConfigError, GeneMatchError, LabelError, NotCountsError
 from sccello_tools.ontology import CellOntology
-from sccello_tools.train import PretrainConfig
+from sccello_tools.training.pretrain import PretrainConfig
 
 if TYPE_CHECKING:
     import anndata
@@ -259,6 +259,6 @@ def test_a_file_in_the_place_of_the_folder_is_found_before_training(
     labelled, pretrain, tmp_path, monkeypatch
 ):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("sccello_tools.train.fit", None)
+    monkeypatch.setattr("sccello_tools.training.pretrain.fit", None)
     with pytest.raises(FileExistsError):
         pretrain(labelled, out=tmp_path / "file")

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import sccello_tools as sccello
-from sccello_tools._errors import CorpusError, LabelError
-from sccello_tools.data import Corpus
+from sccello_tools.corpus import Corpus
+from sccello_tools.errors import CorpusError, LabelError
 from sccello_tools.ontology import CellOntology
 from sccello_tools.tl._corpus_sources import labelled_corpus
-from sccello_tools.train import PretrainConfig
+from sccello_tools.training.pretrain import PretrainConfig
 
 if TYPE_CHECKING:
     from pathlib import Path

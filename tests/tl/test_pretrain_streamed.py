@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import sccello_tools as sccello
-from sccello_tools._errors import ConfigError, CorpusError
-from sccello_tools.data import Corpus
+from sccello_tools.corpus import Corpus
+from sccello_tools.errors import ConfigError, CorpusError
 from sccello_tools.ontology import CellOntology
 from sccello_tools.tl import _corpus_sources
 from sccello_tools.tl._corpus_sources import corpus_sources
-from sccello_tools.train import CorpusSource, LabelledTokens, PretrainConfig
+from sccello_tools.training.pretrain import CorpusSource, LabelledTokens, PretrainConfig
 
 if TYPE_CHECKING:
     from pathlib import Path

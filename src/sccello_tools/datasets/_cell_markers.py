@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sccello_tools._errors import FileFormatError
-from sccello_tools.data import match_gene_names
+from sccello_tools.errors import FileFormatError
 from sccello_tools.ontology import CellOntology, match_labels
+from sccello_tools.tokens import match_gene_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from sccello_tools._errors import FileFormatError
 from sccello_tools._logging import logger
+from sccello_tools.errors import FileFormatError
 
 if TYPE_CHECKING:
     from typing import Final

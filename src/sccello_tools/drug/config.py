@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
-from sccello_tools._errors import ConfigError
+from sccello_tools.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

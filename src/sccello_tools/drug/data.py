@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sccello_tools._errors import ResponseError
+from sccello_tools.errors import ResponseError
 
 from .names import Matcher, clean
 from .scales import check_expression, check_responses

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from sccello_tools._errors import DrugError
+from sccello_tools.errors import DrugError
 
 from .data import _examples
 from .drugs import drug_inputs

@@ -12,10 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from sccello_tools._errors import ConfigError, OutputExistsError, WeightsError
-from sccello_tools.data import GeneVocabulary
+from sccello_tools.errors import ConfigError, OutputExistsError, WeightsError
 from sccello_tools.models._hashes import sha256_of, write_atomically
 from sccello_tools.models._records import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILES
+from sccello_tools.tokens import GeneVocabulary
 
 from .config import DrugResponseConfig
 from .drugs import n_drug_features

@@ -11,8 +11,8 @@ import lightning as L
 import numpy as np
 import torch
 
-from sccello_tools._errors import ConfigError, ResponseError
 from sccello_tools._logging import logger
+from sccello_tools.errors import ConfigError, ResponseError
 
 from .drugs import drug_inputs, n_drug_features
 from .ensemble import Ensemble

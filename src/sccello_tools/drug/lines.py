@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sccello_tools._errors import ArgumentError, GeneMatchError
-from sccello_tools.data import GeneVocabulary, match_gene_names
+from sccello_tools.errors import ArgumentError, GeneMatchError
+from sccello_tools.tokens import GeneVocabulary, match_gene_names
 
 from .profiles import rank_tokens
 

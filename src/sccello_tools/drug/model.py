@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sccello_tools._errors import ConfigError, GeneMatchError, WeightsError
+from sccello_tools.errors import ConfigError, GeneMatchError, WeightsError
 from sccello_tools.models import load
 
 from .lines import embed_profiles, match_line_genes

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from sccello_tools._errors import TrainingError
+from sccello_tools.errors import TrainingError
 
 from .drugs import DrugInputs
 

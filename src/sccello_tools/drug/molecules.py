@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sccello_tools._errors import DrugError, MissingExtraError
+from sccello_tools.errors import DrugError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

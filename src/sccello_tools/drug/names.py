@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from sccello_tools._errors import ResponseError
+from sccello_tools.errors import ResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sccello_tools.data import CLS_ID, RaggedTokens
+from sccello_tools.tokens import CLS_ID, RaggedTokens
 
 if TYPE_CHECKING:
     from typing import Any

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from sccello_tools._errors import ResponseError
+from sccello_tools.errors import ResponseError
 
 # e^20 µM would be 485 mol in a millilitre, e^-20 µM a handful of molecules.
 _LARGEST_LN = 20.0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from sccello_tools._errors import ConfigError, ResponseError
+from sccello_tools.errors import ConfigError, ResponseError
 
 if TYPE_CHECKING:
     from typing import Final

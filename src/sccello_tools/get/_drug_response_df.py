@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools import _keys
-from sccello_tools._errors import NotFoundError
+from sccello_tools.errors import NotFoundError
 
 if TYPE_CHECKING:
     from anndata import AnnData

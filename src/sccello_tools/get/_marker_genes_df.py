@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sccello_tools import _keys
-from sccello_tools._errors import NotFoundError
+from sccello_tools.errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sccello_tools._errors import ArgumentError
+from sccello_tools.errors import ArgumentError
 
 if TYPE_CHECKING:
     from typing import Any

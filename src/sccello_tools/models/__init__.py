@@ -5,8 +5,8 @@ from __future__ import annotations
 from ._catalog import ModelInfo, info
 from ._catalog import list_models as list
 from ._records import ANNOTATION_FILE, CLASSIFIER_FILE
-from ._save import save
 from .load import LoadedModel, load
+from .save import save
 
 __all__ = [
     "ANNOTATION_FILE",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
-from sccello_tools._errors import DownloadError
+from sccello_tools.errors import DownloadError
 
 from ._urls import check_url
 

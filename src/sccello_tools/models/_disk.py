@@ -6,7 +6,7 @@ import errno
 import shutil
 from typing import TYPE_CHECKING
 
-from sccello_tools._errors import DownloadError
+from sccello_tools.errors import DownloadError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sccello_tools._errors import ManifestError
+from sccello_tools.errors import ManifestError
 
 from ._hashes import sha256_of
 from ._parse import DESCRIPTION_FIELDS, check_fields, parse_config, parse_description

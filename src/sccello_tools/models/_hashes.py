@@ -8,8 +8,8 @@ import re
 import tempfile
 from pathlib import Path
 
-from sccello_tools._errors import HashMismatchError
 from sccello_tools._logging import logger
+from sccello_tools.errors import HashMismatchError
 
 _PIN = re.compile(r"([0-9a-f]{64})  .+\n?")
 

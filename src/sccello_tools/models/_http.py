@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from sccello_tools._errors import DownloadError
 from sccello_tools._logging import logger
+from sccello_tools.errors import DownloadError
 
 from ._body import Body, BrokenOffError, CompleteError, MissingOnServerError, Received, etag_path
 

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sccello_tools._errors import WeightsError
+from sccello_tools.errors import WeightsError
 
 from ._records import LABELS_FILE
 

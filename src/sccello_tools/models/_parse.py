@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar, get_args
 
-from sccello_tools._errors import ManifestError
+from sccello_tools.errors import ManifestError
 
 from ._records import (
     UNVERIFIED,

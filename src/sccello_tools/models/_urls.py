@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlsplit
 
-from sccello_tools._errors import WeightsError
+from sccello_tools.errors import WeightsError
 
 if TYPE_CHECKING:
     from typing import Final

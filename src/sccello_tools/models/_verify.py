@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sccello_tools._errors import HashMismatchError, WeightsError
 from sccello_tools._logging import logger
+from sccello_tools.errors import HashMismatchError, WeightsError
 
 from ._hashes import check_pin, sha256_of
 

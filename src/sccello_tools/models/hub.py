@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from sccello_tools._errors import DownloadError, HashMismatchError, WeightsError
 from sccello_tools._logging import logger
 from sccello_tools._settings import settings
+from sccello_tools.errors import DownloadError, HashMismatchError, WeightsError
 
 from ._body import MissingOnServerError, Received, etag_path
 from ._disk import cannot_write, check_space

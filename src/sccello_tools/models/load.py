@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from sccello_tools._errors import BackendError, ModelNotFoundError, WeightsError
 from sccello_tools._logging import logger
+from sccello_tools.errors import BackendError, ModelNotFoundError, WeightsError
 
 from ._hashes import sha256_of
 from ._labels import read_labels
@@ -160,8 +160,8 @@ def find_model(name_or_folder: str | Path, manifest: str | Path | None) -> Model
 
 
 def _read(entry: ModelEntry, folder: Path, device: torch.device) -> LoadedModel:
-    from sccello_tools.data import GeneVocabulary
     from sccello_tools.nn import load_checkpoint
+    from sccello_tools.tokens import GeneVocabulary
 
     weights = next((folder / name for name in WEIGHTS_FILES if (folder / name).is_file()), None)
     if weights is None:

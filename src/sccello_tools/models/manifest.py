@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sccello_tools._errors import ManifestError, ModelNotFoundError
+from sccello_tools.errors import ManifestError, ModelNotFoundError
 
 from ._folder import count_parameters, describe_files, entry_from_folder, read_json, read_metadata
 from ._hashes import write_atomically

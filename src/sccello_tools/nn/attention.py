@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast
 import torch
 from torch.nn import functional
 
-from sccello_tools._errors import BackendError, MissingExtraError
 from sccello_tools._logging import logger
+from sccello_tools.errors import BackendError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

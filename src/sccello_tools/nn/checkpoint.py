@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
-from sccello_tools._errors import ConfigError, WeightsError
+from sccello_tools.errors import ConfigError, WeightsError
 
 from ._names import NOT_WEIGHTS, TIED, join_published, to_published
 from .config import EncoderConfig

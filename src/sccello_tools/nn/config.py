@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sccello_tools._errors import ConfigError
+from sccello_tools.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

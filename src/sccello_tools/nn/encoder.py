@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sccello_tools._errors import ConfigError
+from sccello_tools.errors import ConfigError
 
 from .pooling import attend_from_first
 

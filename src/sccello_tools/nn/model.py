@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sccello_tools._errors import ConfigError
+from sccello_tools.errors import ConfigError
 
 from .encoder import Encoder
 from .heads import Head

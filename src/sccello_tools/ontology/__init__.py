@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ._search import TermHit
 from .graph import CellOntology
 from .label_space import published_labels
-from .labels import LabelMatch, LabelReport, match_label, match_labels
+from .labels.match import LabelMatch, LabelReport, match_label, match_labels
 from .ranking import spearman_matrix
+from .search import TermHit
 from .similarity import ancestor_mask, pagerank_rows, similarity_levels
 
 __all__ = [

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
-from sccello_tools._errors import OntologyError
+from sccello_tools.errors import OntologyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -9,7 +9,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sccello_tools._errors import ArgumentError, LabelError
+from sccello_tools.errors import ArgumentError, LabelError
 
 from ._obo import CL_ID, read_obo
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any, Final, Literal
 
     from ._obo import OboFile, Term
-    from ._search import TermHit
+    from .search import TermHit
 
 ROOT: Final = "CL:0000000"
 _ALMOST_ID: Final = re.compile(r"(?:.*\bCL)?[:_\s-]*(\d{1,7})\D?", re.IGNORECASE)
@@ -200,7 +200,7 @@ class CellOntology:
         >>> CellOntology.load().find("purkinje", n=1)[0].name
         'Purkinje cell'
         """
-        from ._search import search_terms
+        from .search import search_terms
 
         return search_terms(self, text, n=n)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sccello_tools._errors import ArgumentError
+from sccello_tools._threads import n_cores
+from sccello_tools.errors import ArgumentError
 
 if TYPE_CHECKING:
     from typing import Final
@@ -76,7 +76,7 @@ def _unit_ranks(values: NDArray[np.generic]) -> NDArray[np.float32]:
     sign, infinity = np.array([-0.0, np.inf], dtype=dtype).view(unsigned)
     bits = np.ascontiguousarray(values, dtype=dtype).view(unsigned)
     out = np.empty(values.shape, dtype=np.float32)
-    n_threads = _n_cores() if len(bits) >= _WORTH_THREADS else 1
+    n_threads = n_cores() if len(bits) >= _WORTH_THREADS else 1
     # threads of Python, the kernel holding no GIL: numba's own may not be entered from two threads at a time
     with ThreadPoolExecutor(n_threads) as pool:
         edges = np.linspace(0, len(bits), n_threads + 1).astype(int)
@@ -85,9 +85,3 @@ def _unit_ranks(values: NDArray[np.generic]) -> NDArray[np.float32]:
         for done in waiting:
             done.result()
     return out
-
-
-def _n_cores() -> int:
-    """Count the cores that this process may use."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from sccello_tools._errors import OntologyError
+from sccello_tools.errors import OntologyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

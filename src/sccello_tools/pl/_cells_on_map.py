@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from sccello_tools import _keys
-from sccello_tools._errors import ArgumentError, NotFoundError
 from sccello_tools._logging import logger
+from sccello_tools.errors import ArgumentError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from sccello_tools.tl._type_columns import TypeColumn
+    from sccello_tools._anndata.terms import TypeColumn
 
 UNKNOWN = "#d9d9d9"
 _NOVEL = ("novel, of a known kind", "unlike anything known")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import ArgumentError, NotFoundError
+from sccello_tools.errors import ArgumentError, NotFoundError
 
 from ._figures import finish
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools import _keys
+from sccello_tools._anndata.terms import type_column
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import GroupError
+from sccello_tools.errors import GroupError
 from sccello_tools.metrics import reliability, risk_coverage
 from sccello_tools.ontology import CellOntology
-from sccello_tools.tl._type_columns import type_column
 
 from ._figures import finish
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools import _keys
+from sccello_tools._anndata.terms import type_column
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import GroupError
+from sccello_tools.errors import GroupError
 from sccello_tools.ontology import CellOntology
-from sccello_tools.tl._type_columns import type_column
 
 from ._figures import figure_of, finish
 from ._lineage_colours import lineage_colours
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from sccello_tools.tl._type_columns import TypeColumn
+    from sccello_tools._anndata.terms import TypeColumn
 
 _WRITTEN_FROM = 0.05  # shares below are not written into their square
 _DARK_FROM = 0.62  # shares above are written in white

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools import _keys
-from sccello_tools._errors import ArgumentError, DrugError, NotFoundError
+from sccello_tools.errors import ArgumentError, DrugError, NotFoundError
 from sccello_tools.get import drug_response_df
 
 from ._drug_panels import heatmap, measured, waterfall

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import ArgumentError, GroupError, NotFoundError
+from sccello_tools.errors import ArgumentError, GroupError, NotFoundError
 from sccello_tools.metrics import clustering_score, integration_score
 
 from ._figures import finish

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sccello_tools._errors import ArgumentError
+from sccello_tools.errors import ArgumentError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sccello_tools._errors import NotFoundError
-from sccello_tools.data import GeneVocabulary
+from sccello_tools.errors import NotFoundError
+from sccello_tools.tokens import GeneVocabulary
 
 if TYPE_CHECKING:
     from anndata import AnnData

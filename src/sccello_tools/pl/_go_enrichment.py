@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import ArgumentError
+from sccello_tools.errors import ArgumentError
 
 from ._figures import figure_of, finish
 

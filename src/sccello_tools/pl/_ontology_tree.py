@@ -9,10 +9,10 @@ import pandas as pd
 from anndata import AnnData
 
 from sccello_tools import _keys
+from sccello_tools._anndata.terms import type_column
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import GroupError
+from sccello_tools.errors import GroupError
 from sccello_tools.ontology import CellOntology
-from sccello_tools.tl._type_columns import type_column
 
 from ._figures import figure_of, finish
 from ._lineage_colours import lineage_colours
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
-    from sccello_tools.tl._type_columns import TypeColumn
+    from sccello_tools._anndata.terms import TypeColumn
 
 _BAR, _TITLE = 0.7, 0.25  # inches that the colour bar and what is written above take
 

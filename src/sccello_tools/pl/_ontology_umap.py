@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools import _keys
+from sccello_tools._anndata.terms import type_column
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import ArgumentError
+from sccello_tools.errors import ArgumentError
 from sccello_tools.ontology import CellOntology
-from sccello_tools.tl._type_columns import type_column
 
 from ._cells_on_map import centres_of, draw_cells, map_of, novel_cells
 from ._figures import figure_of, finish
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from sccello_tools.tl._type_columns import TypeColumn
+    from sccello_tools._anndata.terms import TypeColumn
 
 _MAP = 5.2  # inches, of a map of few types
 _MANY = 25  # types; lines between more of them are drawn thinner

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sccello_tools._errors import ArgumentError
-from sccello_tools.tl._type_columns import TypeColumn
+from sccello_tools._anndata.terms import TypeColumn
+from sccello_tools.errors import ArgumentError
 
 from ._term_tree import TermTree
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import ArgumentError, FileFormatError
+from sccello_tools.errors import ArgumentError, FileFormatError
 
 from ._figures import finish
 

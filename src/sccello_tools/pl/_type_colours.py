@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from sccello_tools._errors import ArgumentError
+from sccello_tools.errors import ArgumentError
 
 from ._cells_on_map import UNKNOWN
 from ._lineage_colours import lineage_colours
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from sccello_tools.tl._type_columns import TypeColumn
+    from sccello_tools._anndata.terms import TypeColumn
 
     from ._term_tree import TermTree
 

@@ -9,39 +9,38 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import ArgumentError, CorpusError
 from sccello_tools._logging import logger
 from sccello_tools._progress import progress_bar
-from sccello_tools.data import MAX_LENGTH, Corpus, GeneVocabulary
-from sccello_tools.data._corpus_format import (
+from sccello_tools.corpus import Corpus
+from sccello_tools.corpus.manifest import (
     BUILD_AGAIN,
     MANIFEST,
     SHARD_FOLDER,
     CorpusConfig,
     CorpusManifest,
 )
-from sccello_tools.data._corpus_writer import finished_shard
-from sccello_tools.ontology import CellOntology
-
-from ._corpus_plan import (
+from sccello_tools.corpus.writer import finished_shard
+from sccello_tools.errors import ArgumentError, CorpusError
+from sccello_tools.files.corpus_plan import (
     check_labels,
     check_obs_keys,
     common_kinds,
     named_inputs,
     plan_input,
 )
-from ._corpus_report import finished_manifest, report_of
-from ._corpus_work import ShardTask, run_tasks
-from ._spans import spans_of
+from sccello_tools.files.corpus_report import finished_manifest, report_of
+from sccello_tools.files.corpus_work import ShardTask, run_tasks
+from sccello_tools.files.spans import spans_of
+from sccello_tools.ontology import CellOntology
+from sccello_tools.tokens import MAX_LENGTH, GeneVocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, Literal
 
-    from sccello_tools.data._corpus_format import ShardRecord
-    from sccello_tools.data.counts import CountsPolicy
-
-    from ._corpus_plan import InputPlan
+    from sccello_tools.corpus.manifest import ShardRecord
+    from sccello_tools.files.corpus_plan import InputPlan
+    from sccello_tools.tokens.counts import CountsPolicy
 
 _LOCK = ".lock"
 
@@ -123,7 +122,7 @@ def build_corpus(
 
     See Also
     --------
-    sccello_tools.data.Corpus : what can be done with a corpus.
+    sccello_tools.tokens.Corpus : what can be done with a corpus.
 
     Examples
     --------

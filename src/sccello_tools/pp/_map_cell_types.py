@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sccello_tools import _keys
+from sccello_tools._anndata.columns import obs_column
+from sccello_tools._anndata.writing import check_writable, writing
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import ArgumentError, LabelError
 from sccello_tools._logging import log_written, logger
+from sccello_tools.errors import ArgumentError, LabelError
 from sccello_tools.ontology import CellOntology, match_labels
-
-from ._columns import obs_column
-from ._writing import check_writable, writing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

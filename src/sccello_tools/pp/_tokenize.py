@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools import _keys
+from sccello_tools._anndata.counts import iter_token_chunks
+from sccello_tools._anndata.genes import gene_match_of
+from sccello_tools._anndata.writing import check_writable, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
-from sccello_tools.data import MAX_LENGTH, RaggedTokens, Tokenizer
-
-from ._counts import iter_token_chunks
-from ._match_genes import gene_match_of
-from ._writing import check_writable, writing
+from sccello_tools.tokens import MAX_LENGTH, RaggedTokens, Tokenizer
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from sccello_tools.data.counts import CountsPolicy
+    from sccello_tools.tokens.counts import CountsPolicy
 
 
 @shared_docs

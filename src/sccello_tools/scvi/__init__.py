@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from sccello_tools._errors import MissingExtraError
+from sccello_tools.errors import MissingExtraError
 
 if importlib.util.find_spec("scvi") is None:
     _what = "sccello_tools.scvi"

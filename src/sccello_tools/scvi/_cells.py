@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scvi import REGISTRY_KEYS
 
-from sccello_tools._errors import ConfigError, LabelError
-from sccello_tools.data import RaggedTokens, Tokenizer
-from sccello_tools.finetune.split import hold_out
-from sccello_tools.pp._counts import iter_token_chunks
-from sccello_tools.pp._match_genes import gene_match_of
+from sccello_tools._anndata.counts import iter_token_chunks
+from sccello_tools._anndata.genes import gene_match_of
+from sccello_tools.errors import ConfigError, LabelError
+from sccello_tools.tokens import RaggedTokens, Tokenizer
+from sccello_tools.training.finetune.split import hold_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from sccello_tools.finetune import FinetuneConfig
-    from sccello_tools.finetune.split import Split
+    from sccello_tools.training.finetune import FinetuneConfig
+    from sccello_tools.training.finetune.split import Split
 
     from ._model import ScCello
 

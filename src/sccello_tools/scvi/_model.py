@@ -14,13 +14,13 @@ from scvi.data._utils import _check_if_view
 from scvi.data.fields import CategoricalObsField, LabelsWithUnlabeledObsField, LayerField
 from scvi.model.base import ArchesMixin, BaseModelClass
 
-from sccello_tools.data import match_gene_names
+from sccello_tools._anndata.genes import gene_match_of
 from sccello_tools.engine import encode
-from sccello_tools.finetune.config import FinetuneConfig, check_mode
-from sccello_tools.finetune.fit import head_of
 from sccello_tools.models import LoadedModel, load
 from sccello_tools.nn import EncoderConfig
-from sccello_tools.pp._match_genes import gene_match_of
+from sccello_tools.tokens import match_gene_names
+from sccello_tools.training.finetune.config import FinetuneConfig, check_mode
+from sccello_tools.training.finetune.fit import head_of
 
 from ._cells import cells_to_train, tokens_of
 from ._module import ScCelloModule
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from sccello_tools.finetune.config import Mode
     from sccello_tools.nn import Representation
+    from sccello_tools.training.finetune.config import Mode
 
 # Cells that come later may be of new batches, which the encoder does not see, and have no labels.
 _NEW_CELLS: Final = {"extend_categories": True, "allow_missing_labels": True}
@@ -185,7 +185,7 @@ class ScCello(BaseModelClass):  # type: ignore[misc]
         batch_size
             Cells of a step.
         plan_kwargs
-            Other fields of :class:`sccello_tools.finetune.FinetuneConfig`: ``learning_rate``, ``lora_rank``, ``monitor`` and so on.
+            Other fields of :class:`sccello_tools.training.finetune.FinetuneConfig`: ``learning_rate``, ``lora_rank``, ``monitor`` and so on.
         **trainer_kwargs
             Passed to ``scvi.train.Trainer``: ``early_stopping``, ``enable_progress_bar``, ``logger`` and so on.
 

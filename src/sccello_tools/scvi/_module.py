@@ -12,15 +12,15 @@ from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from torch import nn
 from torch.nn import functional
 
-from sccello_tools.data import Tokenizer
 from sccello_tools.engine import pack
 from sccello_tools.nn import ScCelloModel, resolve_attention
+from sccello_tools.tokens import Tokenizer
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from sccello_tools.data import GeneMatch
     from sccello_tools.nn import EncoderConfig
+    from sccello_tools.tokens import GeneMatch
 
 
 class ScCelloModule(BaseModuleClass):  # type: ignore[misc]

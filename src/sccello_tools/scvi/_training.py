@@ -9,21 +9,26 @@ import numpy as np
 from scvi.train import TrainRunner
 
 from sccello_tools.engine import encode
-from sccello_tools.finetune.callbacks import BestEpoch
-from sccello_tools.finetune.data import FinetuneData
-from sccello_tools.finetune.fit import freeze_heads, head_of, held_out_scores, label_weights
-from sccello_tools.finetune.lora import add_lora, merge_lora
-from sccello_tools.finetune.module import FinetuneModule
+from sccello_tools.training.finetune.callbacks import BestEpoch
+from sccello_tools.training.finetune.data import FinetuneData
+from sccello_tools.training.finetune.fit import (
+    freeze_heads,
+    head_of,
+    held_out_scores,
+    label_weights,
+)
+from sccello_tools.training.finetune.lora import add_lora, merge_lora
+from sccello_tools.training.finetune.module import FinetuneModule
 
 if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
 
-    from sccello_tools.data import RaggedTokens
-    from sccello_tools.finetune import FinetuneConfig
-    from sccello_tools.finetune.config import Mode
-    from sccello_tools.finetune.split import Split
+    from sccello_tools.tokens import RaggedTokens
+    from sccello_tools.training.finetune import FinetuneConfig
+    from sccello_tools.training.finetune.config import Mode
+    from sccello_tools.training.finetune.split import Split
 
     from ._cells import TrainingCells
     from ._model import ScCello
@@ -35,7 +40,7 @@ class CellSplitter(FinetuneData):
     Parameters
     ----------
     cells, codes, split, batch_cells, seed
-        As :class:`~sccello_tools.finetune.data.FinetuneData`.
+        As :class:`~sccello_tools.training.finetune.data.FinetuneData`.
     rows
         (n_cells,) row of each cell in the AnnData.
     n_obs

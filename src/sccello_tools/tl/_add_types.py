@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sccello_tools._anndata.terms import type_column
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import LabelError, OutputExistsError
+from sccello_tools.errors import LabelError, OutputExistsError
 from sccello_tools.models import LoadedModel, load
 from sccello_tools.ontology import CellOntology
 
 from ._hidden_states import hidden_states
-from ._type_columns import type_column
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,8 +102,8 @@ def add_types(
     """
     import torch
 
-    from sccello_tools.infer import KnownCells, resolve_candidates, statistics_of
-    from sccello_tools.infer import add_types as learn
+    from sccello_tools.annotation import KnownCells, resolve_candidates, statistics_of
+    from sccello_tools.annotation import add_types as learn
 
     out = Path(out)
     if out.exists() and any(out.iterdir()):

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools import _keys
+from sccello_tools._anndata.writing import check_writable, writing
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import ConfigError
 from sccello_tools._logging import log_written
+from sccello_tools.errors import ConfigError
 from sccello_tools.ontology import CellOntology
-from sccello_tools.pp._writing import check_writable, writing
 
 from ._annotate_novel import annotate_novel, check_share
 from ._annotation_slots import AnnotationSlots, write_annotation
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from sccello_tools.infer import Reference
+    from sccello_tools.annotation import Reference
     from sccello_tools.models import LoadedModel
 
 
@@ -137,7 +137,7 @@ def annotate(
             ontology=ontology,
             copy=copy,
         )
-    from sccello_tools.infer import Reference, conformal_threshold
+    from sccello_tools.annotation import Reference, conformal_threshold
 
     check_writable(adata, copy=copy)
     check_share(alpha)

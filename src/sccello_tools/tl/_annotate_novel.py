@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools import _keys
+from sccello_tools._anndata.groups import group_labels
+from sccello_tools._anndata.writing import check_writable, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
 from sccello_tools.ontology import CellOntology
-from sccello_tools.pp._writing import check_writable, writing
 
 from ._annotation_slots import AnnotationSlots, name_of, write_annotation
-from ._cell_groups import group_labels
 from ._hidden_states import chunks, hidden_states
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def annotate_novel(
         what they are kinds of.
     tissue
         Where the cells are from, such as ``"pancreas"`` or ``["lung", "heart"]``: known types that are bound to other organs
-        are ruled out; see :func:`sccello_tools.infer.allowed_types`. The thresholds of ``alpha`` and novelty were set without it.
+        are ruled out; see :func:`sccello_tools.annotation.allowed_types`. The thresholds of ``alpha`` and novelty were set without it.
     organism
         Where ``candidates`` is an ancestor: ``"human"`` leaves out terms that the ontology keeps for other creatures.
     level
@@ -146,7 +146,7 @@ def annotate_novel(
     ['known type', 'novel, of a known kind', 'unlike anything known', '']
     >>> sccello.tl.annotate_novel(adata, candidates="pancreatic endocrine cell", key_added="endocrine")
     """
-    from sccello_tools.infer import Annotator, check_tissues, resolve_candidates, statistics_of
+    from sccello_tools.annotation import Annotator, check_tissues, resolve_candidates, statistics_of
 
     check_writable(adata, copy=copy)
     check_share(alpha)
@@ -212,7 +212,7 @@ def _majority(terms: np.ndarray, clusters: pd.Categorical[object]) -> list[str]:
 def check_share(alpha: float) -> None:
     """Refuse what is no share of wrong answers."""
     if not 0 < alpha < 1:
-        from sccello_tools._errors import ConfigError
+        from sccello_tools.errors import ConfigError
 
         msg = f"alpha is {alpha}; expected is a share between 0 and 1, such as 0.1 for at most one wrong term in ten."
         raise ConfigError(msg)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from sccello_tools.infer import Annotation
+    from sccello_tools.annotation import Annotation
     from sccello_tools.ontology import CellOntology
 
 
@@ -80,7 +80,7 @@ def write_annotation(
     parents
         Term that stands for an answer which is none itself.
     """
-    from sccello_tools.infer.annotate import STATUSES
+    from sccello_tools.annotation.annotate import STATUSES
 
     ids = key + _keys.TERM_ID_SUFFIX
     confidence = key + _keys.CONFIDENCE_SUFFIX

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sccello_tools._anndata.columns import obs_column
+from sccello_tools._anndata.terms import type_column
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import GroupError
 from sccello_tools._logging import logger
+from sccello_tools.errors import GroupError
 from sccello_tools.ontology import CellOntology
-from sccello_tools.pp._columns import obs_column
 
 from ._hidden_states import hidden_states
-from ._type_columns import type_column
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
 
-    from sccello_tools.infer import Reference
+    from sccello_tools.annotation import Reference
     from sccello_tools.models import LoadedModel
 
 
@@ -90,7 +90,7 @@ def build_reference(
     >>> sccello.tl.build_reference(adata, "cell_type").labels
     ('endothelial cell', 'pancreatic A cell', 'pancreatic D cell', 'pancreatic PP cell', 'type B pancreatic cell')
     """
-    from sccello_tools.infer import Reference
+    from sccello_tools.annotation import Reference
 
     ontology = ontology or CellOntology.load()
     column = type_column(adata, label_key, ontology, any_names=True)

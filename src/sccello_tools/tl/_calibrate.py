@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sccello_tools._errors import ConfigError, GroupError, LabelError
+from sccello_tools._anndata.columns import obs_column
 from sccello_tools._logging import logger
+from sccello_tools.errors import ConfigError, GroupError, LabelError
 from sccello_tools.models import LoadedModel, load
 from sccello_tools.ontology import CellOntology
-from sccello_tools.pp._columns import obs_column
 
 from ._hidden_states import hidden_states
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from sccello_tools.infer import AnnotationStatistics
+    from sccello_tools.annotation import AnnotationStatistics
 
 
 def calibrate(
@@ -82,8 +82,8 @@ def calibrate(
     >>> found
     AnnotationStatistics(4 types, 146 reference cells, Cell Ontology 2026-03-26)
     """
-    from sccello_tools.infer import KnownCells
-    from sccello_tools.infer import calibrate as measure
+    from sccello_tools.annotation import KnownCells
+    from sccello_tools.annotation import calibrate as measure
 
     if label_key not in adata.obs:
         msg = f"adata.obs has no column {label_key!r} (columns: {list(adata.obs.columns)}). Name the column that holds Cell Ontology ids."

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sccello_tools._errors import LabelError
 from sccello_tools._logging import logger
+from sccello_tools.errors import LabelError
 from sccello_tools.ontology import match_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sccello_tools.data import Corpus
+    from sccello_tools.corpus import Corpus
     from sccello_tools.ontology import CellOntology
-    from sccello_tools.train import LabelledTokens
-    from sccello_tools.train.sources import BlockSource
+    from sccello_tools.training.pretrain import LabelledTokens
+    from sccello_tools.training.pretrain.sources import BlockSource
 
 MAX_BYTES_IN_MEMORY = 1 << 30
 """Tokens of a corpus, 8 bytes each, above which it is streamed unless asked otherwise."""
@@ -45,7 +45,7 @@ def corpus_sources(
     LabelError
         If a label is neither a current id nor a name of the ontology.
     """
-    from sccello_tools.train import CorpusSource
+    from sccello_tools.training.pretrain import CorpusSource
 
     if stream is None:
         stream = 8 * _n_tokens(corpus) > MAX_BYTES_IN_MEMORY
@@ -61,8 +61,8 @@ def corpus_sources(
 
 def joined(parts: list[LabelledTokens]) -> LabelledTokens:
     """Put the sources of a corpus together, to be scored as one."""
-    from sccello_tools.data import RaggedTokens
-    from sccello_tools.train import LabelledTokens
+    from sccello_tools.tokens import RaggedTokens
+    from sccello_tools.training.pretrain import LabelledTokens
 
     return LabelledTokens(
         RaggedTokens.concatenate(part.tokens for part in parts),
@@ -89,7 +89,7 @@ def labelled_corpus(corpus: Corpus, name: str, ontology: CellOntology) -> list[L
     LabelError
         If a label is neither a current id nor a name of the ontology.
     """
-    from sccello_tools.train import LabelledTokens
+    from sccello_tools.training.pretrain import LabelledTokens
 
     cells = corpus.to_memory()
     current = _terms(corpus.cell_types, ontology, name)

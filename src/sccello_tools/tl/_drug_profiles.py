@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from sccello_tools._errors import ArgumentError, NotCountsError
-from sccello_tools.data import ValueSummary, row_chunks
-from sccello_tools.pp._counts import _not_counts, counts_matrix
-from sccello_tools.pp._match_genes import gene_match_of
+from sccello_tools._anndata.counts import _not_counts, counts_matrix
+from sccello_tools._anndata.genes import gene_match_of
+from sccello_tools.errors import ArgumentError, NotCountsError
+from sccello_tools.tokens import ValueSummary, row_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from sccello_tools.data.counts import CountsPolicy
     from sccello_tools.drug import DrugResponseModel
+    from sccello_tools.tokens.counts import CountsPolicy
 
 _ROWS = 512  # cells at a time: their genes are laid out densely
 

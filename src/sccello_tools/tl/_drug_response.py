@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools import __version__, _keys
+from sccello_tools._anndata.counts import _level_of_caller
+from sccello_tools._anndata.groups import group_labels
+from sccello_tools._anndata.writing import check_writable, writing
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import ArgumentError, GroupError, WeightsError
 from sccello_tools._logging import log_written
 from sccello_tools._progress import progress_bar
+from sccello_tools.errors import ArgumentError, GroupError, WeightsError
 from sccello_tools.models import load
-from sccello_tools.pp._counts import _level_of_caller
-from sccello_tools.pp._writing import check_writable, writing
 
-from ._cell_groups import group_labels
 from ._drug_profiles import CountsOfGenes
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from sccello_tools.data.counts import CountsPolicy
     from sccello_tools.drug import DrugResponseModel
     from sccello_tools.drug.ensemble import Responses
+    from sccello_tools.tokens.counts import CountsPolicy
 
 
 @shared_docs

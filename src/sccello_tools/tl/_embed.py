@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sccello_tools import __version__, _keys
+from sccello_tools._anndata.counts import iter_token_chunks, warn_of_empty_cells
+from sccello_tools._anndata.genes import gene_match_of
+from sccello_tools._anndata.writing import check_writable, writing
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import ArgumentError, BackendError
 from sccello_tools._logging import log_written
 from sccello_tools._progress import progress_bar
-from sccello_tools.data import Tokenizer
+from sccello_tools._threads import prefetch
+from sccello_tools.errors import ArgumentError, BackendError
 from sccello_tools.models import LoadedModel, load
-from sccello_tools.pp._counts import iter_token_chunks, warn_of_empty_cells
-from sccello_tools.pp._match_genes import gene_match_of
 from sccello_tools.pp._tokenize import write_token_counts
-from sccello_tools.pp._writing import check_writable, writing
+from sccello_tools.tokens import Tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
     from typing import Literal
 
     from anndata import AnnData
 
-    from sccello_tools.data.counts import CountsPolicy
     from sccello_tools.engine import Precision
     from sccello_tools.nn import AttentionName, Representation
-
-T = TypeVar("T")
+    from sccello_tools.tokens.counts import CountsPolicy
 
 
 @shared_docs
@@ -147,7 +143,7 @@ def embed(
     truncated = np.zeros(adata.n_obs, dtype=bool)
     with (
         progress_bar("embedding cells", adata.n_obs) as advance,
-        closing(_ahead(chunks)) as prepared,
+        closing(prefetch(chunks)) as prepared,
     ):
         for chunk in prepared:
             rows = slice(chunk.start, chunk.start + len(chunk.tokens))
@@ -199,20 +195,3 @@ def _loaded(model: str | Path | LoadedModel, device: str) -> LoadedModel:
         )
         raise BackendError(msg)
     return model
-
-
-def _ahead(source: Iterator[T]) -> Generator[T, None, None]:
-    """Prepare the next item in a thread while the caller works on this one.
-
-    An error of the source comes up where its item would have. Closing this ends the thread and closes the source.
-    """
-    with ThreadPoolExecutor(1, thread_name_prefix="sccello-tokenize") as pool:
-        try:
-            pending = pool.submit(next, source, None)
-            while (item := pending.result()) is not None:
-                pending = pool.submit(next, source, None)
-                yield item
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-            if isinstance(source, Generator):
-                source.close()

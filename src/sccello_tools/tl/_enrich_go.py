@@ -11,17 +11,17 @@ import pandas as pd
 from anndata import AnnData
 
 from sccello_tools import _keys
-from sccello_tools._errors import GeneMatchError
 from sccello_tools._logging import logger
-from sccello_tools.data import match_gene_names
-from sccello_tools.data.gene_ontology import GeneOntology
+from sccello_tools.errors import GeneMatchError
 from sccello_tools.get import marker_genes_df
+from sccello_tools.perturbation.gene_ontology import GeneOntology
+from sccello_tools.tokens import match_gene_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Literal
 
-    from sccello_tools.data.gene_ontology import Aspect
+    from sccello_tools.perturbation.gene_ontology import Aspect
 
 _COLUMNS = (
     "group",
@@ -75,7 +75,7 @@ def enrich_go(
     ontology
         ``"BP"`` biological process, ``"MF"`` molecular function, ``"CC"`` cellular component.
     go
-        Terms and annotations; the shipped release if not given. See :meth:`sccello_tools.data.GeneOntology.load`.
+        Terms and annotations; the shipped release if not given. See :meth:`sccello_tools.tokens.GeneOntology.load`.
     gene_ids
         Column of ``adata.var`` with Ensembl ids or symbols, where ``var_names`` are neither.
     min_size, max_size

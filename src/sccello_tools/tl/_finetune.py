@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sccello_tools._anndata.counts import iter_token_chunks
+from sccello_tools._anndata.genes import gene_match_of
+from sccello_tools._anndata.labels import donor_column, label_column, labels_in_use
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import OutputExistsError
 from sccello_tools._logging import logger
-from sccello_tools.data import RaggedTokens, Tokenizer
+from sccello_tools.errors import OutputExistsError
 from sccello_tools.models import LoadedModel, load
-from sccello_tools.pp._counts import iter_token_chunks
-from sccello_tools.pp._match_genes import gene_match_of
-
-from ._label_column import donor_column, label_column, labels_in_use
+from sccello_tools.tokens import RaggedTokens, Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from sccello_tools.data.counts import CountsPolicy
-    from sccello_tools.finetune import FinetuneConfig
-    from sccello_tools.finetune.config import Mode
+    from sccello_tools.tokens.counts import CountsPolicy
+    from sccello_tools.training.finetune import FinetuneConfig
+    from sccello_tools.training.finetune.config import Mode
 
 
 @shared_docs
@@ -90,7 +89,7 @@ def finetune(
     -------
     The new model, as :func:`sccello_tools.models.load` gives it: its folder holds the weights, the classifier with its labels
     (``classifier.safetensors``), the scores of each epoch (``finetuning_curve.csv``) and what it was made from.
-    ``sccello_tools.finetune.classifier_of(model)`` gives the labels and the scores on the held-out cells.
+    ``sccello_tools.training.finetune.classifier_of(model)`` gives the labels and the scores on the held-out cells.
 
     Raises
     ------
@@ -123,10 +122,10 @@ def finetune(
     >>> bool((others.obs["sccello_prediction"].astype(str) == others.obs["cell_type"].astype(str)).mean() > 0.8)
     True
     """
-    from sccello_tools.finetune import FinetuneConfig, fit_classifier
-    from sccello_tools.finetune.config import check_mode
-    from sccello_tools.finetune.split import hold_out
-    from sccello_tools.finetune.write import write_model
+    from sccello_tools.training.finetune import FinetuneConfig, fit_classifier
+    from sccello_tools.training.finetune.config import check_mode
+    from sccello_tools.training.finetune.split import hold_out
+    from sccello_tools.training.finetune.write import write_model
 
     check_mode(mode)
     out = Path(out)

@@ -56,8 +56,8 @@ def gene_embeddings(
     import anndata
     import pandas as pd
 
-    from sccello_tools._errors import WeightsError
-    from sccello_tools.data import VOCABULARY_SIZE, GeneVocabulary
+    from sccello_tools.errors import WeightsError
+    from sccello_tools.tokens import VOCABULARY_SIZE, GeneVocabulary
 
     loaded = _loaded(model, device)
     if loaded.config.vocab_size != VOCABULARY_SIZE:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sccello_tools import _keys
-from sccello_tools._errors import ConfigError
+from sccello_tools.errors import ConfigError
 from sccello_tools.models import LoadedModel, load
 
 from ._embed import embed

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sccello_tools._errors import GeneMatchError
+from sccello_tools.errors import GeneMatchError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from sccello_tools.data import GeneMatch
+    from sccello_tools.tokens import GeneMatch
 
 
 def first_columns(match: GeneMatch) -> NDArray[np.int64]:
     """First variable of each token, -1 where there is none, shape (vocabulary size,)."""
-    from sccello_tools.data import VOCABULARY_SIZE
+    from sccello_tools.tokens import VOCABULARY_SIZE
 
     columns = np.flatnonzero(match.tokens >= 0)[::-1]
     column_of_token = np.full(VOCABULARY_SIZE, -1, dtype=np.int64)

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools import __version__, _keys
+from sccello_tools._anndata.counts import iter_token_chunks, warn_of_empty_cells
+from sccello_tools._anndata.genes import gene_match_of
+from sccello_tools._anndata.groups import sample_cells
+from sccello_tools._anndata.writing import check_writable, writing
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import ArgumentError, GroupError
 from sccello_tools._logging import log_written
 from sccello_tools._progress import progress_bar
-from sccello_tools.data import RaggedTokens, Tokenizer
-from sccello_tools.pp._counts import iter_token_chunks, warn_of_empty_cells
-from sccello_tools.pp._match_genes import gene_match_of
-from sccello_tools.pp._writing import check_writable, writing
+from sccello_tools.errors import ArgumentError, GroupError
+from sccello_tools.tokens import RaggedTokens, Tokenizer
 
-from ._cell_groups import sample_cells
 from ._embed import _loaded
 from ._marker_columns import check_expressed, columns_of, first_columns
 from ._marker_layout import REST, all_rows, rank_groups, score_matrix
@@ -28,11 +28,10 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from sccello_tools.data.counts import CountsPolicy
+    from sccello_tools._anndata.groups import CellSample
     from sccello_tools.engine import Precision
     from sccello_tools.models import LoadedModel
-
-    from ._cell_groups import CellSample
+    from sccello_tools.tokens.counts import CountsPolicy
 
 
 @shared_docs
@@ -157,7 +156,7 @@ def marker_genes(
     >>> sorted(adata.uns["sccello_marker_genes"])[:3]
     ['logfoldchanges', 'mean_scores', 'names']
     """
-    from sccello_tools.perturb import perturbation_scores
+    from sccello_tools.perturbation import perturbation_scores
 
     check_writable(adata, copy=copy)
     sample = sample_cells(adata, groupby, n_per_group=n_cells_per_group, seed=seed)

@@ -8,15 +8,14 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ._marker_statistics import group_statistics
+from sccello_tools.perturbation.statistics import group_statistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sccello_tools.data import RaggedTokens
-
-    from ._cell_groups import CellSample
-    from ._marker_statistics import GroupStatistics
+    from sccello_tools._anndata.groups import CellSample
+    from sccello_tools.perturbation.statistics import GroupStatistics
+    from sccello_tools.tokens import RaggedTokens
 
 REST = "rest"
 _EPS = 1e-9  # added to both means of a fold change, as scanpy does

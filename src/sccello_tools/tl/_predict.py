@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools import __version__, _keys
+from sccello_tools._anndata.writing import check_writable, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
 from sccello_tools.models import LoadedModel, load
-from sccello_tools.pp._writing import check_writable, writing
 
 from ._embed import embed
 from ._hidden_states import hidden_states, made_by
@@ -91,7 +91,7 @@ def predict(
     >>> adata.obsm["sccello_prediction_scores"].shape
     (120, 5)
     """
-    from sccello_tools.finetune import classifier_of
+    from sccello_tools.training.finetune import classifier_of
 
     check_writable(adata, copy=copy)
     loaded = model if isinstance(model, LoadedModel) else load(model, device=device)

@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from sccello_tools._anndata.columns import obs_column
+from sccello_tools._anndata.counts import iter_token_chunks
+from sccello_tools._anndata.genes import gene_match_of
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import LabelError
 from sccello_tools._logging import logger
-from sccello_tools.data import Corpus, GeneVocabulary, RaggedTokens, Tokenizer
+from sccello_tools.corpus import Corpus
+from sccello_tools.errors import LabelError
 from sccello_tools.ontology import CellOntology
-from sccello_tools.pp._columns import obs_column
-from sccello_tools.pp._counts import iter_token_chunks
-from sccello_tools.pp._match_genes import gene_match_of
+from sccello_tools.tokens import GeneVocabulary, RaggedTokens, Tokenizer
 
 from ._corpus_sources import corpus_sources, joined, labelled_corpus
 
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, Literal
 
-    from sccello_tools.data.counts import CountsPolicy
     from sccello_tools.models import LoadedModel
-    from sccello_tools.train import LabelledTokens, PretrainConfig, TrainingResult
-    from sccello_tools.train.loggers import LoggerName
-    from sccello_tools.train.sources import BlockSource
+    from sccello_tools.tokens.counts import CountsPolicy
+    from sccello_tools.training.pretrain import LabelledTokens, PretrainConfig, TrainingResult
+    from sccello_tools.training.pretrain.loggers import LoggerName
+    from sccello_tools.training.pretrain.sources import BlockSource
 
     CellSource = AnnData | Corpus | str | Path
 
@@ -67,7 +68,7 @@ def pretrain(
     Parameters
     ----------
     adatas
-        One or more AnnData with raw counts, each of shape (n_obs, n_vars), or corpora: a :class:`~sccello_tools.data.Corpus` or the
+        One or more AnnData with raw counts, each of shape (n_obs, n_vars), or corpora: a :class:`~sccello_tools.tokens.Corpus` or the
         path of one. A mapping names the sources; those of a corpus that ``pp.build_corpus`` made keep their own names. What is said
         below of labels, layers, genes and counts is decided when a corpus is built.
     out
@@ -138,16 +139,16 @@ def pretrain(
     --------
     >>> import tempfile
     >>> import sccello_tools as sccello
-    >>> from sccello_tools.train import PretrainConfig
+    >>> from sccello_tools.training.pretrain import PretrainConfig
     >>> adata = sccello.datasets.pancreas_tritschler()[:60].copy()
     >>> config = PretrainConfig(hidden_size=16, n_layers=1, n_heads=2, max_length=64, max_steps=2, batch_cells=4)
     >>> model = sccello.tl.pretrain(adata, out=tempfile.mkdtemp(), config=config)
     >>> sccello.tl.embed(adata, model)
     """
     from sccello_tools import models
-    from sccello_tools.train import PretrainConfig, fit
-    from sccello_tools.train.loggers import make_loggers
-    from sccello_tools.train.parallel import wait_for_main
+    from sccello_tools.training.pretrain import PretrainConfig, fit
+    from sccello_tools.training.pretrain.loggers import make_loggers
+    from sccello_tools.training.pretrain.parallel import wait_for_main
 
     out = Path(out)
     out.mkdir(
@@ -278,7 +279,7 @@ def _labelled_tokens(
     max_length: int,
 ) -> LabelledTokens:
     """Tokenize one AnnData and keep the cells that can train."""
-    from sccello_tools.train import LabelledTokens
+    from sccello_tools.training.pretrain import LabelledTokens
 
     if label_key not in adata.obs:
         msg = (

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools._docs import shared_docs
-from sccello_tools._errors import ArgumentError, ConfigError, OutputExistsError, ResponseError
 from sccello_tools._logging import logger
+from sccello_tools.errors import ArgumentError, ConfigError, OutputExistsError, ResponseError
 from sccello_tools.metrics import response_score
 from sccello_tools.models import LoadedModel, load
 

@@ -1,0 +1,47 @@
+"""Threads: usable cores, blocks of a range in parallel, and prefetching from an iterator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
+
+
+def n_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def in_threads(n: int, work: Callable[[int, int], T], *, block: int) -> list[T]:
+    """Run ``work(first, last)`` over blocks of ``range(n)`` on all cores and return the results in block order."""
+    blocks = [(first, min(first + block, n)) for first in range(0, n, block)]
+    if len(blocks) <= 1:
+        return [work(first, last) for first, last in blocks]
+    with ThreadPoolExecutor(min(n_cores(), len(blocks))) as pool:
+        return [done.result() for done in [pool.submit(work, *span) for span in blocks]]
+
+
+def prefetch(source: Iterator[T]) -> Generator[T, None, None]:
+    """Compute the next item in a thread while the caller processes the current one.
+
+    An exception of the source is raised where its item would have been yielded. Closing the generator ends the thread and closes the
+    source.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="sccello-tokenize") as pool:
+        try:
+            pending = pool.submit(next, source, None)
+            while (item := pending.result()) is not None:
+                pending = pool.submit(next, source, None)
+                yield item
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            if isinstance(source, Generator):
+                source.close()

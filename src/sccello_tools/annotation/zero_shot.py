@@ -1,0 +1,181 @@
+"""Names for cells of types that no training cell had, by their place in the Cell Ontology (METHOD: Novel cell types)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from sccello_tools.errors import ArgumentError, LabelError
+from sccello_tools.ontology import match_label, pagerank_rows, spearman_matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from sccello_tools.ontology import CellOntology
+
+ZeroShotMethod = Literal["published", "combined"]
+Organism = Literal["human", "any"]
+# what a term is said to be meant for, unless people are among it
+_SENSU = re.compile(
+    r"\(sensu (?!Vertebrata|Mammalia|Primates|Homo)|\((?:Mmus|Mus musculus)\)|\bin taxon some (?!Eukaryota|Homo)"
+)
+_CELL = "CL:0000000"
+_LEAST_DEPTH = 3  # "native cell", "animal cell", "eukaryotic cell" and the like say nothing
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Cell Ontology terms to choose from, with their similarity to the known types."""
+
+    terms: tuple[str, ...]
+    rows: NDArray[np.float64]
+    """(n_terms, n_types): personalised PageRank of each known type, restarting at each term."""
+
+    @classmethod
+    def of(cls, terms: Sequence[str], types: Sequence[str], ontology: CellOntology) -> Candidates:
+        """Compute the rows of terms.
+
+        Raises
+        ------
+        LabelError
+            If there are fewer than two terms, or fewer than two known types, or none of the terms is connected to a known type.
+        """
+        if len(terms) < 2 or len(types) < 2:
+            msg = (
+                f"{len(terms)} candidates and {len(types)} known types; a choice needs at least two of each. "
+                "Pass more candidates, or an ancestor that has descendants."
+            )
+            raise LabelError(msg)
+        rows = pagerank_rows(ontology, terms, columns=types)
+        if not rows.any():
+            msg = (
+                f"No path of the Cell Ontology leads from any candidate ({', '.join(terms[:5])}) to a known type. "
+                "Pass candidates below 'cell' (CL:0000000)."
+            )
+            raise LabelError(msg)
+        return cls(tuple(terms), rows)
+
+    def scores(
+        self,
+        cosines: NDArray[np.float32],
+        probabilities: NDArray[np.float32] | None = None,
+        *,
+        method: ZeroShotMethod = "combined",
+    ) -> NDArray[np.float32]:
+        """Score each candidate for each cell; the highest wins.
+
+        Parameters
+        ----------
+        cosines
+            (n_cells, n_types) cosine of each cell to each known type's prototype.
+        probabilities
+            (n_cells, n_types) of the known types; needed by ``"combined"``.
+        method
+            ``"published"``: Spearman correlation of the cosines with the candidate's row. ``"combined"``: the mean of that and of the
+            expected log similarity of the candidate to the cell's known type, both brought to mean 0 and variance 1 over the
+            candidates. The first knows what the cell is unlike, the second is not led astray by the many types far off.
+
+        Returns
+        -------
+        (n_cells, n_candidates) float32; rows with NaN give NaN.
+        """
+        spearman = spearman_matrix(cosines, self.rows)
+        if method == "published":
+            return spearman
+        if probabilities is None:
+            msg = "method='combined' needs the probabilities of the known types; pass them, or method='published'."
+            raise ArgumentError(msg)
+        log_rows = np.log(np.maximum(self.rows, 1e-9)).astype(np.float32)
+        expected: NDArray[np.float32] = probabilities @ log_rows.T
+        both = (_standard(spearman) + _standard(expected)) / np.float32(2)
+        return both.astype(np.float32, copy=False)
+
+
+def resolve_candidates(
+    candidates: Sequence[str] | str | None,
+    ontology: CellOntology,
+    *,
+    exclude: Sequence[str] = (),
+    organism: Organism = "human",
+) -> tuple[str, ...]:
+    """Turn what a user gave as candidates into current terms.
+
+    Parameters
+    ----------
+    candidates
+        Ids or names; or one id or name, which stands for everything below it. If not given, every term below "cell" that is at
+        least three steps down.
+    ontology
+        Where to look them up.
+    exclude
+        Terms to leave out.
+    organism
+        ``"human"`` leaves out terms that the ontology keeps for other creatures ("hemocyte (sensu Arthropoda)") and what is below
+        them, where terms are not named one by one; ``"any"`` keeps them.
+
+    Returns
+    -------
+    Distinct ids, in the order given, or ascending.
+
+    Raises
+    ------
+    LabelError
+        If a candidate is unknown, ambiguous, or obsolete without a successor; the message names it and what is near.
+    """
+    if candidates is None or isinstance(candidates, str):
+        top = _CELL if candidates is None else _term(candidates, ontology)
+        found = sorted(ontology.descendants(top))
+        if organism == "human":
+            foreign = _foreign(ontology)
+            found = [term for term in found if term not in foreign]
+        if candidates is None:
+            found = [term for term in found if ontology.depth(term) >= _LEAST_DEPTH]
+        elif not found:
+            msg = (
+                f"{top} ({ontology.name(top)}) has no terms below it, so it leaves no choice. "
+                "Give a broader ancestor, or a list of candidates."
+            )
+            raise LabelError(msg)
+    else:
+        found = [_term(candidate, ontology) for candidate in candidates]
+    return tuple(dict.fromkeys(term for term in found if term not in set(exclude)))
+
+
+@cache
+def _foreign(ontology: CellOntology) -> frozenset[str]:
+    """Terms of creatures other than people, and all below them."""
+    named = [
+        term
+        for term in ontology.terms
+        if _SENSU.search(ontology.name(term)) or _SENSU.search(ontology.definition(term) or "")
+    ]
+    found: set[str] = set()
+    for term in named:
+        found |= ontology.descendants(term, include_self=True)
+    return frozenset(found)
+
+
+def _term(text: str, ontology: CellOntology) -> str:
+    if text in ontology or text.startswith("CL:"):
+        return ontology.current(text)
+    match = match_label(text, ontology)
+    if match.is_mapped:
+        return match.id
+    near = ", ".join(f"{hit.id} ({hit.name})" for hit in match.candidates[:5])
+    what = "fits several terms" if match.status == "ambiguous" else "is no name of a term"
+    listed = f": {near}" if near else ""
+    msg = f"Candidate {text!r} {what}{listed}. Give an id such as CL:0000084; see ontology.match_label and CellOntology.find."
+    raise LabelError(msg)
+
+
+def _standard(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    centred = values - values.mean(axis=1, keepdims=True)
+    spread = values.std(axis=1, keepdims=True)
+    found: NDArray[np.float32] = centred / np.maximum(spread, 1e-6)
+    return found

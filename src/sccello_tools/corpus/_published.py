@@ -1,0 +1,105 @@
+"""Find the shards of a corpus that another program wrote: folders of Parquet files, or what ``datasets`` saves."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+from sccello_tools.errors import CorpusError
+
+from .manifest import CELL_TYPE, TOKENS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+    from typing import Final
+
+TOKEN_COLUMNS: Final = (TOKENS, "input_ids")
+# ids go before names, which have to be mapped
+LABEL_COLUMNS: Final = (CELL_TYPE, "cell_ct_ontology", "cell_type")
+_OF_SPLIT: Final = re.compile(r"(.+)-\d{5}-of-\d{5}")
+_EXPECTED: Final = (
+    "Expected is a folder that pp.build_corpus made, or Parquet or Arrow files with the columns gene_token_ids and "
+    "cell_ct_ontology or cell_type."
+)
+
+
+def published_files(path: Path, *, split: str | None) -> list[Path]:
+    """List the data files of a published corpus, in order.
+
+    Parameters
+    ----------
+    path
+        A file, a folder of files, or a folder that ``datasets`` saved.
+    split
+        Name of the split to take, such as "train", where there are several.
+
+    Raises
+    ------
+    CorpusError
+        If there is none, or there are several splits and none is named.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        msg = f"There is no corpus at {path}. {_EXPECTED}"
+        raise CorpusError(msg)
+    if (path / "dataset_dict.json").is_file():
+        splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+        return published_files(path / _chosen(path, split, splits), split=None)
+    if (path / "state.json").is_file():
+        return _saved_by_datasets(path)
+    parquet, arrow = sorted(path.rglob("*.parquet")), sorted(path.rglob("*.arrow"))
+    if parquet and arrow:
+        msg = f"{path} holds {len(parquet):,} Parquet and {len(arrow):,} Arrow files. Name the folder that holds one kind."
+        raise CorpusError(msg)
+    files = parquet or arrow
+    if not files:
+        msg = f"{path} holds no Parquet or Arrow file. {_EXPECTED}"
+        raise CorpusError(msg)
+    split_of = {file: _split_of(file) for file in files}
+    if set(split_of.values()) == {""} and split is None:
+        return files
+    chosen = _chosen(path, split, split_of.values())
+    return [file for file in files if split_of[file] == chosen]
+
+
+def chosen_column(names: Sequence[str], known: Sequence[str], asked: str | None, path: Path) -> str:
+    """Name the column to read: the one asked for, or the first of those known.
+
+    Raises
+    ------
+    CorpusError
+        If there is none.
+    """
+    found = [name for name in (known if asked is None else (asked,)) if name in names]
+    if not found:
+        wanted = " or ".join(known) if asked is None else asked
+        msg = f"{path} has no column {wanted} (columns: {', '.join(names)}). {_EXPECTED}"
+        raise CorpusError(msg)
+    return found[0]
+
+
+def _saved_by_datasets(path: Path) -> list[Path]:
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    if state.get("_indices_data_files"):
+        msg = f"{path} holds a selection of rows. Save it with dataset.flatten_indices().save_to_disk(...) first."
+        raise CorpusError(msg)
+    return [path / file["filename"] for file in state["_data_files"]]
+
+
+def _split_of(file: Path) -> str:
+    match = _OF_SPLIT.fullmatch(file.stem)
+    return match[1] if match else ""
+
+
+def _chosen(path: Path, split: str | None, splits: Iterable[str]) -> str:
+    there = sorted(set(splits))
+    if split is None and len(there) == 1:
+        return there[0]
+    if split is None or split not in there:
+        found = "no such split" if split is not None else "several splits"
+        msg = f"{path} holds {found} ({', '.join(map(repr, there))}). Name one in split=."
+        raise CorpusError(msg)
+    return split

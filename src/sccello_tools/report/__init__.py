@@ -1,7 +1,0 @@
-"""A page about annotated cells for people without Python: one HTML file, nothing beside it."""
-
-from __future__ import annotations
-
-from ._render import render_report
-
-__all__ = ["render_report"]

@@ -1,0 +1,26 @@
+"""Gene vocabulary, gene matching, checks of raw counts and rank-value tokens. No torch, no AnnData."""
+
+from __future__ import annotations
+
+from .chunks import Chunk, row_chunks
+from .counts import ValueSummary, looks_like_counts
+from .genes import GeneMatch, match_gene_names
+from .tokenizer import MAX_LENGTH, RaggedTokens, Tokenizer
+from .vocabulary import CLS_ID, MASK_ID, PAD_ID, VOCABULARY_SIZE, GeneVocabulary
+
+__all__ = [
+    "CLS_ID",
+    "MASK_ID",
+    "MAX_LENGTH",
+    "PAD_ID",
+    "VOCABULARY_SIZE",
+    "Chunk",
+    "GeneMatch",
+    "GeneVocabulary",
+    "RaggedTokens",
+    "Tokenizer",
+    "ValueSummary",
+    "looks_like_counts",
+    "match_gene_names",
+    "row_chunks",
+]
