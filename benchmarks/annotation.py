@@ -156,7 +156,7 @@ def main() -> None:
         name: ad.read_h5ad(cells / "eval" / f"{name}.h5ad") for name in (*EVALUATION, *UNSEEN)
     }
     for adata in queries.values():
-        sccello.tl.embed(adata, model)
+        sccello.tl.embed(adata, model=model)
         sccello.tl.annotate_novel(
             adata, model=model, level="type", key_added="nearest", return_scores=True
         )

@@ -97,7 +97,7 @@ def main() -> None:
     labels = np.concatenate([adata.obs[LABEL].astype(str).to_numpy() for adata in train])
 
     for adata in (*train, *queries.values()):
-        sccello.tl.embed(adata, args.model)
+        sccello.tl.embed(adata, model=args.model)
     reference = np.concatenate([adata.obsm["X_sccello"] for adata in train])
     predictions = {
         f"{Path(args.model).name} + 15 neighbours": {

@@ -71,7 +71,7 @@ def main() -> None:
     aside = kang.obs["donor"].astype(str).isin(TEST_DONORS).to_numpy()
     train = sample(kang[~aside], args.cells, 0)
     test = sample(kang[aside], args.cells, 0)
-    sccello.tl.embed(test, model)
+    sccello.tl.embed(test, model=model)
     print(
         f"{train.n_obs} cells of {train.obs['donor'].nunique()} donors train, {test.n_obs} of 2 others score"
     )
@@ -102,7 +102,7 @@ def main() -> None:
                         key,
                         out=Path(folder) / "model",
                         mode=mode,
-                        donor_key="donor",
+                        batch_key="donor",
                         model=model,
                         config=FinetuneConfig(max_epochs=epochs, seed=seed),
                     )

@@ -91,7 +91,7 @@ def embedding(n_cells: int) -> float:
     model, spent = sccello.models.load("sccello-small", device="cpu"), 0.0
     for adata in chunks(n_cells):
         begin = time.process_time()
-        sccello.tl.embed(adata, model, precision="float32")
+        sccello.tl.embed(adata, model=model, precision="float32")
         spent += time.process_time() - begin
     return spent
 

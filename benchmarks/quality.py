@@ -124,8 +124,8 @@ def main() -> None:
         rows = np.random.default_rng(0).permutation(adata.n_obs)[: args.cells]
         adata = adata[np.sort(rows)].copy()
         adata.obs_names_make_unique()
-        sccello.tl.embed(adata, model)
-        sccello.tl.embed(adata, model, representation="cell", key_added="cell")
+        sccello.tl.embed(adata, model=model)
+        sccello.tl.embed(adata, model=model, representation="cell", key_added="cell")
         key = batch_key_of(adata)
         genes = variable_genes(adata)
         components = pca(adata, genes)

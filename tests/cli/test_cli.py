@@ -108,7 +108,7 @@ def test_embed_writes_a_file(run, source, tmp_path, tiny_model_folder, adata):
     assert code == 0
     assert printed.strip() == f"{out}: 30 of 30 cells embedded in 16 dimensions, obsm['X_sccello']"
     written = anndata.read_h5ad(out)
-    expected = sccello.tl.embed(adata, tiny_model_folder, device="cpu", copy=True)
+    expected = sccello.tl.embed(adata, model=tiny_model_folder, device="cpu", copy=True)
     np.testing.assert_allclose(written.obsm[KEY], expected.obsm[KEY], rtol=0, atol=1e-5)
     np.testing.assert_array_equal(written.X.toarray(), adata.X.toarray())
     assert written.uns[KEY]["model"] == "tiny"

@@ -225,7 +225,7 @@ def test_damaged_files_are_refused(trained, tmp_path):
 
 def test_it_is_no_encoder_and_says_so(folder, adata):
     with pytest.raises(ConfigError, match=r"embeds no cells. Call tl.drug_response"):
-        sccello.tl.embed(adata, folder)
+        sccello.tl.embed(adata, model=folder)
 
 
 def test_an_encoder_that_has_changed_is_refused(trained):

@@ -59,7 +59,7 @@ def files(adata, tmp_path, write_zarr) -> list[Path]:
 
 @pytest.fixture
 def expected(adata, tiny_model_folder) -> np.ndarray:
-    sccello.tl.embed(adata, tiny_model_folder, **EXACT)
+    sccello.tl.embed(adata, model=tiny_model_folder, **EXACT)
     rows = adata.obsm["X_sccello"]
     return np.concatenate([rows, rows[10:20], rows[:5]])
 
@@ -237,7 +237,7 @@ def test_a_killed_process_loses_nothing_and_others_go_on(adata, tiny_model_folde
     first = journal.read_text()
     cells = embed(path, out, tiny_model_folder)
     assert journal.read_text().startswith(first), "what was finished is kept"
-    sccello.tl.embed(adata, tiny_model_folder, **EXACT)
+    sccello.tl.embed(adata, model=tiny_model_folder, **EXACT)
     np.testing.assert_array_equal(np.asarray(cells), adata.obsm["X_sccello"])
 
 

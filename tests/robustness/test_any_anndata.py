@@ -303,7 +303,7 @@ def test_embed(adata, options):
     )
 
 
-@hold(150, cluster_key=st.sampled_from([None, "label", "none"]), alpha=st.sampled_from([0.1, 0, 1, float("nan")]),
+@hold(150, groupby=st.sampled_from([None, "label", "none"]), alpha=st.sampled_from([0.1, 0, 1, float("nan")]),
       candidates=st.sampled_from([None, ["T cell", "B cell"], "CL:0000084", [], ["no such cell"]]),
       use_rep=st.sampled_from([None, "X_sccello", "none"]), return_scores=st.booleans(), copy=st.booleans(),
       level=st.sampled_from(["auto", "type", "other"]))  # fmt: skip
@@ -313,7 +313,7 @@ def test_annotate_novel(adata, options):
     )
 
 
-@hold(100, label_key=LABEL, group_key=st.sampled_from([None, "donor", "none"]),
+@hold(100, label_key=LABEL, batch_key=st.sampled_from([None, "donor", "none"]),
       use_rep=st.sampled_from([None, "X_sccello", "none"]), n_neighbors=st.sampled_from([15, 1, 0, 99]))  # fmt: skip
 def test_build_reference(adata, options):
     holds(
@@ -350,7 +350,7 @@ def test_marker_genes(adata, options):
     40,
     label_key=LABEL,
     layer=LAYER,
-    donor_key=st.sampled_from([None, "donor", "none"]),
+    batch_key=st.sampled_from([None, "donor", "none"]),
     mode=st.sampled_from(["linear", "x"]),
 )
 def test_finetune(adata, options):
@@ -399,7 +399,7 @@ def a_new_folder() -> Path:
 @hold(
     60,
     label_key=LABEL,
-    group_key=st.sampled_from([None, "donor", "none"]),
+    batch_key=st.sampled_from([None, "donor", "none"]),
     n_reference=st.sampled_from([60, 1, 0]),
 )
 def test_calibrate(adata, options):

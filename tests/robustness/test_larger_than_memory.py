@@ -43,7 +43,7 @@ def annotated(pancreas) -> anndata.AnnData:
     """The answers of an AnnData in memory, float32."""
     adata = pancreas.copy()
     sccello.tl.embed(adata, models.load("sccello-small", device="cpu"), precision="float32")
-    sccello.tl.annotate_novel(adata, cluster_key="donor", return_scores=True)
+    sccello.tl.annotate_novel(adata, groupby="donor", return_scores=True)
     return adata
 
 
@@ -129,14 +129,14 @@ def test_embed_and_annotate_read_a_few_rows_at_a_time(
     adata = read(on_disk(pancreas, form, tmp_path / f"cells.{ending}"), how)
     guard.read = 0
     model = models.load("sccello-small", device="cpu")
-    sccello.tl.embed(adata, model, precision="float32")
+    sccello.tl.embed(adata, model=model, precision="float32")
     # each value once; of a CSC file rows, columns and a first count of rows; bounds of rows and columns
     size = pancreas.X.nnz if form != "dense" else pancreas.n_obs * pancreas.n_vars
     # a lazy array of anndata reads its bounds once a chunk, and CSC has one for each gene
     bounds = 12 * (pancreas.n_obs + pancreas.n_vars)
     assert size <= guard.read <= 3 * size + bounds
     before = guard.read
-    sccello.tl.annotate_novel(adata, model=model, cluster_key="donor", return_scores=True)
+    sccello.tl.annotate_novel(adata, model=model, groupby="donor", return_scores=True)
     assert guard.read == before, "annotate_novel has the embedding and needs no count"
     assert_alike(adata, annotated)
 
@@ -148,7 +148,7 @@ def test_annotate_alone_embeds_from_disk(
     # it takes the precision of the machine, and bits are promised in float32 only
     monkeypatch.setattr("sccello_tools.engine._has_bfloat16", lambda device: False)
     adata = read(on_disk(pancreas, "csr", tmp_path / f"cells.{ending}"), how)
-    sccello.tl.annotate_novel(adata, cluster_key="donor", device="cpu", return_scores=True)
+    sccello.tl.annotate_novel(adata, groupby="donor", device="cpu", return_scores=True)
     assert_alike(adata, annotated)
 
 
@@ -174,7 +174,7 @@ def test_columns_of_a_lazy_anndata_are_read_as_others(pancreas, tmp_path, what):
     adata = read(on_disk(pancreas, "csr", tmp_path / "cells.h5ad"), "lazy")
     if what == "groups":
         with pytest.raises(GroupError, match="no column 'donors'"):
-            sccello.tl.annotate_novel(adata, cluster_key="donors")
+            sccello.tl.annotate_novel(adata, groupby="donors")
     else:
         memory = pancreas.copy()
         sccello.pp.map_cell_types(memory, "cell_type")

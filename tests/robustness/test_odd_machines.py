@@ -136,7 +136,7 @@ def test_locale_and_time_zone_decide_nothing(adata, tiny_model_folder, tmp_path,
     )  # fmt: skip
     import hashlib
 
-    sccello.tl.embed(adata, tiny_model_folder, device="cpu", precision="float32")
+    sccello.tl.embed(adata, model=tiny_model_folder, device="cpu", precision="float32")
     expected = hashlib.sha256(adata.obsm["X_sccello"].tobytes()).hexdigest()
     assert done.stdout.split() == [expected, "900"]
 
@@ -154,7 +154,7 @@ def test_files_from_another_time_are_read(adata, tiny_model_folder, tmp_path, ye
     seconds = (year - 1970) * 365 * 86_400
     for file in [path, *folder.iterdir()]:
         os.utime(file, (seconds, seconds))
-    sccello.tl.embed(adata, folder, device="cpu")
+    sccello.tl.embed(adata, model=folder, device="cpu")
     assert np.isfinite(adata.obsm["X_sccello"]).all()
     for _ in range(2):
         corpus = sccello.pp.build_corpus(path, tmp_path / "out", min_matched=1)

@@ -38,12 +38,12 @@ def cells() -> anndata.AnnData:
 @pytest.fixture(scope="module")
 def expected(model, cells) -> np.ndarray:
     adata = cells.copy()
-    sccello.tl.embed(adata, model, **EXACT)
+    sccello.tl.embed(adata, model=model, **EXACT)
     return adata.obsm[KEY]
 
 
 def embedded(adata: anndata.AnnData, model, **options) -> np.ndarray:
-    sccello.tl.embed(adata, model, **{**EXACT, **options})
+    sccello.tl.embed(adata, model=model, **{**EXACT, **options})
     return np.asarray(adata.obsm[KEY])
 
 

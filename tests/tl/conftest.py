@@ -15,7 +15,7 @@ def model():
 @pytest.fixture(scope="session")
 def _embedded(model):
     cells = sccello.datasets.pancreas_tritschler()[::3].copy()
-    sccello.tl.embed(cells, model)
+    sccello.tl.embed(cells, model=model)
     return cells
 
 

@@ -132,7 +132,7 @@ def test_references_that_do_not_fit(halves, tiny_model_folder, tmp_path):
     with pytest.raises(LabelError, match="at least two cell types"):
         build_reference(one, "cell_type")
     with pytest.raises(GroupError, match="no column 'donors'"):
-        build_reference(reference, "cell_type", group_key="donors")
+        build_reference(reference, "cell_type", batch_key="donors")
     with pytest.raises(WeightsError, match="holds no reference that can be read"):
         annotate(query, reference=tmp_path)
     other = build_reference(reference[:, :].copy(), "cell_type", model=tiny_model_folder)

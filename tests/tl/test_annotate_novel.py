@@ -53,7 +53,7 @@ def test_a_cell_is_annotated_alike_in_any_company(pancreas):
 def test_results_survive_the_disk(pancreas, tmp_path, write_zarr, ending):
     some = pancreas[:20].copy()
     annotate_novel(
-        some, cluster_key="donor" if "donor" in some.obs else "cell_type", return_scores=True
+        some, groupby="donor" if "donor" in some.obs else "cell_type", return_scores=True
     )
     path = tmp_path / f"cells.{ending}"
     if ending == "h5ad":
@@ -113,7 +113,7 @@ def test_back_off_is_broader_for_fewer_wrong_answers(pancreas):
 
 
 def test_clusters_get_their_majority(pancreas):
-    annotate_novel(pancreas, cluster_key="cell_type")
+    annotate_novel(pancreas, groupby="cell_type")
     for _, cells in pancreas.obs.groupby("cell_type", observed=True):
         majority = cells["sccello_cell_type"].value_counts()
         assert len(set(cells["sccello_cell_type_cluster"])) == 1
@@ -133,7 +133,7 @@ def test_embeddings_of_another_model_or_kind_are_refused(pancreas, tiny_model_fo
     pancreas.obsm["X_pca"] = np.zeros((pancreas.n_obs, 20))
     with pytest.raises(ConfigError, match=r"nothing in adata\.uns says which model made it"):
         annotate_novel(pancreas, use_rep="X_pca")
-    sccello.tl.embed(pancreas, tiny_model_folder, key_added="X_tiny", device="cpu")
+    sccello.tl.embed(pancreas, model=tiny_model_folder, key_added="X_tiny", device="cpu")
     with pytest.raises(ConfigError, match="it was made by"):
         annotate_novel(pancreas, use_rep="X_tiny")
     sccello.tl.embed(pancreas[:3], key_added="X_cell", representation="cell")
@@ -163,7 +163,7 @@ def test_models_without_statistics_or_with_others_say_so(pancreas, model, tmp_pa
         ({"candidates": ["no such cell", "B cell"]}, LabelError, "'no such cell' is no name"),
         ({"candidates": ["B cell"]}, LabelError, "needs at least two of each"),
         ({"candidates": "CL:0002275"}, LabelError, "has no terms below it"),
-        ({"cluster_key": "leiden"}, GroupError, "no column 'leiden'"),
+        ({"groupby": "leiden"}, GroupError, "no column 'leiden'"),
     ],
 )
 def test_bad_input_is_named_and_nothing_is_written(pancreas, wrong, error, match):

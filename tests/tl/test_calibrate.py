@@ -54,11 +54,11 @@ def test_bad_labels_and_groups(pancreas, mine):
     with pytest.raises(LabelError, match="no column 'celltype'"):
         calibrate(pancreas, "celltype", model=mine)
     with pytest.raises(GroupError, match="no column 'patient'"):
-        calibrate(pancreas, LABEL, model=mine, group_key="patient")
+        calibrate(pancreas, LABEL, model=mine, batch_key="patient")
     one = pancreas[pancreas.obs["cell_type"] == "type B pancreatic cell"].copy()
     with pytest.raises(LabelError, match="at least two cell types"):
         calibrate(one, LABEL, model=mine)
     pancreas.obs["study"] = pancreas.obs["cell_type"].astype(str)
     with pytest.raises(LabelError, match="No cell type occurs in two groups"):
-        calibrate(pancreas, LABEL, model=mine, group_key="study")
+        calibrate(pancreas, LABEL, model=mine, batch_key="study")
     assert not (mine / "annotation.safetensors").exists()

@@ -71,7 +71,7 @@ def _quiet(monkeypatch):
 def test_writes_its_slots_and_names_them_in_one_line(adata, model, expected, caplog):
     before = adata.copy()
     with caplog.at_level(logging.INFO, logger="sccello_tools"):
-        assert sccello.tl.embed(adata, model, **EXACT) is None
+        assert sccello.tl.embed(adata, model=model, **EXACT) is None
     lines = [r.getMessage() for r in caplog.records if "added" in r.getMessage()]
     assert lines == [
         "embed: added .obsm['X_sccello'], .uns['X_sccello'], .obs['sccello_n_tokens'], .obs['sccello_truncated']"
@@ -104,12 +104,12 @@ def test_writes_its_slots_and_names_them_in_one_line(adata, model, expected, cap
 
 def test_the_precision_that_was_computed_in_is_noted(adata, model, monkeypatch):
     monkeypatch.setattr("sccello_tools.engine._has_bfloat16", lambda device: True)
-    sccello.tl.embed(adata, model)
+    sccello.tl.embed(adata, model=model)
     assert adata.uns[KEY]["precision"] == "bfloat16"
 
 
 def test_survives_h5ad_and_zarr_and_a_subset_of_rows(adata, model, tmp_path, write_zarr):
-    sccello.tl.embed(adata, model, **EXACT)
+    sccello.tl.embed(adata, model=model, **EXACT)
     adata.write_h5ad(tmp_path / "x.h5ad")
     write_zarr(adata, tmp_path / "x.zarr")
     with warnings.catch_warnings():
@@ -128,15 +128,15 @@ def test_survives_h5ad_and_zarr_and_a_subset_of_rows(adata, model, tmp_path, wri
 
 def test_copy(adata, model, expected):
     before = adata.copy()
-    changed = sccello.tl.embed(adata, model, copy=True, **EXACT)
+    changed = sccello.tl.embed(adata, model=model, copy=True, **EXACT)
     assert_untouched(adata, before)
     same(changed.obsm[KEY], expected)
     assert changed.obs.columns.tolist() == ["donor", N_TOKENS, TRUNCATED]
 
 
 def test_key_added_keeps_two_embeddings_apart(adata, model, expected):
-    sccello.tl.embed(adata, model, **EXACT)
-    sccello.tl.embed(adata, model, key_added="cell", representation="cell", **EXACT)
+    sccello.tl.embed(adata, model=model, **EXACT)
+    sccello.tl.embed(adata, model=model, key_added="cell", representation="cell", **EXACT)
     same(adata.obsm[KEY], expected)
     np.testing.assert_allclose(np.linalg.norm(adata.obsm["cell"], axis=1), 1, atol=1e-5)
     assert adata.uns["cell"]["representation"] == "cell"
@@ -149,22 +149,22 @@ def test_layer_and_gene_ids_and_raw_is_not_read(adata, model, expected):
     adata.X = adata.X.log1p()
     adata.var["ensembl"] = [f"{gene}.7" for gene in adata.var_names]
     adata.var_names = [f"row{i}" for i in range(adata.n_vars)]
-    sccello.tl.embed(adata, model, layer="counts", gene_ids="ensembl", **EXACT)
+    sccello.tl.embed(adata, model=model, layer="counts", gene_ids="ensembl", **EXACT)
     same(adata.obsm[KEY], expected)
     assert adata.uns[KEY]["layer"] == "counts"
     with pytest.raises(NotCountsError, match="layer='counts'"):
-        sccello.tl.embed(adata, model, gene_ids="ensembl")
+        sccello.tl.embed(adata, model=model, gene_ids="ensembl")
 
 
 def test_max_length(adata, model):
-    sccello.tl.embed(adata, model, max_length=20, **EXACT)
+    sccello.tl.embed(adata, model=model, max_length=20, **EXACT)
     assert adata.obs[N_TOKENS].max() == 20
     assert adata.obs[TRUNCATED].all()
     assert adata.uns[KEY]["max_length"] == 20
     tokens = sccello.pp.tokenize(adata, max_length=20)
     same(adata.obsm[KEY], encode(model.network, tokens, precision="float32"))
     with pytest.raises(ValueError, match=r"max_length is 257, but tiny has 256 positions\. Pass"):
-        sccello.tl.embed(adata, model, max_length=257)
+        sccello.tl.embed(adata, model=model, max_length=257)
 
 
 @pytest.mark.parametrize("convert", [str, lambda folder: folder])
@@ -190,7 +190,7 @@ def test_the_bundled_model():
 def test_whatever_the_matrix(dense_counts, gene_ids, model, expected, convert, monkeypatch):
     monkeypatch.setattr(sccello.settings, "chunk_cells", 8)
     adata = anndata.AnnData(convert(dense_counts), var=pd.DataFrame(index=gene_ids))
-    sccello.tl.embed(adata, model, **EXACT)
+    sccello.tl.embed(adata, model=model, **EXACT)
     same(adata.obsm[KEY], expected)
 
 
@@ -199,7 +199,7 @@ def test_dask(dense_counts, gene_ids, model, expected, monkeypatch):
     monkeypatch.setattr(sccello.settings, "chunk_cells", 8)
     matrix = da.from_array(dense_counts, chunks=(7, 900)).map_blocks(sparse.csr_matrix)
     adata = anndata.AnnData(matrix, var=pd.DataFrame(index=gene_ids))
-    sccello.tl.embed(adata, model, **EXACT)
+    sccello.tl.embed(adata, model=model, **EXACT)
     same(adata.obsm[KEY], expected)
 
 
@@ -210,7 +210,7 @@ def test_backed(adata, model, expected, tmp_path, monkeypatch, form):
         adata.X = adata.X.toarray() if form == "dense" else adata.X.tocsc()
     adata.write_h5ad(tmp_path / "x.h5ad")
     backed = anndata.read_h5ad(tmp_path / "x.h5ad", backed="r+")
-    sccello.tl.embed(backed, model, **EXACT)
+    sccello.tl.embed(backed, model=model, **EXACT)
     same(backed.obsm[KEY], expected)
     assert backed.isbacked
     backed.write()
@@ -228,7 +228,7 @@ def test_what_a_backed_anndata_cannot_do_is_said_before_the_work(
     backed = anndata.read_h5ad(tmp_path / "x.h5ad", backed="r")
     monkeypatch.setattr(model.network, "encode", None)
     with pytest.raises(BackedDataError, match="copy=True would read all of it into memory"):
-        sccello.tl.embed(backed, model, copy=True)
+        sccello.tl.embed(backed, model=model, copy=True)
     with pytest.raises(BackedDataError, match="nothing can be written to a view"):
         sccello.tl.embed(backed[:3], model)
     backed.file.close()
@@ -237,13 +237,13 @@ def test_what_a_backed_anndata_cannot_do_is_said_before_the_work(
 def test_view(adata, model, expected):
     before = adata.copy()
     view = adata[[5, 1, 8]]
-    sccello.tl.embed(view, model, **EXACT)  # warnings are errors: none is to come
+    sccello.tl.embed(view, model=model, **EXACT)  # warnings are errors: none is to come
     same(view.obsm[KEY], expected[[5, 1, 8]])
     assert not view.is_view
     assert_untouched(adata, before)
 
     view = adata[4:6]
-    copied = sccello.tl.embed(view, model, copy=True, **EXACT)
+    copied = sccello.tl.embed(view, model=model, copy=True, **EXACT)
     same(copied.obsm[KEY], expected[4:6])
     assert view.is_view
 
@@ -254,7 +254,7 @@ def test_order_of_cells_and_genes_and_chunks(adata, model, expected, monkeypatch
     cells, genes = rng.permutation(adata.n_obs), rng.permutation(adata.n_vars)
     shuffled = adata[cells, genes].copy()
     monkeypatch.setattr(sccello.settings, "chunk_cells", 4 + seed)
-    sccello.tl.embed(shuffled, model, batch_tokens=700, **EXACT)
+    sccello.tl.embed(shuffled, model=model, batch_tokens=700, **EXACT)
     same(shuffled.obsm[KEY], expected[cells])
 
 
@@ -271,7 +271,7 @@ def test_cells_without_genes_are_nan_and_counted_in_one_warning(
 ):
     monkeypatch.setattr(sccello.settings, "chunk_cells", 4)
     with pytest.warns(UserWarning, match="2 of 30 cells have no count in any gene") as caught:
-        sccello.tl.embed(two_empty, model, **EXACT)
+        sccello.tl.embed(two_empty, model=model, **EXACT)
     # said where the user called, not somewhere in a thread
     assert [(w.filename, w.category) for w in caught] == [(__file__, UserWarning)]
     assert np.isnan(two_empty.obsm[KEY][[2, 11]]).all()
@@ -283,7 +283,7 @@ def test_cells_without_genes_are_nan_and_counted_in_one_warning(
 
 def test_no_cells(adata, model):
     empty = adata[:0].copy()
-    sccello.tl.embed(empty, model)
+    sccello.tl.embed(empty, model=model)
     assert empty.obsm[KEY].shape == (0, 16)
 
 
@@ -326,7 +326,7 @@ def test_errors_leave_adata_as_it_was_and_no_thread_behind(
         spoil(adata)
     before = adata.copy()
     with pytest.raises(error, match=says):
-        sccello.tl.embed(adata, model, **options)
+        sccello.tl.embed(adata, model=model, **options)
     assert_untouched(adata, before)
     assert not [t for t in threading.enumerate() if t.name.startswith("sccello-tokenize")]
 
@@ -334,9 +334,9 @@ def test_errors_leave_adata_as_it_was_and_no_thread_behind(
 def test_unknown_model_and_device(adata, tiny_model_folder):
     before = adata.copy()
     with pytest.raises(ModelNotFoundError, match="No model is called 'sccello-smal'"):
-        sccello.tl.embed(adata, "sccello-smal")
+        sccello.tl.embed(adata, model="sccello-smal")
     with pytest.raises(BackendError, match="Device 'tpu9' is not available here"):
-        sccello.tl.embed(adata, tiny_model_folder, device="tpu9")
+        sccello.tl.embed(adata, model=tiny_model_folder, device="tpu9")
     assert_untouched(adata, before)
 
 
@@ -350,7 +350,7 @@ def test_an_error_of_the_network_ends_the_thread(adata, model, monkeypatch):
     monkeypatch.setattr(model.network, "encode", fail)
     before = adata.copy()
     with pytest.raises(RuntimeError, match="broken") as caught:
-        sccello.tl.embed(adata, model)
+        sccello.tl.embed(adata, model=model)
     # even while the traceback, which holds every frame, is alive
     assert caught.tb is not None
     assert not [t for t in threading.enumerate() if t.name.startswith("sccello-tokenize")]
@@ -394,5 +394,5 @@ def test_the_progress_bar_gets_every_cell(adata, model, monkeypatch):
 
     monkeypatch.setattr(_embed, "progress_bar", Bar)
     monkeypatch.setattr(sccello.settings, "chunk_cells", 8)
-    sccello.tl.embed(adata, model)
+    sccello.tl.embed(adata, model=model)
     assert seen == {"description": "embedding cells", "total": 30, "done": 30}

@@ -84,7 +84,7 @@ def right(adata, key="sccello_prediction") -> float:
 @pytest.mark.parametrize("mode", ["linear", "lora", "full"])
 def test_learns_labels_and_loads_and_predicts(labelled, finetune, base, tmp_path, mode):
     before, weights = labelled.copy(), {n: v.clone() for n, v in base.network.state_dict().items()}
-    model = finetune(labelled, mode=mode, donor_key="donor")
+    model = finetune(labelled, mode=mode, batch_key="donor")
     pd.testing.assert_frame_equal(labelled.obs, before.obs)
     assert (list(labelled.obsm), dict(labelled.uns)) == ([], {})
     assert all(torch.equal(v, weights[n]) for n, v in base.network.state_dict().items())
@@ -286,7 +286,7 @@ def other_genes(adata):
 def test_what_cannot_be_learnt(labelled, finetune, tmp_path, spoil, error, says):
     spoil(labelled)
     with pytest.raises(error, match=says):
-        finetune(labelled, donor_key="donor")
+        finetune(labelled, batch_key="donor")
     assert not (tmp_path / "mine").exists()
 
 
@@ -294,7 +294,7 @@ def test_options_that_cannot_be(labelled, finetune, base, tmp_path):
     with pytest.raises(ConfigError, match="mode is 'probing'"):
         finetune(labelled, mode="probing")
     with pytest.raises(GroupError, match="has no column 'patient'"):
-        finetune(labelled, donor_key="patient")
+        finetune(labelled, batch_key="patient")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("")
     with pytest.raises(FileExistsError, match="is not empty"):

@@ -86,7 +86,7 @@ def test_writes_a_model_that_loads_and_embeds(labelled, pretrain, tmp_path, conf
     assert list(labelled.obsm) == []
     assert dict(labelled.uns) == {}
 
-    sccello.tl.embed(labelled, model)
+    sccello.tl.embed(labelled, model=model)
     assert labelled.obsm["X_sccello"].shape == (30, 8)
     assert labelled.uns["X_sccello"]["model"] == "mine"
     assert labelled.uns["X_sccello"]["ontology_release"] == ontology.release

@@ -98,7 +98,7 @@ def donor_column(adata: AnnData, key: str, labelled: NDArray[np.bool_]) -> NDArr
         If the column is not there, or missing for labelled cells.
     """
     if key not in adata.obs:
-        msg = f"adata.obs has no column {key!r} (columns: {list(adata.obs.columns)}). Name the column of donors, or leave donor_key out."
+        msg = f"adata.obs has no column {key!r} (columns: {list(adata.obs.columns)}). Name the column of donors, or leave batch_key out."
         raise GroupError(msg)
     values = obs_column(adata, key)
     missing = values.isna().to_numpy() & labelled

@@ -6,6 +6,9 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from sccello_tools import _keys
 from sccello_tools._logging import logger
 from sccello_tools.errors import BackedDataError
 
@@ -49,3 +52,9 @@ def writing(adata: AnnData, *, copy: bool) -> Iterator[AnnData]:
             warnings.simplefilter("ignore", ImplicitModificationWarning)
             logger.info("adata was a view of another AnnData; it now has data of its own")
         yield adata.copy() if copy else adata
+
+
+def write_token_counts(adata: AnnData, lengths: np.ndarray, truncated: np.ndarray) -> None:
+    """Write the number of tokens of each cell and whether it was truncated."""
+    adata.obs[_keys.N_TOKENS] = np.asarray(lengths, dtype=np.int32)
+    adata.obs[_keys.TRUNCATED] = np.asarray(truncated, dtype=bool)

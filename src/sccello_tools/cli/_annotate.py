@@ -55,7 +55,7 @@ def annotate(
         typer.Option(help="'auto' backs off to a broader term where unsure, 'type' never does."),
     ] = "auto",
     alpha: Annotated[float, typer.Option(help="Share of wrong terms that is allowed.")] = 0.1,
-    cluster_key: Annotated[
+    groupby: Annotated[
         str | None, typer.Option(help="Column of obs with clusters, which get their majority.")
     ] = None,
     layer: Layer = None,
@@ -97,8 +97,8 @@ def annotate(
         raise typer.BadParameter(msg)
     check_output(out, overwrite=overwrite)
     adata = read_h5ad(source)
-    if cluster_key is not None:
-        check_column(adata, cluster_key, option="--cluster-key")
+    if groupby is not None:
+        check_column(adata, groupby, option="--cluster-key")
     shared: dict[str, Any] = {
         "model": model,
         "level": level,
@@ -116,7 +116,7 @@ def annotate(
             adata,
             candidates=candidates or None,
             tissue=tissue or None,
-            cluster_key=cluster_key,
+            groupby=groupby,
             **shared,
         )
     write_h5ad(adata, out)

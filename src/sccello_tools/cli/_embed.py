@@ -78,7 +78,7 @@ def embed(
     adata = read_h5ad(source)
     tl.embed(
         adata,
-        model,
+        model=model,
         layer=layer,
         gene_ids=gene_ids,
         representation="cls" if representation == "cls" else "cell",

@@ -119,7 +119,7 @@ def _annotate(adata: AnnData, shared: dict[str, str | None]) -> None:
     if _KEY not in adata.obs:
         tl.annotate_novel(adata, **options)
     if "X_umap" not in adata.obsm and _EMBEDDING not in adata.obsm:
-        tl.embed(adata, options.pop("model"), **options)
+        tl.embed(adata, **options)
 
 
 def _find_markers(adata: AnnData, n_cells: int, shared: dict[str, str | None]) -> list[str]:

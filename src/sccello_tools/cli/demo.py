@@ -73,7 +73,7 @@ def run_demo(out: Path, *, model: str = "sccello-small", as_json: bool = False) 
     adata = datasets.pancreas_tritschler()
     lap(f"read {adata.n_obs} cells")
     loaded = load(model)
-    tl.embed(adata, loaded)
+    tl.embed(adata, model=loaded)
     name = str(adata.uns["X_sccello"]["model"])
     names = {"X_sccello": name, "X_pca": "PCA-50"}
     lap(f"load {name} and embed")

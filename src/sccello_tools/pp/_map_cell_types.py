@@ -34,8 +34,7 @@ def map_cell_types(
     overrides: Mapping[str, str] | None = None,
     min_mapped: float = 0.1,
     ontology: CellOntology | Path | str | None = None,
-    copy: bool = False,
-) -> LabelReport | AnnData:
+) -> LabelReport:
     """Map labels of cells, ids or free text, to current terms of the Cell Ontology.
 
     A label gets a term only if its text says which: an id, a name, an exact synonym, one of these in another spelling, or a short form
@@ -57,12 +56,10 @@ def map_cell_types(
         Smallest share, 0 to 1, of the labelled cells that must get a term; fewer raise :class:`LabelError`.
     ontology
         An ontology, or the path of a ``cl.obo``; the snapshot that ships with the package if not given.
-    copy
-        %(copy)s
 
     Returns
     -------
-    The report, or the changed copy with ``copy=True``. Fields written, each a category of shape (n_obs,), "" where there is no term:
+    The report. Fields written, each a category of shape (n_obs,), "" where there is no term:
 
     `adata.obs[key_added]`
         Name of the term.
@@ -82,7 +79,7 @@ def map_cell_types(
     OntologyError
         If the ontology cannot be read.
     BackedDataError
-        If ``adata`` is backed and a copy is asked for, or it is a view of a backed AnnData.
+        If ``adata`` is a view of a backed AnnData.
 
     See Also
     --------
@@ -106,7 +103,7 @@ def map_cell_types(
     if not 0 <= min_mapped <= 1:
         msg = f"min_mapped is {min_mapped}; expected is a share between 0 and 1"
         raise ArgumentError(msg)
-    check_writable(adata, copy=copy)
+    check_writable(adata, copy=False)
     if not isinstance(ontology, CellOntology):
         ontology = CellOntology.load(ontology)
     values = obs_column(adata, key)
@@ -117,7 +114,7 @@ def map_cell_types(
         raise LabelError(_too_few(report, key, min_mapped))
 
     columns = {"": "name", _keys.TERM_ID_SUFFIX: "id", _keys.MATCH_SUFFIX: "status"}
-    with writing(adata, copy=copy) as target:
+    with writing(adata, copy=False) as target:
         for suffix, field in columns.items():
             text_of = {match.query: getattr(match, field) for match in report.matches}
             texts = [text_of.get(label, "") for label in labels]
@@ -131,7 +128,7 @@ def map_cell_types(
     logger.log(WARNING if report.n_mapped < report.n_labels else INFO, str(report))
     slots = [f".obs[{key_added + suffix!r}]" for suffix in columns]
     log_written("map_cell_types", *slots, f".uns[{key_added!r}]")
-    return target if copy else report
+    return report
 
 
 def _too_few(report: LabelReport, key: str, min_mapped: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sccello_tools import _keys
-from sccello_tools._anndata.genes import gene_names
+from sccello_tools._anndata.genes import names_of
 from sccello_tools._anndata.writing import check_writable, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written, logger
@@ -28,8 +28,7 @@ def match_genes(
     organism: Literal["human"] = "human",
     min_matched: int = 500,
     key_added: str = _keys.GENE_ID,
-    copy: bool = False,
-) -> GeneMatch | AnnData:
+) -> GeneMatch:
     """Match the variables of an AnnData to the model's vocabulary of human genes.
 
     Ensembl ids with or without version, symbols of any age and alternative symbols are understood, also mixed. Variables that
@@ -49,12 +48,10 @@ def match_genes(
         %(min_matched)s
     key_added
         Column of ``adata.var`` to write.
-    copy
-        %(copy)s
 
     Returns
     -------
-    The report, or the changed copy with ``copy=True``. Fields written:
+    The report. Fields written:
 
     `adata.var[key_added]` : str (dtype object), shape (n_vars,)
         Unversioned Ensembl id of the gene, "" if unmatched.
@@ -90,10 +87,10 @@ def match_genes(
             "Map the genes to human one-to-one orthologues first, then call with organism='human'."
         )
         raise GeneMatchError(msg)
-    check_writable(adata, copy=copy)
-    match = match_gene_names(gene_names(adata, gene_ids), min_matched=min_matched)
+    check_writable(adata, copy=False)
+    match = match_gene_names(names_of(adata.var, gene_ids), min_matched=min_matched)
     logger.info(str(match))
-    with writing(adata, copy=copy) as target:
+    with writing(adata, copy=False) as target:
         target.var[key_added] = match.gene_ids.astype(object)
     log_written("match_genes", f".var[{key_added!r}]")
-    return target if copy else match
+    return match

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sccello_tools import _keys
-from sccello_tools._anndata.counts import iter_token_chunks
-from sccello_tools._anndata.genes import gene_match_of
-from sccello_tools._anndata.writing import check_writable, writing
+from sccello_tools._anndata.counts import CountsSource, iter_token_chunks
+from sccello_tools._anndata.writing import check_writable, write_token_counts, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
 from sccello_tools.tokens import MAX_LENGTH, RaggedTokens, Tokenizer
@@ -30,8 +27,7 @@ def tokenize(
     counts: CountsPolicy = "check",
     min_matched: int = 500,
     chunk_cells: int | None = None,
-    copy: bool = False,
-) -> RaggedTokens | tuple[RaggedTokens, AnnData]:
+) -> RaggedTokens:
     """Turn each cell into the list of its genes, most remarkable first.
 
     Genes are ranked by their count over their median in a large corpus, zeros left out, ties by token id. Every cell gives a row,
@@ -54,12 +50,10 @@ def tokenize(
         %(min_matched)s
     chunk_cells
         Rows of the matrix to hold in memory at a time; ``sccello.settings.chunk_cells`` if not given.
-    copy
-        Write to a copy and return it too.
 
     Returns
     -------
-    The tokens; with ``copy=True``, the tokens and the changed copy. Fields written:
+    The tokens of all cells. Fields written:
 
     `adata.obs["sccello_n_tokens"]` : int32, shape (n_obs,)
         Tokens of each cell, ``<cls>`` included; 0 for a cell without any gene of the vocabulary.
@@ -73,7 +67,7 @@ def tokenize(
     NotCountsError
         If the matrix does not hold raw counts. The message names the layers that do.
     BackedDataError
-        If ``adata`` is backed and a copy is asked for, or it is a view of a backed AnnData.
+        If ``adata`` is a view of a backed AnnData.
 
     Notes
     -----
@@ -87,21 +81,12 @@ def tokenize(
     >>> len(tokens), int(tokens.lengths.max())
     (583, 2048)
     """
-    check_writable(adata, copy=copy)
-    tokenizer = Tokenizer(
-        gene_match_of(adata, gene_ids=gene_ids, min_matched=min_matched), max_length
-    )
-    chunks = iter_token_chunks(
-        adata, tokenizer, layer=layer, counts=counts, chunk_cells=chunk_cells
-    )
+    check_writable(adata, copy=False)
+    source = CountsSource(layer, gene_ids, counts, min_matched)
+    tokenizer = Tokenizer(source.gene_match(adata), max_length)
+    chunks = iter_token_chunks(adata, tokenizer, source, chunk_cells=chunk_cells)
     tokens = RaggedTokens.concatenate(chunk.tokens for chunk in chunks)
-    with writing(adata, copy=copy) as target:
+    with writing(adata, copy=False) as target:
         write_token_counts(target, tokens.lengths, tokens.truncated)
     log_written("tokenize", f".obs[{_keys.N_TOKENS!r}]", f".obs[{_keys.TRUNCATED!r}]")
-    return (tokens, target) if copy else tokens
-
-
-def write_token_counts(adata: AnnData, lengths: np.ndarray, truncated: np.ndarray) -> None:
-    """Write how much of each cell the model sees."""
-    adata.obs[_keys.N_TOKENS] = np.asarray(lengths, dtype=np.int32)
-    adata.obs[_keys.TRUNCATED] = np.asarray(truncated, dtype=bool)
+    return tokens

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scvi import REGISTRY_KEYS
 
-from sccello_tools._anndata.counts import iter_token_chunks
-from sccello_tools._anndata.genes import gene_match_of
+from sccello_tools._anndata.counts import CountsSource, iter_token_chunks
 from sccello_tools.errors import ConfigError, LabelError
 from sccello_tools.tokens import RaggedTokens, Tokenizer
 from sccello_tools.training.finetune.split import hold_out
@@ -49,13 +48,12 @@ def tokens_of(
     GeneMatchError, NotCountsError
         If the matrix does not hold raw counts of human genes.
     """
-    genes = gene_match_of(adata, gene_ids=None, min_matched=500)
-    tokenizer = Tokenizer(genes, model.module.network.config.max_positions)
+    source = CountsSource(layer=model.get_setup_arg("layer"))
+    tokenizer = Tokenizer(source.gene_match(adata), model.module.network.config.max_positions)
     chunks = iter_token_chunks(
         adata if indices is None else adata[np.asarray(indices)],
         tokenizer,
-        layer=model.get_setup_arg("layer"),
-        counts="check",
+        source,
         chunk_cells=batch_size,
     )
     return RaggedTokens.concatenate(chunk.tokens for chunk in chunks)

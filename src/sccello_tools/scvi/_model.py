@@ -14,7 +14,7 @@ from scvi.data._utils import _check_if_view
 from scvi.data.fields import CategoricalObsField, LabelsWithUnlabeledObsField, LayerField
 from scvi.model.base import ArchesMixin, BaseModelClass
 
-from sccello_tools._anndata.genes import gene_match_of
+from sccello_tools._anndata.counts import CountsSource
 from sccello_tools.engine import encode
 from sccello_tools.models import LoadedModel, load
 from sccello_tools.nn import EncoderConfig
@@ -87,7 +87,7 @@ class ScCello(BaseModelClass):  # type: ignore[misc]
         if adata is None:
             genes = match_gene_names([str(name) for name in self.get_var_names()], min_matched=0)
         else:
-            genes = gene_match_of(adata, gene_ids=None, min_matched=500)
+            genes = CountsSource().gene_match(adata)
         loaded = None
         if network_config is not None:
             config = EncoderConfig.from_dict(network_config)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sccello_tools._anndata.counts import CountsSource
 from sccello_tools._anndata.terms import type_column
 from sccello_tools._docs import shared_docs
 from sccello_tools.errors import LabelError, OutputExistsError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+    from sccello_tools.tokens.counts import CountsPolicy
+
 
 @shared_docs
 def add_types(
@@ -34,6 +37,8 @@ def add_types(
     use_rep: str | None = None,
     layer: str | None = None,
     gene_ids: str | None = None,
+    counts: CountsPolicy = "check",
+    min_matched: int = 500,
     device: str = "auto",
     ontology: CellOntology | None = None,
     seed: int = 0,
@@ -66,6 +71,10 @@ def add_types(
         %(layer)s
     gene_ids
         %(gene_ids)s
+    counts
+        %(counts)s
+    min_matched
+        %(min_matched)s
     device
         %(device)s
     ontology
@@ -124,9 +133,8 @@ def add_types(
     ]
     loaded = model if isinstance(model, LoadedModel) else load(model, device=device)
     known = statistics_of(loaded)
-    states = hidden_states(
-        adata, loaded, use_rep=use_rep, device=device, layer=layer, gene_ids=gene_ids
-    )
+    source = CountsSource(layer, gene_ids, counts, min_matched)
+    states = hidden_states(adata, loaded, source, use_rep=use_rep, device=device)
     rows = np.flatnonzero((column.codes >= 0) & np.isfinite(states.hidden).all(axis=1))
 
     def cell_representation(hidden: NDArray[np.float32]) -> NDArray[np.float32]:

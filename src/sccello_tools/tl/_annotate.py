@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools import _keys
+from sccello_tools._anndata.counts import CountsSource
 from sccello_tools._anndata.writing import check_writable, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
 from sccello_tools.errors import ConfigError
 from sccello_tools.ontology import CellOntology
 
-from ._annotate_novel import annotate_novel, check_share
+from ._annotate_novel import check_share
 from ._annotation_slots import AnnotationSlots, write_annotation
 from ._build_reference import build_reference
 from ._hidden_states import chunks, hidden_states
@@ -26,15 +27,16 @@ if TYPE_CHECKING:
 
     from sccello_tools.annotation import Reference
     from sccello_tools.models import LoadedModel
+    from sccello_tools.tokens.counts import CountsPolicy
 
 
 @shared_docs
 def annotate(
     adata: AnnData,
+    reference: AnnData | Reference | str | Path,
     *,
-    reference: AnnData | Reference | str | Path | None = None,
     label_key: str | None = None,
-    group_key: str | None = None,
+    batch_key: str | None = None,
     model: str | Path | LoadedModel | None = None,
     use_rep: str | None = None,
     level: Literal["auto", "type"] = "type",
@@ -43,22 +45,23 @@ def annotate(
     key_added: str = _keys.CELL_TYPE,
     layer: str | None = None,
     gene_ids: str | None = None,
+    counts: CountsPolicy = "check",
+    min_matched: int = 500,
     device: str = "auto",
     ontology: CellOntology | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Give each cell a known type: one of a reference, by its nearest cells there, or one that the model was taught.
+    """Transfer the labels of reference cells to each cell by its nearest neighbours in the embedding.
 
     Parameters
     ----------
     adata
         %(adata)s
     reference
-        Labelled cells: an AnnData, what :func:`build_reference` made, or the folder it was saved to. The model's own types if not
-        given.
+        Labelled cells: an AnnData, the result of :func:`build_reference`, or the folder it was saved to.
     label_key
         Column of ``reference.obs`` with the labels, where ``reference`` is an AnnData.
-    group_key
+    batch_key
         Column of ``reference.obs`` with donors; see :func:`build_reference`.
     model
         %(model)s With a reference that is not an AnnData, the model it was made with.
@@ -77,6 +80,10 @@ def annotate(
         %(layer)s
     gene_ids
         %(gene_ids)s
+    counts
+        %(counts)s
+    min_matched
+        %(min_matched)s
     device
         %(device)s
     ontology
@@ -96,8 +103,6 @@ def annotate(
         With ``return_scores``: one column a label.
     `adata.uns[key_added]` : dict
         Model, hash of its weights, parameters.
-
-    Without a reference, what :func:`annotate_novel` writes.
 
     Raises
     ------
@@ -122,21 +127,6 @@ def annotate(
     >>> bool((adata.obs["sccello_cell_type"].astype(str) == adata.obs["cell_type"].astype(str)).mean() > 0.8)
     True
     """
-    if reference is None:
-        return annotate_novel(
-            adata,
-            model=model,
-            use_rep=use_rep,
-            level=level,
-            alpha=alpha,
-            return_scores=return_scores,
-            key_added=key_added,
-            layer=layer,
-            gene_ids=gene_ids,
-            device=device,
-            ontology=ontology,
-            copy=copy,
-        )
     from sccello_tools.annotation import Reference, conformal_threshold
 
     check_writable(adata, copy=copy)
@@ -151,21 +141,23 @@ def annotate(
         reference = build_reference(
             reference,
             label_key,
-            model=model,
-            group_key=group_key,
+            model="sccello-small" if model is None else model,
+            batch_key=batch_key,
             layer=layer,
             gene_ids=gene_ids,
+            counts=counts,
+            min_matched=min_matched,
             device=device,
             ontology=ontology,
         )
+    source = CountsSource(layer, gene_ids, counts, min_matched)
     target = adata.copy() if copy else adata
     states = hidden_states(
         target,
         reference.model if model is None else model,
+        source,
         use_rep=use_rep,
         device=device,
-        layer=layer,
-        gene_ids=gene_ids,
     )
     if states.model.sha256 != reference.weights_sha256:
         msg = (

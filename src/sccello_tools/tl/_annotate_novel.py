@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools import _keys
+from sccello_tools._anndata.counts import CountsSource
 from sccello_tools._anndata.groups import group_labels
 from sccello_tools._anndata.writing import check_writable, writing
 from sccello_tools._docs import shared_docs
@@ -25,25 +26,28 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sccello_tools.models import LoadedModel
+    from sccello_tools.tokens.counts import CountsPolicy
 
 
 @shared_docs
 def annotate_novel(
     adata: AnnData,
     *,
-    model: str | Path | LoadedModel | None = None,
+    model: str | Path | LoadedModel = "sccello-small",
     use_rep: str | None = None,
     candidates: Sequence[str] | str | None = None,
     tissue: str | Sequence[str] | None = None,
     organism: Literal["human", "any"] = "human",
     level: Literal["auto", "type"] = "auto",
     alpha: float = 0.1,
-    cluster_key: str | None = None,
+    groupby: str | None = None,
     return_scores: bool = False,
     method: Literal["combined", "published"] = "combined",
     key_added: str = _keys.CELL_TYPE,
     layer: str | None = None,
     gene_ids: str | None = None,
+    counts: CountsPolicy = "check",
+    min_matched: int = 500,
     device: str = "auto",
     ontology: CellOntology | None = None,
     copy: bool = False,
@@ -78,7 +82,7 @@ def annotate_novel(
     alpha
         Share of wrong terms that is allowed. The threshold was set on held-out cells by split-conformal prediction, so the
         promise holds for cells like those: for a new tissue or a new technique it may not.
-    cluster_key
+    groupby
         Column of ``adata.obs`` with clusters; the most frequent term of each is written beside the cells' own.
     return_scores
         Also write the probabilities of the known types, or the scores of the candidates.
@@ -91,6 +95,10 @@ def annotate_novel(
         %(layer)s
     gene_ids
         %(gene_ids)s
+    counts
+        %(counts)s
+    min_matched
+        %(min_matched)s
     device
         %(device)s
     ontology
@@ -113,7 +121,7 @@ def annotate_novel(
         "known type"; "novel, of a known kind": farther from known cells than 95 % of held-out ones are, but the term is
         safe; "unlike anything known": no specific term is safe; "": no counts.
     `adata.obs[key_added + "_cluster"]` : category
-        With ``cluster_key``: the most frequent term of the cell's cluster.
+        With ``groupby``: the most frequent term of the cell's cluster.
     `adata.obsm[key_added + "_scores"]` : DataFrame of float32
         With ``return_scores``: one column a known type or candidate.
     `adata.uns[key_added]` : dict
@@ -129,7 +137,7 @@ def annotate_novel(
     ConfigError
         If ``use_rep`` is not an embedding of this model, or ``alpha`` is no share.
     GroupError
-        If ``cluster_key`` is no column of clusters.
+        If ``groupby`` is no column of clusters.
     NotCountsError, GeneMatchError
         As :func:`embed`, where the embedding has yet to be computed.
 
@@ -156,12 +164,11 @@ def annotate_novel(
     terms = (
         None if candidates is None else resolve_candidates(candidates, ontology, organism=organism)
     )
-    clusters = None if cluster_key is None else group_labels(adata, cluster_key)
+    clusters = None if groupby is None else group_labels(adata, groupby)
     # the embedding is a result of its own: it is written to the copy, too
     target = adata.copy() if copy else adata
-    states = hidden_states(
-        target, model, use_rep=use_rep, device=device, layer=layer, gene_ids=gene_ids
-    )
+    source = CountsSource(layer, gene_ids, counts, min_matched)
+    states = hidden_states(target, model, source, use_rep=use_rep, device=device)
     annotator = Annotator.of(
         statistics_of(states.model),
         ontology,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools._anndata.columns import obs_column
+from sccello_tools._anndata.counts import CountsSource
 from sccello_tools._anndata.terms import type_column
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import logger
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from sccello_tools.annotation import Reference
     from sccello_tools.models import LoadedModel
+    from sccello_tools.tokens.counts import CountsPolicy
 
 
 @shared_docs
@@ -29,12 +31,14 @@ def build_reference(
     adata: AnnData,
     label_key: str,
     *,
-    model: str | Path | LoadedModel | None = None,
+    model: str | Path | LoadedModel = "sccello-small",
     use_rep: str | None = None,
-    group_key: str | None = None,
+    batch_key: str | None = None,
     n_neighbors: int = 15,
     layer: str | None = None,
     gene_ids: str | None = None,
+    counts: CountsPolicy = "check",
+    min_matched: int = 500,
     device: str = "auto",
     ontology: CellOntology | None = None,
     seed: int = 0,
@@ -55,7 +59,7 @@ def build_reference(
         %(model)s
     use_rep
         Key of ``adata.obsm`` with an embedding that :func:`embed` made with this model.
-    group_key
+    batch_key
         Column with donors, or studies: its groups are left out together, so that confidence holds for new ones.
     n_neighbors
         Nearest cells that vote.
@@ -63,6 +67,10 @@ def build_reference(
         %(layer)s
     gene_ids
         %(gene_ids)s
+    counts
+        %(counts)s
+    min_matched
+        %(min_matched)s
     device
         %(device)s
     ontology
@@ -79,7 +87,7 @@ def build_reference(
     LabelError
         If fewer than two labels are there.
     GroupError
-        If ``label_key`` or ``group_key`` is missing.
+        If ``label_key`` or ``batch_key`` is missing.
     ConfigError
         If ``use_rep`` is not an embedding of this model.
 
@@ -94,8 +102,8 @@ def build_reference(
 
     ontology = ontology or CellOntology.load()
     column = type_column(adata, label_key, ontology, any_names=True)
-    if group_key is not None and group_key not in adata.obs:
-        msg = f"adata.obs has no column {group_key!r} (columns: {list(adata.obs.columns)}). Name the column of donors, or leave group_key out."
+    if batch_key is not None and batch_key not in adata.obs:
+        msg = f"adata.obs has no column {batch_key!r} (columns: {list(adata.obs.columns)}). Name the column of donors, or leave batch_key out."
         raise GroupError(msg)
     labels = np.array([*column.names, ""])[column.codes]  # code -1 takes the last
     if n_missing := int((labels == "").sum()):
@@ -111,9 +119,8 @@ def build_reference(
             len(strange),
             ", ".join(strange[:5]),
         )
-    states = hidden_states(
-        adata, model, use_rep=use_rep, device=device, layer=layer, gene_ids=gene_ids
-    )
+    source = CountsSource(layer, gene_ids, counts, min_matched)
+    states = hidden_states(adata, model, source, use_rep=use_rep, device=device)
     return Reference.of(
         states.hidden,
         labels,
@@ -121,7 +128,7 @@ def build_reference(
         model=states.model.name,
         weights_sha256=states.model.sha256,
         ontology=ontology,
-        groups=None if group_key is None else np.asarray(obs_column(adata, group_key), dtype=str),
+        groups=None if batch_key is None else np.asarray(obs_column(adata, batch_key), dtype=str),
         n_neighbors=n_neighbors,
         seed=seed,
     )

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools._anndata.columns import obs_column
+from sccello_tools._anndata.counts import CountsSource
 from sccello_tools._logging import logger
 from sccello_tools.errors import ConfigError, GroupError, LabelError
 from sccello_tools.models import LoadedModel, load
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sccello_tools.annotation import AnnotationStatistics
+    from sccello_tools.tokens.counts import CountsPolicy
 
 
 def calibrate(
@@ -28,10 +30,12 @@ def calibrate(
     label_key: str = "cell_type_ontology_term_id",
     *,
     model: str | Path | LoadedModel,
-    group_key: str | None = None,
+    batch_key: str | None = None,
     n_reference: int = 60,
     layer: str | None = None,
     gene_ids: str | None = None,
+    counts: CountsPolicy = "check",
+    min_matched: int = 500,
     ontology: CellOntology | None = None,
     seed: int = 0,
 ) -> AnnotationStatistics:
@@ -45,7 +49,7 @@ def calibrate(
         Column of ``adata.obs`` with Cell Ontology ids; cells without one are left aside. See :func:`sccello_tools.pp.map_cell_types`.
     model
         Folder of a model, or a loaded one; ``annotation.safetensors`` is written there.
-    group_key
+    batch_key
         Column with donors, or studies. Groups are held out in turn to learn how sure to be of new ones; without it, cells are, and
         the confidence will be too high for new donors.
     n_reference
@@ -68,7 +72,7 @@ def calibrate(
     LabelError
         If ``label_key`` is missing, its labels are no current Cell Ontology ids, or fewer than two types are there.
     GroupError
-        If ``group_key`` is missing.
+        If ``batch_key`` is missing.
     ConfigError
         If the model is one that ships with the package.
 
@@ -88,8 +92,8 @@ def calibrate(
     if label_key not in adata.obs:
         msg = f"adata.obs has no column {label_key!r} (columns: {list(adata.obs.columns)}). Name the column that holds Cell Ontology ids."
         raise LabelError(msg)
-    if group_key is not None and group_key not in adata.obs:
-        msg = f"adata.obs has no column {group_key!r} (columns: {list(adata.obs.columns)}). Name the column of donors, or leave group_key out."
+    if batch_key is not None and batch_key not in adata.obs:
+        msg = f"adata.obs has no column {batch_key!r} (columns: {list(adata.obs.columns)}). Name the column of donors, or leave batch_key out."
         raise GroupError(msg)
     ontology = ontology or CellOntology.load()
     given = obs_column(adata, label_key).astype(object)
@@ -99,9 +103,11 @@ def calibrate(
     if loaded.entry.source == "bundled":
         msg = f"Model {loaded.name!r} ships with the package, which is not written to. Copy its folder ({loaded.folder}), and pass the copy."
         raise ConfigError(msg)
-    states = hidden_states(adata, loaded, use_rep=None, layer=layer, gene_ids=gene_ids)
+    states = hidden_states(
+        adata, loaded, CountsSource(layer, gene_ids, counts, min_matched), use_rep=None
+    )
     rows = np.flatnonzero(labels != "")
-    groups = np.full(adata.n_obs, "all") if group_key is None else obs_column(adata, group_key)
+    groups = np.full(adata.n_obs, "all") if batch_key is None else obs_column(adata, batch_key)
     found = measure(
         KnownCells(
             states.hidden[rows],

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from sccello_tools._anndata.counts import _not_counts, counts_matrix
-from sccello_tools._anndata.genes import gene_match_of
-from sccello_tools.errors import ArgumentError, NotCountsError
+from sccello_tools._anndata.counts import not_counts
+from sccello_tools.errors import NotCountsError
 from sccello_tools.tokens import ValueSummary, row_chunks
 
 if TYPE_CHECKING:
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+    from sccello_tools._anndata.counts import CountsSource
     from sccello_tools.drug import DrugResponseModel
-    from sccello_tools.tokens.counts import CountsPolicy
 
 _ROWS = 512  # cells at a time: their genes are laid out densely
 
@@ -48,19 +47,11 @@ class CountsOfGenes:
         self,
         adata: AnnData,
         model: DrugResponseModel,
-        *,
-        layer: str | None,
-        gene_ids: str | None,
-        counts: CountsPolicy,
-        min_matched: int,
+        source: CountsSource,
     ) -> None:
-        if counts not in {"check", "trust"}:
-            msg = f"counts is {counts!r}; expected is 'check' or 'trust'"
-            raise ArgumentError(msg)
-        self._adata, self._layer, self._policy = adata, layer, counts
-        self._matrix = counts_matrix(adata, layer)
-        match = gene_match_of(adata, gene_ids=gene_ids, min_matched=min_matched)
-        ids = match.gene_ids.tolist()
+        self._adata, self._source = adata, source
+        self._matrix = source.matrix(adata)
+        ids = source.gene_match(adata).gene_ids.tolist()
         there, self.own_genes = model.gene_columns([gene for gene in ids if gene])
         named = [gene for gene in ids if gene]
         place = {named[t]: k for k, t in enumerate(there.tolist())}
@@ -75,15 +66,15 @@ class CountsOfGenes:
         summary = ValueSummary()
         for chunk in row_chunks(self._matrix, n_rows=_ROWS):
             summary.add(chunk.rows.data)
-            if complaint := summary.complaint(self._policy):
+            if complaint := summary.complaint(self._source.counts):
                 helps = not summary.complaint("trust")
                 raise NotCountsError(
-                    _not_counts(self._adata, self._layer, complaint, trust_helps=helps)
+                    not_counts(self._adata, self._source, complaint, trust_helps=helps)
                 )
             yield CellCounts(chunk.start, np.asarray((chunk.rows @ self._gather).todense()))
         if self._adata.n_obs and not summary.n_positive:
             raise NotCountsError(
-                _not_counts(self._adata, self._layer, "every value is zero", trust_helps=False)
+                not_counts(self._adata, self._source, "all values are zero", trust_helps=False)
             )
 
     def by_group(self, codes: NDArray[np.integer], n_groups: int) -> NDArray[np.float64]:

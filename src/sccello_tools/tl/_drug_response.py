@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from sccello_tools import __version__, _keys
-from sccello_tools._anndata.counts import _level_of_caller
+from sccello_tools._anndata.counts import CountsSource, warn_user
 from sccello_tools._anndata.groups import group_labels
 from sccello_tools._anndata.writing import check_writable, writing
 from sccello_tools._docs import shared_docs
@@ -132,9 +131,7 @@ def drug_response(
         raise ArgumentError(msg)
     loaded = _drug_model(model)
     loaded.ensemble.resolve(drugs)  # refuse what cannot be answered before any work
-    reader = CountsOfGenes(
-        adata, loaded, layer=layer, gene_ids=gene_ids, counts=counts, min_matched=min_matched
-    )
+    reader = CountsOfGenes(adata, loaded, CountsSource(layer, gene_ids, counts, min_matched))
     info = loaded.info() | {
         "layer": "X" if layer is None else layer,
         "groupby": groupby or "",
@@ -218,8 +215,6 @@ def _predict(
 
 def _warn_of_nan(mean: NDArray[np.float32], what: str) -> None:
     if n_empty := int(np.isnan(mean).any(axis=1).sum()):
-        warnings.warn(
-            f"{n_empty:,} of {len(mean):,} {what} have no count in any gene that the drug response model reads. Their predictions are NaN.",
-            UserWarning,
-            stacklevel=_level_of_caller(),
+        warn_user(
+            f"{n_empty:,} of {len(mean):,} {what} have no count in any gene that the drug response model reads. Their predictions are NaN."
         )

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools import __version__, _keys
-from sccello_tools._anndata.counts import iter_token_chunks, warn_of_empty_cells
-from sccello_tools._anndata.genes import gene_match_of
-from sccello_tools._anndata.writing import check_writable, writing
+from sccello_tools._anndata.counts import CountsSource, iter_token_chunks, warn_of_empty_cells
+from sccello_tools._anndata.writing import check_writable, write_token_counts, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
 from sccello_tools._progress import progress_bar
 from sccello_tools._threads import prefetch
 from sccello_tools.errors import ArgumentError, BackendError
 from sccello_tools.models import LoadedModel, load
-from sccello_tools.pp._tokenize import write_token_counts
 from sccello_tools.tokens import Tokenizer
 
 if TYPE_CHECKING:
@@ -34,8 +32,8 @@ if TYPE_CHECKING:
 @shared_docs
 def embed(
     adata: AnnData,
-    model: str | Path | LoadedModel = "sccello-small",
     *,
+    model: str | Path | LoadedModel = "sccello-small",
     layer: str | None = None,
     gene_ids: str | None = None,
     key_added: str = _keys.EMBEDDING,
@@ -129,14 +127,15 @@ def embed(
     from sccello_tools.engine import encode, resolve_precision
 
     check_writable(adata, copy=copy)
-    loaded = _loaded(model, device)
+    loaded = loaded_model(model, device)
     positions = loaded.config.max_positions
     length = positions if max_length is None else max_length
     if length > positions:
         msg = f"max_length is {length}, but {loaded.name} has {positions} positions. Pass max_length={positions} or less."
         raise ArgumentError(msg)
-    tokenizer = Tokenizer(gene_match_of(adata, gene_ids=gene_ids, min_matched=min_matched), length)
-    chunks = iter_token_chunks(adata, tokenizer, layer=layer, counts=counts, warn_of_empty=False)
+    source = CountsSource(layer, gene_ids, counts, min_matched)
+    match = source.gene_match(adata)
+    chunks = iter_token_chunks(adata, Tokenizer(match, length), source, warn_of_empty=False)
 
     embedding = np.full((adata.n_obs, loaded.config.hidden_size), np.nan, dtype=np.float32)
     lengths = np.zeros(adata.n_obs, dtype=np.int32)
@@ -170,7 +169,7 @@ def embed(
             "representation": representation,
             "max_length": length,
             "precision": str(computed).removeprefix("torch."),
-            "layer": "X" if layer is None else layer,
+            **source.provenance(match),
             "ontology_release": loaded.ontology_release or "",
             "sccello_tools_version": __version__,
         }
@@ -184,7 +183,7 @@ def embed(
     return target if copy else None
 
 
-def _loaded(model: str | Path | LoadedModel, device: str) -> LoadedModel:
+def loaded_model(model: str | Path | LoadedModel, device: str) -> LoadedModel:
     """Load a model by name; one that is loaded stays where it is."""
     if not isinstance(model, LoadedModel):
         return load(model, device=device)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sccello_tools._anndata.counts import iter_token_chunks
-from sccello_tools._anndata.genes import gene_match_of
+from sccello_tools._anndata.counts import CountsSource, iter_token_chunks
 from sccello_tools._anndata.labels import donor_column, label_column, labels_in_use
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import logger
@@ -34,7 +33,7 @@ def finetune(
     *,
     out: str | Path,
     mode: Mode = "linear",
-    donor_key: str | None = None,
+    batch_key: str | None = None,
     model: str | Path | LoadedModel = "sccello-small",
     config: FinetuneConfig | None = None,
     name: str | None = None,
@@ -47,7 +46,7 @@ def finetune(
 ) -> LoadedModel:
     """Fine-tune a model to labels of your own: cell types, states, diseases. :func:`predict` then labels other cells.
 
-    A part of the cells is held out to know when to stop, and how sure to be: whole donors with ``donor_key``, else a share of each
+    A part of the cells is held out to know when to stop, and how sure to be: whole donors with ``batch_key``, else a share of each
     label. Cells without a label or without any gene of the vocabulary are left out, and counted. All tokens are held in memory.
     ``adata`` stays as it is.
 
@@ -63,7 +62,7 @@ def finetune(
         ``"linear"``: a linear layer on frozen embeddings, in seconds; the published recipe. ``"lora"``: low-rank updates of the
         encoder's projections on top, merged into its weights in the end. ``"full"``: all weights of the encoder. The last two begin
         with the first, and keep it if nothing better is found.
-    donor_key
+    batch_key
         Column of ``adata.obs`` with donors, or studies. With it the score is that of new donors, without it it is that of more cells
         of the same donors, which is rosier than what new data will see.
     model
@@ -96,7 +95,7 @@ def finetune(
     LabelError
         If ``label_key`` is not a column, holds numbers, or has fewer than two labels or about as many as cells.
     GroupError
-        If ``donor_key`` is not a column, is missing for labelled cells, or no donor can be held out.
+        If ``batch_key`` is not a column, is missing for labelled cells, or no donor can be held out.
     NotCountsError, GeneMatchError
         If the matrix does not hold raw counts of human genes.
     ConfigError
@@ -134,13 +133,13 @@ def finetune(
         raise OutputExistsError(msg)
     config = config or FinetuneConfig()
     column = label_column(adata, label_key)
-    donors = None if donor_key is None else donor_column(adata, donor_key, column.codes >= 0)
+    donors = None if batch_key is None else donor_column(adata, batch_key, column.codes >= 0)
     loaded = model if isinstance(model, LoadedModel) else load(model, device=device)
 
-    match = gene_match_of(adata, gene_ids=gene_ids, min_matched=min_matched)
-    tokenizer = Tokenizer(match, loaded.config.max_positions)
+    source = CountsSource(layer, gene_ids, counts, min_matched)
+    tokenizer = Tokenizer(source.gene_match(adata), loaded.config.max_positions)
     # cells without tokens are counted below, with those without a label
-    chunks = iter_token_chunks(adata, tokenizer, layer=layer, counts=counts, warn_of_empty=False)
+    chunks = iter_token_chunks(adata, tokenizer, source, warn_of_empty=False)
     tokens = RaggedTokens.concatenate(chunk.tokens for chunk in chunks)
     usable = np.flatnonzero((column.codes >= 0) & (tokens.lengths > 0))
     if len(usable) < adata.n_obs:
@@ -174,7 +173,7 @@ def finetune(
     run = {
         "mode": mode,
         "label_key": label_key,
-        "donor_key": donor_key or "",
+        "batch_key": batch_key or "",
         "base_model": loaded.name,
         "base_sha256": loaded.sha256,
         "n_cells": len(usable),

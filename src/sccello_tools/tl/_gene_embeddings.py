@@ -9,7 +9,7 @@ import numpy as np
 from sccello_tools import __version__
 from sccello_tools._docs import shared_docs
 
-from ._embed import _loaded
+from ._embed import loaded_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +59,7 @@ def gene_embeddings(
     from sccello_tools.errors import WeightsError
     from sccello_tools.tokens import VOCABULARY_SIZE, GeneVocabulary
 
-    loaded = _loaded(model, device)
+    loaded = loaded_model(model, device)
     if loaded.config.vocab_size != VOCABULARY_SIZE:
         msg = f"Model {loaded.name!r} has {loaded.config.vocab_size:,} tokens, the vocabulary of genes {VOCABULARY_SIZE:,}; its rows cannot be named. Use a model of this vocabulary, see models.list()."
         raise WeightsError(msg)

@@ -1,4 +1,4 @@
-"""The embedding that annotation starts from: taken from ``obsm`` where it is there, else computed."""
+"""The embedding that annotation starts from: reused from ``obsm`` if it matches the request, else computed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sccello_tools import _keys
+from sccello_tools._anndata.counts import CountsSource
+from sccello_tools._logging import logger
 from sccello_tools.errors import ConfigError
 from sccello_tools.models import LoadedModel, load
+from sccello_tools.tokens import looks_like_counts
 
 from ._embed import embed
 
@@ -23,13 +26,13 @@ _CHUNK = 16_384
 
 
 class HiddenStates(NamedTuple):
-    """Cells under a model, in both representations."""
+    """Cells embedded by a model, in both representations."""
 
     model: LoadedModel
     hidden: NDArray[np.float32]
-    """(n_obs, d) of ``representation="cls"``."""
+    """(n_obs, d), ``representation="cls"``."""
     key: str
-    """Where they came from, or were written to."""
+    """Key of ``obsm`` that holds ``hidden``."""
 
     def cells(self, rows: slice) -> NDArray[np.float32]:
         """Return the ``cell`` representation of some rows."""
@@ -44,43 +47,59 @@ class HiddenStates(NamedTuple):
 
 def hidden_states(
     adata: AnnData,
-    model: str | Path | LoadedModel | None,
+    model: str | Path | LoadedModel,
+    source: CountsSource,
     *,
     use_rep: str | None,
     device: str = "auto",
-    **embed_options: object,
 ) -> HiddenStates:
-    """Find or compute the ``cls`` rows of all cells.
+    """Return the ``cls`` embedding of all cells, computing it if there is none that fits.
+
+    Without ``use_rep``, ``obsm["X_sccello"]`` is reused only if it was computed by this model, from the matrix and the genes that
+    ``source`` selects, with all of the model's positions; otherwise it is computed again. With ``use_rep``, the embedding must be of
+    this model; other differences are logged.
 
     Raises
     ------
     ConfigError
-        If ``use_rep`` is not there, is no ``cls`` embedding, or was made by another model.
+        If ``use_rep`` does not exist, is not a ``cls`` embedding, or is of another model.
     """
-    loaded = (
-        model
-        if isinstance(model, LoadedModel)
-        else load("sccello-small" if model is None else model, device=device)
-    )
+    loaded = model if isinstance(model, LoadedModel) else load(model, device=device)
     key = use_rep or _keys.EMBEDDING
-    if use_rep is None and not _fits(adata, key, loaded):
-        embed(adata, loaded, key_added=key, **embed_options)  # type: ignore[arg-type]
+    if use_rep is None:
+        difference = _difference(adata, key, loaded, source) if _fits(adata, key, loaded) else None
+        if difference or not _fits(adata, key, loaded):
+            if difference:
+                logger.info("adata.obsm[%r] %s; it is computed again", key, difference)
+            embed(
+                adata,
+                model=loaded,
+                key_added=key,
+                layer=source.layer,
+                gene_ids=source.gene_ids,
+                counts=source.counts,
+                min_matched=source.min_matched,
+            )
     elif not _fits(adata, key, loaded):
-        raise ConfigError(_complaint(adata, key, loaded))
+        raise ConfigError(_not_an_embedding(adata, key, loaded))
     hidden = np.asarray(adata.obsm[key], dtype=np.float32)
     return HiddenStates(loaded, hidden, key)
 
 
 def chunks(n_obs: int) -> list[slice]:
-    """Rows to annotate at a time, which bounds the memory beyond the results."""
-    starts = range(
-        0, max(n_obs, 1), _CHUNK
-    )  # of no cells one piece of none, so that results have their form
+    """Return the row ranges that are annotated at a time; at least one, so that no cells give empty columns of the right type."""
+    starts = range(0, max(n_obs, 1), _CHUNK)
     return [slice(start, min(start + _CHUNK, n_obs)) for start in starts]
 
 
+def provenance_of(adata: AnnData, key: str) -> Mapping[str, object]:
+    """Return ``adata.uns[key]`` if :func:`embed` could have written it, else an empty mapping."""
+    found = adata.uns.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
 def _fits(adata: AnnData, key: str, model: LoadedModel) -> bool:
-    made = made_by(adata, key)
+    made = provenance_of(adata, key)
     return (
         key in adata.obsm
         and made.get("weights_sha256") == model.sha256
@@ -89,23 +108,40 @@ def _fits(adata: AnnData, key: str, model: LoadedModel) -> bool:
     )
 
 
-def made_by(adata: AnnData, key: str) -> Mapping[str, object]:
-    """Return what is noted of an embedding; a note of somebody else's is none."""
-    note = adata.uns.get(key)
-    return note if isinstance(note, Mapping) else {}
+def _difference(adata: AnnData, key: str, model: LoadedModel, source: CountsSource) -> str | None:
+    """Say in which respect an embedding differs from the one that was asked for; None if in none."""
+    made = provenance_of(adata, key)
+    if (length := made.get("max_length")) != model.config.max_positions:
+        return f"was computed with max_length={length}"
+    stored = str(made.get("layer", "X"))
+    if source.layer is None and stored != "X":
+        # no matrix was asked for: the stored embedding is meant, unless X holds counts that it could mean instead
+        if adata.X is None or not looks_like_counts(adata.X):
+            source = CountsSource(stored, source.gene_ids, source.counts, source.min_matched)
+    elif source.layer is None and (adata.X is None or not looks_like_counts(adata.X)):
+        return None  # X was normalised after embedding
+    wanted = "X" if source.layer is None else source.layer
+    if stored != wanted:
+        return f"was computed from {stored!r}, not from {wanted!r}"
+    if wanted not in {"X", "raw.X", *adata.layers}:
+        return None  # the layer was removed after embedding
+    genes = source.provenance(source.gene_match(adata))["genes_sha256"]
+    if "genes_sha256" in made and made["genes_sha256"] != genes:
+        return "was computed from other genes"
+    return None
 
 
-def _complaint(adata: AnnData, key: str, model: LoadedModel) -> str:
+def _not_an_embedding(adata: AnnData, key: str, model: LoadedModel) -> str:
     if key not in adata.obsm:
-        return f"adata.obsm has no {key!r} (there are: {list(adata.obsm)}). Call tl.embed(adata, key_added={key!r}), or leave use_rep out."
-    made = made_by(adata, key)
+        return f"adata.obsm has no {key!r} (keys: {list(adata.obsm)}). Call tl.embed(adata, key_added={key!r}) first, or omit use_rep."
+    made = provenance_of(adata, key)
     if not made:
-        what = "nothing in adata.uns says which model made it"
+        what = f"adata.uns[{key!r}] does not record which model computed it"
     elif made.get("representation") != "cls":
-        what = f"it is representation {made.get('representation')!r}, and annotation needs 'cls'"
+        what = f"it has representation={made.get('representation')!r}, and annotation needs 'cls'"
     else:
-        what = f"it was made by {made.get('model')!r} (weights {str(made.get('weights_sha256'))[:12]}…)"
+        what = f"it was computed by {made.get('model')!r} (weights {str(made.get('weights_sha256'))[:12]}…)"
     return (
-        f"adata.obsm[{key!r}] is no embedding of model {model.name!r} (weights {model.sha256[:12]}…) to annotate from: {what}. "
-        f"Call tl.embed(adata, {model.name!r}) first, pass the model that made it, or leave use_rep out."
+        f"adata.obsm[{key!r}] is not an embedding of model {model.name!r} (weights {model.sha256[:12]}…): {what}. "
+        f"Call tl.embed(adata, model={model.name!r}) first, pass the model that computed it, or omit use_rep."
     )

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools import __version__, _keys
-from sccello_tools._anndata.counts import iter_token_chunks, warn_of_empty_cells
-from sccello_tools._anndata.genes import gene_match_of
+from sccello_tools._anndata.counts import CountsSource, iter_token_chunks, warn_of_empty_cells
 from sccello_tools._anndata.groups import sample_cells
 from sccello_tools._anndata.writing import check_writable, writing
 from sccello_tools._docs import shared_docs
@@ -17,7 +16,7 @@ from sccello_tools._progress import progress_bar
 from sccello_tools.errors import ArgumentError, GroupError
 from sccello_tools.tokens import RaggedTokens, Tokenizer
 
-from ._embed import _loaded
+from ._embed import loaded_model
 from ._marker_columns import check_expressed, columns_of, first_columns
 from ._marker_layout import REST, all_rows, rank_groups, score_matrix
 
@@ -161,22 +160,21 @@ def marker_genes(
     check_writable(adata, copy=copy)
     sample = sample_cells(adata, groupby, n_per_group=n_cells_per_group, seed=seed)
     _check_reference(sample, groupby, reference)
-    loaded = _loaded(model, device)
+    loaded = loaded_model(model, device)
     positions = loaded.config.max_positions
     length = positions if max_length is None else max_length
     if length > positions:
         msg = f"max_length is {length}, but {loaded.name} has {positions} positions. Pass max_length={positions} or less."
         raise ArgumentError(msg)
 
-    match = gene_match_of(adata, gene_ids=gene_ids, min_matched=min_matched)
+    source = CountsSource(layer, gene_ids, counts, min_matched)
+    match = source.gene_match(adata)
     column_of_token = first_columns(match)
     asked = None if genes is None else columns_of(genes, adata, match, column_of_token)
     cells = adata[sample.rows]
     if adata.isbacked:
         cells = cells.to_memory()
-    chunks = iter_token_chunks(
-        cells, Tokenizer(match, length), layer=layer, counts=counts, warn_of_empty=False
-    )
+    chunks = iter_token_chunks(cells, Tokenizer(match, length), source, warn_of_empty=False)
     tokens = RaggedTokens.concatenate(chunk.tokens for chunk in chunks)
     warn_of_empty_cells(int((tokens.lengths == 0).sum()), len(tokens))
     columns = column_of_token[tokens.ids]  # -1 at <cls>

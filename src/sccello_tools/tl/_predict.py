@@ -8,18 +8,21 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools import __version__, _keys
+from sccello_tools._anndata.counts import CountsSource
 from sccello_tools._anndata.writing import check_writable, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
 from sccello_tools.models import LoadedModel, load
 
 from ._embed import embed
-from ._hidden_states import hidden_states, made_by
+from ._hidden_states import hidden_states, provenance_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
+
+    from sccello_tools.tokens.counts import CountsPolicy
 
 
 @shared_docs
@@ -32,6 +35,8 @@ def predict(
     key_added: str = _keys.PREDICTION,
     layer: str | None = None,
     gene_ids: str | None = None,
+    counts: CountsPolicy = "check",
+    min_matched: int = 500,
     device: str = "auto",
     copy: bool = False,
 ) -> AnnData | None:
@@ -54,6 +59,10 @@ def predict(
         %(layer)s
     gene_ids
         %(gene_ids)s
+    counts
+        %(counts)s
+    min_matched
+        %(min_matched)s
     device
         %(device)s
     copy
@@ -100,11 +109,18 @@ def predict(
     spare = f"X_{key_added}"
     if use_rep is None and _is_of_another_model(target, _keys.EMBEDDING, loaded):
         if spare not in target.obsm or _is_of_another_model(target, spare, loaded):
-            embed(target, loaded, key_added=spare, layer=layer, gene_ids=gene_ids, device=device)
+            embed(
+                target,
+                model=loaded,
+                key_added=spare,
+                layer=layer,
+                gene_ids=gene_ids,
+                counts=counts,
+                min_matched=min_matched,
+            )
         use_rep = spare
-    states = hidden_states(
-        target, loaded, use_rep=use_rep, device=device, layer=layer, gene_ids=gene_ids
-    )
+    source = CountsSource(layer, gene_ids, counts, min_matched)
+    states = hidden_states(target, loaded, source, use_rep=use_rep)
     chances = classifier.probabilities(states.hidden)
     usable = np.isfinite(chances).all(axis=1)
     codes = np.where(usable, np.nan_to_num(chances).argmax(axis=1), -1)
@@ -134,6 +150,6 @@ def predict(
 
 
 def _is_of_another_model(adata: AnnData, key: str, model: LoadedModel) -> bool:
-    made = made_by(adata, key)
+    made = provenance_of(adata, key)
     told = (made.get("weights_sha256"), made.get("representation"))
     return key in adata.obsm and told != (model.sha256, "cls")

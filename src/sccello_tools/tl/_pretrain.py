@@ -11,8 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from sccello_tools._anndata.columns import obs_column
-from sccello_tools._anndata.counts import iter_token_chunks
-from sccello_tools._anndata.genes import gene_match_of
+from sccello_tools._anndata.counts import CountsSource, iter_token_chunks
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import logger
 from sccello_tools.corpus import Corpus
@@ -143,7 +142,7 @@ def pretrain(
     >>> adata = sccello.datasets.pancreas_tritschler()[:60].copy()
     >>> config = PretrainConfig(hidden_size=16, n_layers=1, n_heads=2, max_length=64, max_steps=2, batch_cells=4)
     >>> model = sccello.tl.pretrain(adata, out=tempfile.mkdtemp(), config=config)
-    >>> sccello.tl.embed(adata, model)
+    >>> sccello.tl.embed(adata, model=model)
     """
     from sccello_tools import models
     from sccello_tools.training.pretrain import PretrainConfig, fit
@@ -290,11 +289,10 @@ def _labelled_tokens(
     given = obs_column(adata, label_key).astype(object)
     labels = np.array(["" if pd.isna(label) else str(label) for label in given])
     current = {label: ontology.current(label) for label in np.unique(labels) if label}
-    tokenizer = Tokenizer(
-        gene_match_of(adata, gene_ids=gene_ids, min_matched=min_matched), max_length
-    )
+    counts_source = CountsSource(layer, gene_ids, counts, min_matched)
+    tokenizer = Tokenizer(counts_source.gene_match(adata), max_length)
     # cells without tokens are counted below, with those without a label
-    chunks = iter_token_chunks(adata, tokenizer, layer=layer, counts=counts, warn_of_empty=False)
+    chunks = iter_token_chunks(adata, tokenizer, counts_source, warn_of_empty=False)
     tokens = RaggedTokens.concatenate(chunk.tokens for chunk in chunks)
     usable = np.flatnonzero((labels != "") & (tokens.lengths > 0))
     if len(usable) < len(labels):

@@ -70,7 +70,7 @@ def test_a_seed_decides():
 
 def test_donors_that_cannot_be_held_out():
     with pytest.raises(
-        GroupError, match=r"All cells are of one donor \('a'\).*Leave donor_key out"
+        GroupError, match=r"All cells are of one donor \('a'\).*Leave batch_key out"
     ):
         hold_out(np.array([0, 1]), share=0.2, donors=np.array(["a", "a"]))
     with pytest.raises(GroupError, match=r"each of the 2 is the only one .* \(such as 'T', 'B'\)"):

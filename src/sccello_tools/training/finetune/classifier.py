@@ -118,7 +118,7 @@ def classifier_of(model: LoadedModel) -> Classifier:
     if not path.is_file():
         msg = (
             f"Model {model.name!r} has no {CLASSIFIER_FILE}: it was not fine-tuned to labels. Fine-tune it with "
-            "tl.finetune(adata, label_key, out=...), or name cells by its own types with tl.annotate(adata)."
+            "tl.finetune(adata, label_key, out=...), or annotate with its own types by tl.annotate_novel(adata)."
         )
         raise WeightsError(msg)
     found = Classifier.load(path)

@@ -69,7 +69,7 @@ def hold_out(
         return Split(np.flatnonzero(~held), np.flatnonzero(held))
     names, member = np.unique(donors, return_inverse=True)
     if len(names) < 2:
-        msg = f"All cells are of one donor ({str(names[0])!r}), so none can be held out. Leave donor_key out to hold out cells instead."
+        msg = f"All cells are of one donor ({str(names[0])!r}), so none can be held out. Leave batch_key out to hold out cells instead."
         raise GroupError(msg)
     cells = np.zeros((len(names), int(codes.max()) + 1), dtype=np.int64)  # donor by label
     np.add.at(cells, (member, codes), 1)
@@ -79,7 +79,7 @@ def hold_out(
         named = [labels[i] if labels else str(i) for i in alone[:5]]
         msg = (
             f"No donor can be held out: each of the {len(names)} is the only one with some label (such as {', '.join(map(repr, named))}), "
-            "which could then not be learnt. Leave donor_key out to hold out cells instead, or leave rare labels out."
+            "which could then not be learnt. Leave batch_key out to hold out cells instead, or leave rare labels out."
         )
         raise GroupError(msg)
     held = np.isin(member, chosen)
