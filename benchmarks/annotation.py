@@ -255,7 +255,7 @@ def main() -> None:
         given = query.obs["backed_off_ontology_term_id"].astype(str).to_numpy()
         sure = query.obs["backed_off_confidence"].to_numpy()
         kept[name] = promise_row(truth, given, sure, rows_known, lineages)
-        answer = regressed.answer(regression[name].astype(np.float32), at_least=0.9)
+        answer = regressed.back_off(regression[name].astype(np.float32), threshold=0.9)
         plain[name] = promise_row(truth, answer.terms, answer.probability, rows_known, regressed)
         rows.append([name, *(f"{a:.3f} | {b:.3f}" for a, b in zip(kept[name], plain[name]))])
     means = [np.mean(list(table.values()), axis=0) for table in (kept, plain)]

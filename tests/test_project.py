@@ -131,16 +131,10 @@ def test_import_is_light() -> None:
     assert done.stderr == ""
 
 
-def test_import_costs_little_more_than_anndata() -> None:
-    code = (
-        "import time, warnings; warnings.simplefilter('ignore'); import anndata; "
-        "t = time.perf_counter(); import sccello_tools; print(time.perf_counter() - t)"
-    )
-    spent = [
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
-        for _ in range(2)
-    ]
-    assert min(spent) <= 0.3
+def test_import_loads_few_modules() -> None:
+    code = "import sys; before = set(sys.modules); import sccello_tools; print(len(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert int(done.stdout) < 150  # the standard library's; anndata alone brings more than 500
 
 
 def test_import_contracts_hold() -> None:
@@ -252,14 +246,9 @@ def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert runner.failures == 0, "\n".join(report)
 
 
-def test_every_error_can_be_caught_by_name() -> None:
+def test_every_public_error_derives_from_the_base() -> None:
     from sccello_tools import errors
-    from sccello_tools import errors as _errors
 
-    raised = {
-        name
-        for name, value in vars(_errors).items()
-        if isinstance(value, type) and not name.startswith("_")
-    }
-    assert set(errors.__all__) == raised
-    assert all(getattr(errors, name) is getattr(_errors, name) for name in raised)
+    raised = {name: value for name, value in vars(errors).items() if isinstance(value, type)}
+    assert set(errors.__all__) == set(raised)
+    assert all(issubclass(error, errors.ScCelloError) for error in raised.values())

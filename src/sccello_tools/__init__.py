@@ -13,17 +13,14 @@ if TYPE_CHECKING:
 
     from . import (
         annotation,
-        corpus,
         datasets,
         drug,
-        engine,
         errors,
         get,
         metrics,
         models,
         nn,
         ontology,
-        perturbation,
         pl,
         pp,
         scvi,
@@ -37,11 +34,9 @@ __version__ = version("sccello-tools")
 __all__ = [
     "__version__",
     "annotation",
-    "corpus",
     "datasets",
     "drug",
     "embed_files",
-    "engine",
     "errors",
     "get",
     "metrics",
@@ -49,7 +44,6 @@ __all__ = [
     "nn",
     "ontology",
     "open_embedded",
-    "perturbation",
     "pl",
     "pp",
     "scvi",
@@ -61,7 +55,8 @@ __all__ = [
 
 # Loaded on first use, so that `import sccello_tools` needs neither torch nor scanpy nor matplotlib.
 _FUNCTIONS = {"embed_files": "files", "open_embedded": "files"}
-_SUBMODULES = frozenset(__all__) - {"__version__", "settings", *_FUNCTIONS}
+_INTERNAL = {"corpus", "engine", "perturbation"}  # reachable, but not part of the public API
+_SUBMODULES = (frozenset(__all__) | _INTERNAL) - {"__version__", "settings", *_FUNCTIONS}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,15 @@ EMBEDDING: Final = "X_sccello"  # obsm: float32 (n_obs, d); uns: its provenance
 CELL_TYPE: Final = "sccello_cell_type"  # obs: category
 CELL_TYPE_ID: Final = "sccello_cell_type_ontology_term_id"  # obs: category
 CONFIDENCE_SUFFIX: Final = "_confidence"  # obs: float32 in [0, 1], calibrated
-STATUS_SUFFIX: Final = "_status"  # obs: category, known or novel
+STATUS_SUFFIX: Final = (
+    "_status"  # obs: category of the STATUS_* values; missing for cells without counts
+)
+STATUS_KNOWN: Final = "known"
+STATUS_NOVEL_SUBTYPE: Final = (
+    "novel_subtype"  # unlike known cells, but a specific term is supported
+)
+STATUS_UNKNOWN: Final = "unknown"  # unlike known cells, and no specific term is supported
+STATUSES: Final = (STATUS_KNOWN, STATUS_NOVEL_SUBTYPE, STATUS_UNKNOWN)
 CLUSTER_SUFFIX: Final = "_cluster"  # obs: category, the answer of a cell's cluster
 SCORES_SUFFIX: Final = "_scores"  # obsm: DataFrame, columns CL ids
 NOVELTY: Final = "sccello_novelty"  # obs: float32, higher is less like any known type

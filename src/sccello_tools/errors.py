@@ -4,6 +4,33 @@ from __future__ import annotations
 
 import functools
 
+__all__ = [
+    "ArgumentError",
+    "BackedDataError",
+    "BackendError",
+    "ConfigError",
+    "CorpusError",
+    "DownloadError",
+    "DrugError",
+    "EmbeddingFilesError",
+    "FileFormatError",
+    "GeneMatchError",
+    "GroupError",
+    "HashMismatchError",
+    "LabelError",
+    "ManifestError",
+    "MissingExtraError",
+    "ModelNotFoundError",
+    "NotCountsError",
+    "NotFoundError",
+    "OntologyError",
+    "OutputExistsError",
+    "ResponseError",
+    "ScCelloError",
+    "TrainingError",
+    "WeightsError",
+]
+
 
 class ScCelloError(Exception):
     """Base of every error that this package raises on purpose."""

@@ -27,27 +27,27 @@ def probabilities(*rows):
 
 
 def test_a_sure_cell_gets_its_type_and_an_unsure_one_what_its_types_share(lineages, ontology):
-    answer = lineages.answer(
+    answer = lineages.back_off(
         probabilities([0.97, 0.01, 0.01, 0.01], [0.5, 0.45, 0.03, 0.02], [0.3, 0.2, 0.45, 0.05]),
-        at_least=0.9,
+        threshold=0.9,
     )
     assert answer.terms[0] == CD4
     assert ontology.name(answer.terms[1]) == "mature alpha-beta T cell"
     assert answer.terms[2] in ontology.ancestors(B) & ontology.ancestors(CD4)
     np.testing.assert_allclose(answer.probability, [0.97, 0.95, 0.95], atol=1e-6)
-    assert answer.nearest.tolist() == [0, 0, 2]
+    assert answer.best_type.tolist() == [0, 0, 2]
 
 
 def test_nothing_to_reach_never_climbs(lineages):
     given_rows = probabilities([0.3, 0.2, 0.25, 0.25], [0.1, 0.2, 0.3, 0.4])
-    assert lineages.answer(given_rows, at_least=0).terms.tolist() == [CD4, NEURON]
+    assert lineages.back_off(given_rows, threshold=0).terms.tolist() == [CD4, NEURON]
 
 
 def test_rows_with_nan_get_no_answer(lineages):
-    answer = lineages.answer(probabilities([np.nan] * 4, [1, 0, 0, 0]), at_least=0.5)
+    answer = lineages.back_off(probabilities([np.nan] * 4, [1, 0, 0, 0]), threshold=0.5)
     assert answer.terms.tolist() == ["", CD4]
     assert np.isnan(answer.probability[0])
-    assert answer.nearest[0] == -1
+    assert answer.best_type[0] == -1
 
 
 @given(
@@ -60,10 +60,10 @@ def test_any_threshold_above_the_score_gives_a_right_answer(rows, truth):
     lineages = Lineages.of(TYPES, ontology)
     chances = np.array(rows, dtype=np.float32)
     chances /= chances.sum(axis=1, keepdims=True)
-    scores = lineages.least_sure(chances, np.array([truth] * len(rows)))
+    scores = lineages.conformal_scores(chances, np.array([truth] * len(rows)))
     for row, score in enumerate(scores):
         for at_least in (score + 1e-4, (1 + score) / 2 + 1e-4, 1.0):
-            term = str(lineages.answer(chances[[row]], at_least=min(at_least, 1)).terms[0])
+            term = str(lineages.back_off(chances[[row]], threshold=min(at_least, 1)).terms[0])
             assert term in ontology.ancestors(truth, include_self=True) or truth in (
                 ontology.ancestors(term)
             )
@@ -71,7 +71,7 @@ def test_any_threshold_above_the_score_gives_a_right_answer(rows, truth):
 
 def test_a_right_first_guess_scores_0_and_a_wrong_one_its_probability(lineages, ontology):
     chances = probabilities([0.7, 0.2, 0.05, 0.05], [0.7, 0.2, 0.05, 0.05])
-    scores = lineages.least_sure(chances, np.array([CD4, CD8]))
+    scores = lineages.conformal_scores(chances, np.array([CD4, CD8]))
     assert scores[0] == 0
     assert scores[1] == pytest.approx(0.7, abs=1e-6)
 

@@ -88,7 +88,7 @@ def test_the_protocol_gets_easier_with_fewer_candidates(ontology):
     truth = np.repeat(unseen, 20)
     cells = rng.standard_normal((len(truth), 5)).astype(np.float32)
     rows = closed_set_protocol(
-        cells, truth, np.eye(5, dtype=np.float32), known, ontology, shares=(0.4, 1.0), n_draws=10
+        cells, truth, np.eye(5, dtype=np.float32), known, ontology, fractions=(0.4, 1.0), n_draws=10
     )
     assert rows[0].accuracy > rows[1].accuracy  # random cells: one of two against one of six
-    assert rows[1].accuracy_spread == 0
+    assert rows[1].accuracy_std == 0

@@ -36,7 +36,7 @@ def annotated():
     adata.obs["sccello_cell_type"] = pd.Categorical.from_codes(codes, names)
     adata.obs["sccello_cell_type_confidence"] = rng.random(N).astype(np.float32)
     adata.obs["sccello_novelty"] = rng.normal(size=N).astype(np.float32)
-    status = np.where(np.arange(N) < 60, "novel, of a known kind", "known type")
+    status = np.where(np.arange(N) < 60, "novel_subtype", "known")
     adata.obs["sccello_cell_type_status"] = pd.Categorical(status)
     adata.obs["donor"] = pd.Categorical(np.where(np.arange(N) % 3 == 0, WORSE, "d2"))
     adata.obs["mine"] = pd.Categorical.from_codes(codes, ["B cell", EVIL, WORSE, "$\\frac{$x$"])

@@ -45,7 +45,7 @@ def cells(ontology):
     adata.obs["sccello_cell_type_ontology_term_id"] = pd.Categorical.from_codes(given, terms)
     adata.obs["sccello_cell_type_confidence"] = rng.random(180).astype(np.float32)
     adata.obs["sccello_novelty"] = rng.normal(size=180).astype(np.float32)
-    status = np.where(adata.obs["sccello_novelty"] > 1, "novel, of a known kind", "known type")
+    status = np.where(adata.obs["sccello_novelty"] > 1, "novel_subtype", "known")
     adata.obs["sccello_cell_type_status"] = pd.Categorical(status)
     centres = rng.normal(size=(6, 2)) * 8
     adata.obsm["X_umap"] = centres[codes] + rng.normal(size=(180, 2))

@@ -84,7 +84,7 @@ def test_labels_of_the_umap_do_not_overlap(cells):
 
 def test_the_umap_marks_novel_cells_and_keeps_colours(cells):
     figure = pl.ontology_umap(cells, show=False, label="legend")
-    n_novel = (cells.obs["sccello_cell_type_status"] == "novel, of a known kind").sum()
+    n_novel = (cells.obs["sccello_cell_type_status"] == "novel_subtype").sum()
     shown = [t.get_text() for legend in figure.findobj(mpl.legend.Legend) for t in legend.texts]
     assert f"novel ({n_novel})" in shown
     assert len(cells.uns["sccello_cell_type_colors"]) == 6
@@ -185,7 +185,7 @@ def test_colours_are_kept_and_can_be_ones_own(cells):
 
 
 def test_novel_cells_are_hollow_while_points_are_large_and_darker_when_small(cells):
-    novel = (cells.obs["sccello_cell_type_status"] == "novel, of a known kind").to_numpy()
+    novel = (cells.obs["sccello_cell_type_status"] == "novel_subtype").to_numpy()
     full, hollow = pl.ontology_umap(cells, "truth", show=False).axes[0].collections
     assert (len(full.get_offsets()), len(hollow.get_offsets())) == ((~novel).sum(), novel.sum())
     assert {tuple(c) for c in hollow.get_facecolor()} == {(1.0, 1.0, 1.0, 1.0)}

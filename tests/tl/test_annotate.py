@@ -115,12 +115,6 @@ def test_unlabelled_cells_are_left_aside_with_a_warning(halves, caplog):
     assert "7 of" in caplog.text
 
 
-def test_the_models_own_types_without_a_reference(pancreas):
-    annotate(pancreas)
-    annotate_novel(pancreas, level="type", key_added="same")
-    assert pancreas.obs["sccello_cell_type"].tolist() == pancreas.obs["same"].tolist()
-
-
 def test_references_that_do_not_fit(halves, tiny_model_folder, tmp_path):
     query, reference = halves
     with pytest.raises(ConfigError, match="name its column of labels in label_key="):
@@ -129,14 +123,14 @@ def test_references_that_do_not_fit(halves, tiny_model_folder, tmp_path):
     with pytest.raises(ConfigError, match="Pass the model of the reference"):
         annotate(query.copy(), reference=made, model=tiny_model_folder)
     one = reference[reference.obs["cell_type"] == "type B pancreatic cell"].copy()
-    with pytest.raises(LabelError, match="at least two cell types"):
+    with pytest.raises(LabelError, match=r"at least two cell types, got .*type B"):
         build_reference(one, "cell_type")
     with pytest.raises(GroupError, match="no column 'donors'"):
         build_reference(reference, "cell_type", batch_key="donors")
-    with pytest.raises(WeightsError, match="holds no reference that can be read"):
+    with pytest.raises(WeightsError, match=f"{tmp_path.name}.*build_reference"):
         annotate(query, reference=tmp_path)
     other = build_reference(reference[:, :].copy(), "cell_type", model=tiny_model_folder)
-    with pytest.raises(ConfigError, match="Build both with one model"):
+    with pytest.raises(ConfigError, match=r"tiny.*same model"):
         made.extend(other)
 
 
@@ -153,7 +147,7 @@ def test_a_damaged_reference_is_named(halves, tmp_path):
         Reference.load(folder)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="holds no reference"):
+    with pytest.raises(FileExistsError, match=r"full.*new folder"):
         build_reference(reference, "cell_type").save(tmp_path / "full")
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+from sccello_tools import _keys
+
 from .backoff import Lineages, conformal_threshold
 from .head import softmax
 from .tissues import allowed_types
@@ -14,7 +16,6 @@ from .zero_shot import Candidates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Final
 
     from numpy.typing import NDArray
 
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
     from .zero_shot import ZeroShotMethod
 
 Level = Literal["auto", "type"]
-
-KNOWN: Final = "known type"
-BELOW: Final = "novel, of a known kind"
-UNLIKE: Final = "unlike anything known"
-NO_ANSWER: Final = ""
-STATUSES: Final = (KNOWN, BELOW, UNLIKE, NO_ANSWER)
 
 _SPECIFIC = 3  # depth below which a term says little more than "cell"
 
@@ -44,7 +39,7 @@ class Annotation(NamedTuple):
     novelty: NDArray[np.float32]
     """(n_cells,) log2 of the distance to known cells over what is usual; NaN for rows with NaN."""
     status: NDArray[np.str_]
-    """(n_cells,) one of :data:`STATUSES`."""
+    """(n_cells,) one of ``_keys.STATUSES``; "" for rows with NaN."""
     scores: NDArray[np.float32]
     """(n_cells, n_columns) probabilities of the known types, or scores of the candidates."""
 
@@ -134,7 +129,7 @@ class Annotator:
             probabilities = _restricted(probabilities, self.allowed)
         probabilities[~usable] = np.nan
         novelty = known.reference.novelty((hidden - known.scale.mean) / known.scale.spread)
-        answer = self.lineages.answer(probabilities, at_least=self.threshold)
+        answer = self.lineages.back_off(probabilities, threshold=self.threshold)
         status = self._status(answer.terms, novelty)
         if self.candidates is None:
             return Annotation(answer.terms, answer.probability, novelty, status, probabilities)
@@ -153,11 +148,15 @@ class Annotator:
         novel = novelty > self.novel_from
         distinct, member = np.unique(terms, return_inverse=True)
         deep = np.array(
-            [bool(term) and self.lineages.place.depth(term) >= _SPECIFIC for term in distinct],
+            [bool(term) and self.lineages.hierarchy.depth(term) >= _SPECIFIC for term in distinct],
             dtype=bool,
         )[member]
-        status = np.where(novel, np.where(deep, BELOW, UNLIKE), KNOWN)
-        return np.where(np.isfinite(novelty), status, NO_ANSWER)
+        status = np.where(
+            novel,
+            np.where(deep, _keys.STATUS_NOVEL_SUBTYPE, _keys.STATUS_UNKNOWN),
+            _keys.STATUS_KNOWN,
+        )
+        return np.where(np.isfinite(novelty), status, "")
 
 
 def _restricted(

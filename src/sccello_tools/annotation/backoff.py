@@ -1,4 +1,4 @@
-"""Back-off: the most specific Cell Ontology term that is sure enough."""
+"""Back-off: the most specific Cell Ontology term whose probability reaches a threshold."""
 
 from __future__ import annotations
 
@@ -15,35 +15,36 @@ if TYPE_CHECKING:
     from sccello_tools.ontology import CellOntology
 
 
-class Chain(NamedTuple):
-    """A known type and all that it is a kind of."""
+class Lineage(NamedTuple):
+    """A known type with its ancestors."""
 
     terms: tuple[str, ...]
     """The type itself, then its ancestors, deepest first."""
-    below: NDArray[np.float32]
-    """(n_types, n_terms): 1 where the known type is the term or below it."""
+    is_below: NDArray[np.float32]
+    """(n_types, n_terms): 1 where the known type is the term or one of its descendants."""
 
 
-class Answer(NamedTuple):
-    """Terms that a back-off chose."""
+class BackOff(NamedTuple):
+    """Terms chosen by back-off."""
 
     terms: NDArray[np.str_]
-    """(n_cells,) CL ids, or names of no term; "" for cells without probabilities."""
+    """(n_cells,) CL ids, or user-defined names; "" for cells without probabilities."""
     probability: NDArray[np.float32]
-    """(n_cells,): that the cell is of this type or one below; NaN for cells without probabilities."""
-    nearest: NDArray[np.intp]
+    """(n_cells,) probability of the term or its descendants; NaN for cells without probabilities."""
+    best_type: NDArray[np.intp]
     """(n_cells,) index of the most probable known type; -1 for cells without probabilities."""
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
-    """Where terms, and names of a user's own, stand in the ontology."""
+class TypeHierarchy:
+    """Ancestors and depths of Cell Ontology terms and of user-defined types."""
 
     ontology: CellOntology
     parents: Mapping[str, str]
+    """Term that each user-defined type is a subtype of."""
 
-    def above(self, name: str) -> frozenset[str]:
-        """Return all that it is a kind of, itself included."""
+    def ancestors(self, name: str) -> frozenset[str]:
+        """Return the ancestors of a type, itself included."""
         if name in self.ontology:
             return self.ontology.ancestors(name, include_self=True)
         if name in self.parents:
@@ -51,10 +52,14 @@ class Place:
         return frozenset((name,))
 
     def depth(self, name: str) -> int:
-        """Count the steps below the root; names without a parent are at the top."""
+        """Return the number of steps below the root; 0 for a user-defined type without a parent."""
         if name in self.ontology:
             return self.ontology.depth(name)
         return self.ontology.depth(self.parents[name]) + 1 if name in self.parents else 0
+
+    def compatible(self, predicted: str, truth: str) -> bool:
+        """Whether a prediction is the true type, one of its ancestors or one of its descendants."""
+        return predicted in self.ancestors(truth) or truth in self.ancestors(predicted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,16 +73,17 @@ class Lineages:
     >>> from sccello_tools.ontology import CellOntology
     >>> types = ["CL:0000624", "CL:0000625", "CL:0000236"]  # CD4 T, CD8 T, B
     >>> lineages = Lineages.of(types, CellOntology.load())
-    >>> unsure = np.array([[0.55, 0.45, 0.0]], dtype=np.float32)
-    >>> lineages.answer(unsure, at_least=0.5).terms.tolist(), lineages.answer(unsure, at_least=0.9).terms.tolist()
-    (['CL:0000624'], ['CL:0000791'])
+    >>> probabilities = np.array([[0.55, 0.45, 0.0]], dtype=np.float32)
+    >>> lineages.back_off(probabilities, threshold=0.5).terms.tolist()
+    ['CL:0000624']
+    >>> lineages.back_off(probabilities, threshold=0.9).terms.tolist()  # a T cell
+    ['CL:0000791']
     """
 
     types: tuple[str, ...]
-    chains: tuple[Chain, ...]
+    lineages: tuple[Lineage, ...]
     """One for each of :attr:`types`."""
-    place: Place
-    """Where each stands."""
+    hierarchy: TypeHierarchy
 
     @classmethod
     def of(
@@ -92,95 +98,99 @@ class Lineages:
         Parameters
         ----------
         types
-            Current terms, or names of a user's own.
+            Current terms, or user-defined names.
         ontology
             Cell Ontology.
         parents
-            The term that a name of a user's own belongs under; without one it stands alone.
+            Term that a user-defined name is a subtype of; without one it has no ancestors.
         """
-        place = Place(ontology, parents or {})
-        above = [place.above(t) for t in types]
-        chains = []
-        for own in above:
-            terms = tuple(sorted(own, key=lambda term: (-place.depth(term), term)))
-            below = np.array([[term in other for term in terms] for other in above])
-            chains.append(Chain(terms, below.astype(np.float32)))
-        return cls(tuple(types), tuple(chains), place)
+        hierarchy = TypeHierarchy(ontology, parents or {})
+        ancestors = [hierarchy.ancestors(t) for t in types]
+        lineages = []
+        for own in ancestors:
+            terms = tuple(sorted(own, key=lambda term: (-hierarchy.depth(term), term)))
+            is_below = np.array([[term in other for term in terms] for other in ancestors])
+            lineages.append(Lineage(terms, is_below.astype(np.float32)))
+        return cls(tuple(types), tuple(lineages), hierarchy)
 
-    def answer(self, probabilities: NDArray[np.float32], *, at_least: float) -> Answer:
-        """For each cell, climb from its most probable type to the first term whose summed probability is high enough.
+    def back_off(self, probabilities: NDArray[np.float32], *, threshold: float) -> BackOff:
+        r"""Climb from the most probable type to the first ancestor whose summed probability reaches a threshold.
+
+        The probability of a term :math:`u` is the sum over the known types at or below it,
+        :math:`P_u = \sum_{t \preceq u} p_t`.
 
         Parameters
         ----------
         probabilities
-            (n_cells, n_types); rows with NaN get no answer.
-        at_least
-            Probability to reach; 0 never climbs. The topmost term is taken where none reaches it.
+            (n_cells, n_types); rows with NaN get no term.
+        threshold
+            Probability to reach; 0 never climbs. If no ancestor reaches it, the topmost one is taken.
         """
         n_cells = len(probabilities)
-        widest = max(len(term) for chain in self.chains for term in chain.terms)
-        terms = np.full(n_cells, "", dtype=f"U{widest}")
-        found = np.full(n_cells, np.nan, dtype=np.float32)
-        nearest = self._nearest(probabilities)
-        for index, chain in enumerate(self.chains):
-            rows = np.flatnonzero(nearest == index)
+        longest = max(len(term) for lineage in self.lineages for term in lineage.terms)
+        terms = np.full(n_cells, "", dtype=f"U{longest}")
+        probability = np.full(n_cells, np.nan, dtype=np.float32)
+        best_type = _best_type(probabilities)
+        for index, lineage in enumerate(self.lineages):
+            rows = np.flatnonzero(best_type == index)
             if not len(rows):
                 continue
-            sums = probabilities[rows] @ chain.below  # (n_rows, n_terms)
-            enough = sums >= at_least
-            enough[:, -1] = True
-            first = enough.argmax(axis=1)
-            terms[rows] = np.array(chain.terms)[first]
-            found[rows] = np.minimum(sums[np.arange(len(rows)), first], 1)
-        return Answer(terms, found, nearest)
+            sums = probabilities[rows] @ lineage.is_below  # (n_rows, n_terms)
+            reached = sums >= threshold
+            reached[:, -1] = True
+            first = reached.argmax(axis=1)
+            terms[rows] = np.array(lineage.terms)[first]
+            probability[rows] = np.minimum(sums[np.arange(len(rows)), first], 1)
+        return BackOff(terms, probability, best_type)
 
-    def least_sure(
+    def conformal_scores(
         self, probabilities: NDArray[np.float32], truth: NDArray[np.str_]
     ) -> NDArray[np.float64]:
-        """For each cell of known truth, the threshold above which :meth:`answer` is right.
+        """Return, for cells of known type, the lowest threshold above which :meth:`back_off` is correct.
 
-        An answer is right if the truth is that term or below it, or the answer is a subtype of the truth. These are the scores
-        whose quantile split-conformal prediction takes as threshold.
+        A term is correct if it is the true type, one of its ancestors or one of its descendants. The quantile of these scores is
+        the threshold of split-conformal prediction; see :func:`conformal_threshold`.
 
         Returns
         -------
-        (n_cells,) in [0, 1]; any ``at_least`` above it gives a right answer.
+        Array of shape (n_cells,), in [0, 1].
         """
         scores = np.ones(len(truth))
-        nearest = self._nearest(probabilities)
-        for index, chain in enumerate(self.chains):
-            for cell_type in np.unique(truth[nearest == index]):
-                rows = np.flatnonzero((nearest == index) & (truth == cell_type))
-                own = self.place.above(str(cell_type))
-                right = np.array(
-                    [term in own or cell_type in self.place.above(term) for term in chain.terms]
+        best_type = _best_type(probabilities)
+        for index, lineage in enumerate(self.lineages):
+            for cell_type in np.unique(truth[best_type == index]):
+                rows = np.flatnonzero((best_type == index) & (truth == cell_type))
+                correct = np.array(
+                    [self.hierarchy.compatible(term, str(cell_type)) for term in lineage.terms]
                 )
-                highest = np.maximum.accumulate(probabilities[rows] @ chain.below, axis=1)
-                # climbing stops at a wrong term up to the highest sum seen there
-                wrong = np.where(right, 0, highest)
-                scores[rows] = np.minimum(wrong.max(axis=1), 1)
+                highest = np.maximum.accumulate(probabilities[rows] @ lineage.is_below, axis=1)
+                # climbing stops at an incorrect term for any threshold up to the highest sum seen there
+                scores[rows] = np.minimum(np.where(correct, 0, highest).max(axis=1), 1)
         return scores
 
-    @staticmethod
-    def _nearest(probabilities: NDArray[np.float32]) -> NDArray[np.intp]:
-        usable: NDArray[np.bool_] = np.asarray(np.isfinite(probabilities).all(axis=1))
-        filled = np.where(usable[:, None], probabilities, 0)
-        return np.where(usable, filled.argmax(axis=1), -1)
+
+def _best_type(probabilities: NDArray[np.float32]) -> NDArray[np.intp]:
+    usable: NDArray[np.bool_] = np.asarray(np.isfinite(probabilities).all(axis=1))
+    filled = np.where(usable[:, None], probabilities, 0)
+    return np.where(usable, filled.argmax(axis=1), -1)
 
 
 def conformal_threshold(scores: NDArray[np.floating], alpha: float) -> float:
-    """Threshold whose answers are right for at least 1 - alpha of cells exchangeable with the calibration cells.
+    r"""Return the threshold of split-conformal prediction for a given error rate.
+
+    With :math:`n` calibration cells this is the :math:`\lceil (n + 1)(1 - \alpha) \rceil`-th smallest score. Back-off with this
+    threshold is correct for at least :math:`1 - \alpha` of the cells that are exchangeable with the calibration cells.
 
     Parameters
     ----------
     scores
-        What :meth:`Lineages.least_sure` gives for the calibration cells.
+        Result of :meth:`Lineages.conformal_scores` on calibration cells.
     alpha
-        Share of wrong answers to allow, in (0, 1).
+        Error rate, in (0, 1).
 
     Returns
     -------
-    The ceil((n + 1)(1 - alpha))-th smallest score, just above; 1 if there are too few cells to promise that.
+    The next float above that score; 1 if there are too few calibration cells for this error rate.
 
     Examples
     --------

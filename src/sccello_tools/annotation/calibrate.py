@@ -11,8 +11,8 @@ from sccello_tools.errors import LabelError
 
 from .backoff import Lineages
 from .features import FeatureScale
-from .folds import deal_folds
-from .head import LinearHead, fit_head, softmax
+from .folds import assign_folds
+from .head import LinearHead, fit_head, fit_temperature, softmax
 from .novelty import ReferenceCells
 from .statistics import AnnotationStatistics
 from .zero_shot import Candidates, resolve_candidates
@@ -100,7 +100,7 @@ def calibrate(
         raise LabelError(msg)
     index = np.searchsorted(np.array(types), known.types)
     rng = np.random.default_rng(seed)
-    fold = deal_folds(known.groups, rng)
+    fold = assign_folds(known.groups, rng)
     logits = np.full((len(index), len(types)), -1e4, dtype=np.float32)
     novelty = np.full(len(index), np.nan, dtype=np.float32)
     for number in range(fold.max() + 1):
@@ -122,9 +122,8 @@ def calibrate(
     judged = _balanced(judged, index, rng)
     lineages = Lineages.of(types, ontology)
     accepted = _accepted(types, ontology)[index[judged]]
-    identity = LinearHead(np.eye(len(types), dtype=np.float32), np.zeros(len(types), np.float32))
-    temperature = identity.calibrated(logits[judged], accepted).temperature
-    scores = lineages.least_sure(
+    temperature = fit_temperature(logits[judged], accepted)
+    scores = lineages.conformal_scores(
         softmax(logits[judged] / np.float32(temperature)), known.types[judged]
     )
     scale, head, reference = _fit(known, index, real, len(types), n_reference, rng)
@@ -230,6 +229,5 @@ def _zero_shot_temperature(
         return 1.0
     width = min(found.shape[1] for found in logits)
     table = np.concatenate([found[:, :width] for found in logits])
-    identity = LinearHead(np.eye(width, dtype=np.float32), np.zeros(width, np.float32))
     accepted = np.concatenate([found[:, :width] for found in right])
-    return identity.calibrated(table, accepted).temperature
+    return fit_temperature(table, accepted)

@@ -1,4 +1,4 @@
-"""Groups of cells that are held out together, to learn how sure to be of new ones."""
+"""Folds of held-out groups (donors or studies), used for calibration."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 N_FOLDS = 3
 
 
-def deal_folds(groups: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.intp]:
-    """Deal groups into folds, largest first to the smallest fold; cells one by one where there is but one group."""
+def assign_folds(groups: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.intp]:
+    """Assign whole groups to folds of similar size, or single cells at random if there is only one group."""
     names, member, counts = np.unique(groups, return_inverse=True, return_counts=True)
     if len(names) < 2:
         return rng.integers(N_FOLDS, size=len(groups))

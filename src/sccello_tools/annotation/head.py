@@ -1,4 +1,4 @@
-"""Probabilities of the known types: a linear head on frozen embeddings, with a temperature."""
+"""Probabilities of the known types: temperature-scaled logistic regression on frozen embeddings."""
 
 from __future__ import annotations
 
@@ -20,38 +20,45 @@ class LinearHead:
     bias: NDArray[np.float32]
     """(n_types,)"""
     temperature: float = 1.0
-    """What logits are divided by before the softmax."""
+    """Divisor of the logits before the softmax."""
 
     def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return (n_cells, n_types), temperature not yet applied."""
+        """Return logits of shape (n_cells, n_types), without temperature."""
         found: NDArray[np.float32] = features @ self.weight.T + self.bias
         return found
 
+    def calibrated(self, features: NDArray[np.float32], correct: NDArray[np.bool_]) -> LinearHead:
+        """Return the head with the temperature of :func:`fit_temperature` on held-out cells."""
+        return replace(self, temperature=fit_temperature(self.logits(features), correct))
+
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return (n_cells, n_types); rows sum to 1, rows with NaN stay NaN."""
+        """Return probabilities of shape (n_cells, n_types); rows sum to 1, rows with NaN stay NaN."""
         return softmax(self.logits(features) / np.float32(self.temperature))
 
-    def calibrated(self, features: NDArray[np.float32], accepted: NDArray[np.bool_]) -> LinearHead:
-        """Choose the temperature under which held-out cells are most likely.
 
-        Parameters
-        ----------
-        features
-            (n_cells, n_features) of cells that the head was not fitted on.
-        accepted
-            (n_cells, n_types): the types that are right for each cell, its own and subtypes of it.
-        """
-        from scipy.optimize import minimize_scalar
+def fit_temperature(logits: NDArray[np.float32], correct: NDArray[np.bool_]) -> float:
+    r"""Return the temperature that maximises the likelihood of held-out cells.
 
-        usable = accepted.any(axis=1)
-        logits, right = self.logits(features[usable]), accepted[usable]
+    Minimises :math:`-\sum_i \log \sum_{t \in C_i} \mathrm{softmax}(z_i / \tau)_t` over :math:`\tau`.
 
-        def loss(log_temperature: float) -> float:
-            chances = softmax(logits / np.float32(np.exp(log_temperature)))
-            return float(-np.log(np.maximum((chances * right).sum(axis=1), 1e-12)).mean())
+    Parameters
+    ----------
+    logits
+        (n_cells, n_types) of cells that the classifier was not fitted on.
+    correct
+        (n_cells, n_types): the correct types :math:`C_i` of each cell, its own and its subtypes. Cells without any are ignored.
+    """
+    from scipy.optimize import minimize_scalar
 
-        best = minimize_scalar(loss, bounds=(np.log(0.2), np.log(20)), method="bounded")
-        return replace(self, temperature=float(np.exp(best.x)))
+    usable = correct.any(axis=1)
+    logits, correct = logits[usable], correct[usable]
+
+    def loss(log_temperature: float) -> float:
+        probs = softmax(logits / np.float32(np.exp(log_temperature)))
+        return float(-np.log(np.maximum((probs * correct).sum(axis=1), 1e-12)).mean())
+
+    best = minimize_scalar(loss, bounds=(np.log(0.2), np.log(20)), method="bounded")
+    return float(np.exp(best.x))
 
 
 def fit_head(
@@ -62,7 +69,7 @@ def fit_head(
     balance: float = 0.5,
     strength: float = 0.02,
 ) -> LinearHead:
-    """Fit the head by scikit-learn's logistic regression.
+    """Fit multinomial logistic regression with scikit-learn.
 
     Parameters
     ----------
@@ -71,11 +78,12 @@ def fit_head(
     types
         (n_cells,) index of each cell's type.
     n_types
-        Number of types; those without a cell get a bias that rules them out.
+        Number of types; types without cells get a bias that excludes them.
     balance
-        Cells count by their type's frequency to the power of minus this: 0 all cells alike, 1 all types alike.
+        Exponent of the class weights: cells are weighted by the size of their type to the power of ``-balance``. 0 weights all
+        cells equally, 1 all types.
     strength
-        Inverse of the penalty (scikit-learn's C).
+        Inverse regularisation strength (scikit-learn's ``C``).
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -85,7 +93,7 @@ def fit_head(
     model.fit(features, types, sample_weight=weights / weights.mean())
     weight = np.zeros((n_types, features.shape[1]), dtype=np.float32)
     bias = np.full(n_types, -1e4, dtype=np.float32)
-    if len(model.classes_) == 2:  # scikit-learn keeps one row for two classes
+    if len(model.classes_) == 2:  # scikit-learn stores a single row for two classes
         low, high = model.classes_
         weight[high], bias[high] = model.coef_[0], model.intercept_[0]
         bias[low] = 0
@@ -95,7 +103,7 @@ def fit_head(
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Softmax of each row."""
+    """Return the softmax of each row."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     found: NDArray[np.float32] = shifted / shifted.sum(axis=1, keepdims=True)
     return found

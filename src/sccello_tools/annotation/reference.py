@@ -1,4 +1,4 @@
-"""Labelled cells of a user's own, to look up the nearest of."""
+"""An index of labelled reference cells, for label transfer by nearest neighbours."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sccello_tools._io import write_json
 from sccello_tools.errors import ConfigError, LabelError, OutputExistsError, WeightsError
 
 from .backoff import Lineages
-from .folds import deal_folds
-from .head import LinearHead, softmax
+from .folds import assign_folds
+from .head import fit_temperature, softmax
 from .reference_parts import ReferencePart, merge_nearest
 
 if TYPE_CHECKING:
@@ -21,38 +22,41 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sccello_tools._random import RNGLike
     from sccello_tools.ontology import CellOntology
 
 _FILE = "reference.json"
 _FORMAT = 1
-_N_JUDGED = 3_000  # cells that are left out in turn to calibrate: quantiles are good to a percent
-_SMOOTHING = 0.5  # votes shared among all labels, so that no probability is 0
+_N_CALIBRATION = (
+    3_000  # held-out cells used for calibration; enough for quantiles to within one per cent
+)
+_SMOOTHING = 0.5  # pseudo-votes distributed over all labels, so that no probability is 0
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """An index of labelled cells under one model, to annotate others by. Make it with :func:`sccello_tools.tl.build_reference`.
+    """An index of embedded, labelled cells for label transfer; see :func:`sccello_tools.tl.build_reference`.
 
-    Cells are kept in parts, one for each time the reference was extended; a saved reference loads a part only while it is
-    searched, so it may be larger than memory.
+    Cells are stored in parts, one per extension. A saved reference loads each part only while it is searched, so it can be larger
+    than memory.
     """
 
     labels: tuple[str, ...]
-    """Names of the cell types, as the user gave them."""
+    """Cell type labels as given by the user."""
     terms: tuple[str, ...]
     """Cell Ontology id of each label; "" where it has none."""
     parts: tuple[ReferencePart, ...]
     model: str
     """Name of the model that embedded the cells."""
     weights_sha256: str
-    """Hash of its weights: only embeddings by the same weights can be compared."""
+    """sha256 of its weights; only embeddings computed with the same weights are comparable."""
     n_neighbors: int = 15
     temperature: float = 1.0
     conformal_scores: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
-    """Ascending: how sure a wrong answer was, for cells that were left out in turn."""
+    """Conformal scores of held-out reference cells, ascending; see :meth:`Lineages.conformal_scores`."""
 
     def __len__(self) -> int:
-        """Cells in the reference."""
+        """Return the number of cells."""
         return sum(len(part) for part in self.parts)
 
     def __repr__(self) -> str:
@@ -70,28 +74,28 @@ class Reference:
         ontology: CellOntology,
         groups: NDArray[np.str_] | None = None,
         n_neighbors: int = 15,
-        seed: int = 0,
+        rng: RNGLike = 0,
     ) -> Reference:
-        """Index embedded cells, and measure on cells left out in turn how sure to be.
+        """Index embedded cells and calibrate the votes on held-out cells.
 
         Parameters
         ----------
         points
-            (n_cells, d) of ``representation="cls"``; rows with NaN are left out.
+            (n_cells, d), ``representation="cls"``; rows with NaN are ignored.
         labels
-            (n_cells,) names; "" are left out.
+            (n_cells,) labels; cells with "" are ignored.
         terms
             Cell Ontology id of each label that has one.
         model, weights_sha256
-            What embedded the cells.
+            The model that embedded the cells.
         ontology
-            For what labels have in common.
+            Cell Ontology, for the common ancestors of labels.
         groups
-            (n_cells,) donors: cells of one donor are left out together.
+            (n_cells,) donors; cells of one donor are held out together.
         n_neighbors
-            Nearest cells that vote.
-        seed
-            Of what is left out.
+            Number of neighbours that vote.
+        rng
+            Seed or generator of the folds.
 
         Raises
         ------
@@ -102,7 +106,7 @@ class Reference:
         points, labels = points[usable], labels[usable]
         names = tuple(np.unique(labels).tolist())
         if len(names) < 2:
-            msg = f"A reference needs cells of at least two cell types, found {list(names)}. Pass more cells, or check label_key."
+            msg = f"A reference needs at least two cell types, got {list(names)}. Pass more cells or check label_key."
             raise LabelError(msg)
         codes = np.searchsorted(np.array(names), labels)
         made = cls(
@@ -114,11 +118,11 @@ class Reference:
             min(n_neighbors, len(points) - 1),
         )
         kept_groups = None if groups is None else groups[usable]
-        return made._calibrated(points, codes, kept_groups, ontology, seed)
+        return made._calibrated(points, codes, kept_groups, ontology, np.random.default_rng(rng))
 
     @property
     def types(self) -> tuple[str, ...]:
-        """What each label is called where types are compared: its term if no other label has that, else the label."""
+        """Type of each label: its Cell Ontology id if no other label has the same id, else the label itself."""
         return tuple(
             term if term and self.terms.count(term) == 1 else label
             for term, label in zip(self.terms, self.labels)
@@ -126,15 +130,15 @@ class Reference:
 
     @property
     def parents(self) -> dict[str, str]:
-        """Term of each of :attr:`types` that is not itself one."""
-        return {kind: term for kind, term in zip(self.types, self.terms) if term and kind != term}
+        """Cell Ontology id of each of :attr:`types` that is not an id itself."""
+        return {name: term for name, term in zip(self.types, self.terms) if term and name != term}
 
     def lineages(self, ontology: CellOntology) -> Lineages:
-        """Return what the types have in common."""
+        """Return the types with their ancestors."""
         return Lineages.of(self.types, ontology, parents=self.parents)
 
     def probabilities(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Let the nearest reference cells vote.
+        """Return label probabilities from a distance-weighted vote of the nearest reference cells.
 
         Parameters
         ----------
@@ -148,19 +152,19 @@ class Reference:
         return softmax(self._log_votes(points, self.parts) / np.float32(self.temperature))
 
     def extend(self, other: Reference) -> Reference:
-        """Return a reference with the cells of both; labels of one name are one type.
+        """Return a reference with the cells of both; equal labels are merged.
 
         Raises
         ------
         ConfigError
             If the two were embedded by different weights.
         LabelError
-            If both have a label of one name, but for different Cell Ontology terms.
+            If a label has different Cell Ontology ids in the two references.
         """
         if other.weights_sha256 != self.weights_sha256:
             msg = (
-                f"This reference was embedded by {self.model!r} (weights {self.weights_sha256[:12]}…), the other by {other.model!r} "
-                f"({other.weights_sha256[:12]}…). Build both with one model."
+                f"This reference was embedded with {self.model!r} (weights {self.weights_sha256[:12]}…), the other with {other.model!r} "
+                f"({other.weights_sha256[:12]}…). Build both with the same model."
             )
             raise ConfigError(msg)
         mine = dict(zip(self.labels, self.terms))
@@ -176,10 +180,10 @@ class Reference:
             for source in (self, other)
             for part in source.parts
         ]
-        # both calibrations were made without the cells of the other: the less sure of the two is kept
-        unsure = max(self, other, key=lambda r: r.temperature)
+        # neither calibration has seen the cells of the other reference: keep the more conservative one
+        conservative = max(self, other, key=lambda r: r.temperature)
         return replace(
-            unsure,
+            conservative,
             labels=names,
             terms=tuple(mine[name] for name in names),
             parts=tuple(parts),
@@ -187,20 +191,20 @@ class Reference:
         )
 
     def save(self, folder: str | Path) -> Path:
-        """Write the reference into a folder: a safetensors file a part, and one of JSON that says what they are.
+        """Write the reference into a folder: one safetensors file per part and a JSON file that lists them.
 
         Raises
         ------
         FileExistsError
-            If the folder holds something else.
+            If the folder holds other files.
         """
         folder = Path(folder)
         if folder.exists() and any(folder.iterdir()) and not (folder / _FILE).exists():
-            msg = f"{folder} is not empty and holds no reference. Name a new folder."
+            msg = f"{folder} is not empty and does not contain a reference. Pass a new folder."
             raise OutputExistsError(msg)
         folder.mkdir(parents=True, exist_ok=True)
         files = [part.save(folder) for part in self.parts]
-        facts = {
+        metadata = {
             "format": _FORMAT,
             "labels": list(self.labels),
             "terms": list(self.terms),
@@ -211,9 +215,7 @@ class Reference:
             "temperature": self.temperature,
             "conformal_scores": [round(float(score), 6) for score in self.conformal_scores],
         }
-        part = folder / f".{_FILE}.part"
-        part.write_text(json.dumps(facts, indent=1))
-        part.replace(folder / _FILE)  # last, so that what it names is there
+        write_json(folder / _FILE, metadata)  # last, so that the files it lists exist
         return folder
 
     @classmethod
@@ -223,28 +225,28 @@ class Reference:
         Raises
         ------
         WeightsError
-            If the folder holds no reference, or a damaged one.
+            If the folder does not contain a readable reference.
         """
         folder = Path(folder)
         try:
-            facts = json.loads((folder / _FILE).read_text())
-            if facts["format"] != _FORMAT:
-                msg = f"{folder} holds a reference of format {facts['format']}, this package reads {_FORMAT}. Build it anew with tl.build_reference."
+            metadata = json.loads((folder / _FILE).read_text())
+            if metadata["format"] != _FORMAT:
+                msg = f"{folder} holds a reference of format {metadata['format']}, this package reads {_FORMAT}. Re-run tl.build_reference."
                 raise WeightsError(msg)
             return cls(
-                tuple(facts["labels"]),
-                tuple(facts["terms"]),
-                tuple(ReferencePart.open(folder, name) for name in facts["parts"]),
-                str(facts["model"]),
-                str(facts["weights_sha256"]),
-                int(facts["n_neighbors"]),
-                float(facts["temperature"]),
-                np.array(facts["conformal_scores"], dtype=np.float32),
+                tuple(metadata["labels"]),
+                tuple(metadata["terms"]),
+                tuple(ReferencePart.open(folder, name) for name in metadata["parts"]),
+                str(metadata["model"]),
+                str(metadata["weights_sha256"]),
+                int(metadata["n_neighbors"]),
+                float(metadata["temperature"]),
+                np.array(metadata["conformal_scores"], dtype=np.float32),
             )
         except (OSError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, WeightsError):
                 raise
-            msg = f"{folder} holds no reference that can be read ({error}). Build one with tl.build_reference(...).save(folder)."
+            msg = f"{folder} does not contain a readable reference ({error}). Create one with tl.build_reference(...).save(folder)."
             raise WeightsError(msg) from error
 
     def _log_votes(
@@ -252,7 +254,7 @@ class Reference:
     ) -> NDArray[np.float32]:
         usable = np.isfinite(points).all(axis=1)
         distances, codes = merge_nearest(parts, points[usable], self.n_neighbors)
-        # a vote halves with every half of the way to the farthest neighbour, so that no scale has to be set
+        # the weight halves with every half of the distance to the farthest neighbour, so there is no scale to set
         scale = np.maximum(distances[:, -1:], 1e-6)
         votes = np.exp2(-2 * distances / scale)
         sums = np.zeros((len(codes), len(self.labels)))
@@ -267,33 +269,28 @@ class Reference:
         codes: NDArray[np.intp],
         groups: NDArray[np.str_] | None,
         ontology: CellOntology,
-        seed: int,
+        rng: np.random.Generator,
     ) -> Reference:
-        rng = np.random.default_rng(seed)
-        fold = deal_folds(np.full(len(codes), "") if groups is None else groups, rng)
-        asked = np.sort(rng.permutation(len(codes))[:_N_JUDGED])
+        fold = assign_folds(np.full(len(codes), "") if groups is None else groups, rng)
+        sample = np.sort(rng.permutation(len(codes))[:_N_CALIBRATION])
         votes, rows = [], []
         for number in range(fold.max() + 1):
-            rest, out = np.flatnonzero(fold != number), asked[fold[asked] == number]
+            rest, out = np.flatnonzero(fold != number), sample[fold[sample] == number]
             out = out[
                 np.isin(codes[out], codes[rest])
-            ]  # a type that is nowhere else cannot be told
+            ]  # a type without other cells cannot be predicted
             if len(out) and len(rest) > self.n_neighbors:
                 votes.append(
                     self._log_votes(points[out], [ReferencePart.of(points[rest], codes[rest])])
                 )
                 rows.append(out)
         if not rows:
-            return (
-                self  # nothing could be held out: votes stand as they are, and no promise is made
-            )
-        logits, judged = np.concatenate(votes), np.concatenate(rows)
-        width = len(self.labels)
-        identity = LinearHead(np.eye(width, dtype=np.float32), np.zeros(width, np.float32))
-        right = np.arange(width) == codes[judged][:, None]
-        temperature = identity.calibrated(logits, right).temperature
-        truth = np.array(self.types)[codes[judged]]
-        scores = self.lineages(ontology).least_sure(
+            return self  # nothing could be held out: votes stay uncalibrated
+        logits, held_out = np.concatenate(votes), np.concatenate(rows)
+        correct = np.arange(len(self.labels)) == codes[held_out][:, None]
+        temperature = fit_temperature(logits, correct)
+        truth = np.array(self.types)[codes[held_out]]
+        scores = self.lineages(ontology).conformal_scores(
             softmax(logits / np.float32(temperature)), truth
         )
         return replace(

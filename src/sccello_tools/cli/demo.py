@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sccello_tools import datasets, tl
+from sccello_tools import _keys, datasets, tl
 from sccello_tools._logging import logger
 from sccello_tools.metrics import clustering_score, ontology_score, open_set_auroc
 from sccello_tools.models import ANNOTATION_FILE, load
@@ -111,7 +111,11 @@ def _judge(adata: AnnData) -> dict[str, float]:
     unseen = truth == _PP_CELL
     score = ontology_score(truth[~unseen], given[~unseen], CellOntology.load())
     novelty = np.asarray(adata.obs["sccello_novelty"])
-    called_novel = np.asarray(adata.obs["sccello_cell_type_status"] != "known type")
+    called_novel = (
+        adata.obs["sccello_cell_type_status"]
+        .isin([_keys.STATUS_NOVEL_SUBTYPE, _keys.STATUS_UNKNOWN])
+        .to_numpy()
+    )
     return {
         "accuracy on known types": score.accuracy,
         "hierarchical F1 on known types": score.hierarchical_f1,

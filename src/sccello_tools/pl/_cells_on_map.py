@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sccello_tools._anndata.terms import TypeColumn
 
 UNKNOWN = "#d9d9d9"
-_NOVEL = ("novel, of a known kind", "unlike anything known")
+_NOVEL = (_keys.STATUS_NOVEL_SUBTYPE, _keys.STATUS_UNKNOWN)
 _OPEN_FROM = 3.0  # square points; smaller points cannot be hollow
 _DARKER = 0.5  # share of its light that the colour of a novel cell keeps where points are small
 

@@ -132,9 +132,9 @@ def _novelty(ax: Axes, adata: AnnData, key: str) -> None:
     kept = np.isfinite(novelty)
     # shades that differ in grey, too
     colours = {
-        "known type": "#bbccee",
-        "novel, of a known kind": "#4477aa",
-        "unlike anything known": "#222255",
+        _keys.STATUS_KNOWN: "#bbccee",
+        _keys.STATUS_NOVEL_SUBTYPE: "#4477aa",
+        _keys.STATUS_UNKNOWN: "#222255",
     }
     shown = [name for name in colours if (status[kept] == name).any()]
     if not shown:

@@ -15,7 +15,7 @@ from sccello_tools._logging import log_written
 from sccello_tools.errors import ConfigError
 from sccello_tools.ontology import CellOntology
 
-from ._annotate_novel import check_share
+from ._annotate_novel import check_alpha
 from ._annotation_slots import AnnotationSlots, write_annotation
 from ._build_reference import build_reference
 from ._hidden_states import chunks, hidden_states
@@ -130,7 +130,7 @@ def annotate(
     from sccello_tools.annotation import Reference, conformal_threshold
 
     check_writable(adata, copy=copy)
-    check_share(alpha)
+    check_alpha(alpha)
     ontology = ontology or CellOntology.load()
     if isinstance(reference, (str, Path)):
         reference = Reference.load(reference)
@@ -170,7 +170,7 @@ def annotate(
     parts, scores = [], []
     for rows in chunks(target.n_obs):
         chances = reference.probabilities(states.hidden[rows])
-        answer = lineages.answer(chances, at_least=at_least)
+        answer = lineages.back_off(chances, threshold=at_least)
         parts.append((answer.terms, answer.probability))
         if return_scores:
             scores.append(chances)

@@ -118,8 +118,8 @@ def annotate_novel(
         Log2 of the cell's distance to its nearest known cells over the distance usual among cells of their type: 0 is usual, 1 is
         twice as far.
     `adata.obs[key_added + "_status"]` : category
-        "known type"; "novel, of a known kind": farther from known cells than 95 % of held-out ones are, but the term is
-        safe; "unlike anything known": no specific term is safe; "": no counts.
+        "known"; "novel_subtype": farther from known cells than 95 % of held-out cells, but a specific term is supported;
+        "unknown": no specific term is supported. Missing for cells without counts.
     `adata.obs[key_added + "_cluster"]` : category
         With ``groupby``: the most frequent term of the cell's cluster.
     `adata.obsm[key_added + "_scores"]` : DataFrame of float32
@@ -151,13 +151,13 @@ def annotate_novel(
     >>> adata = sccello.datasets.pancreas_tritschler()[:60].copy()
     >>> sccello.tl.annotate_novel(adata)
     >>> adata.obs["sccello_cell_type_status"].cat.categories.tolist()
-    ['known type', 'novel, of a known kind', 'unlike anything known', '']
+    ['known', 'novel_subtype', 'unknown']
     >>> sccello.tl.annotate_novel(adata, candidates="pancreatic endocrine cell", key_added="endocrine")
     """
     from sccello_tools.annotation import Annotator, check_tissues, resolve_candidates, statistics_of
 
     check_writable(adata, copy=copy)
-    check_share(alpha)
+    check_alpha(alpha)
     if tissue is not None:
         check_tissues(tissue)
     ontology = ontology or CellOntology.load()
@@ -216,7 +216,7 @@ def _majority(terms: np.ndarray, clusters: pd.Categorical[object]) -> list[str]:
     return [winners[code] for code in codes]
 
 
-def check_share(alpha: float) -> None:
+def check_alpha(alpha: float) -> None:
     """Refuse what is no share of wrong answers."""
     if not 0 < alpha < 1:
         from sccello_tools.errors import ConfigError

@@ -80,8 +80,6 @@ def write_annotation(
     parents
         Term that stands for an answer which is none itself.
     """
-    from sccello_tools.annotation.annotate import STATUSES
-
     ids = key + _keys.TERM_ID_SUFFIX
     confidence = key + _keys.CONFIDENCE_SUFFIX
     present = [term for term in np.unique(slots.terms).tolist() if term]
@@ -101,7 +99,7 @@ def write_annotation(
         written.append(f".obs[{_keys.NOVELTY!r}]")
     if slots.status is not None:
         status = key + _keys.STATUS_SUFFIX
-        adata.obs[status] = pd.Categorical(slots.status, categories=list(STATUSES))
+        adata.obs[status] = pd.Categorical(slots.status, categories=list(_keys.STATUSES))
         written.append(f".obs[{status!r}]")
     if slots.scores is not None:
         scores = key + _keys.SCORES_SUFFIX

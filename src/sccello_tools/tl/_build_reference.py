@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from sccello_tools._random import RNGLike
     from sccello_tools.annotation import Reference
     from sccello_tools.models import LoadedModel
     from sccello_tools.tokens.counts import CountsPolicy
@@ -41,7 +42,7 @@ def build_reference(
     min_matched: int = 500,
     device: str = "auto",
     ontology: CellOntology | None = None,
-    seed: int = 0,
+    rng: RNGLike = 0,
 ) -> Reference:
     """Make a reference of labelled cells, which :func:`annotate` looks up the nearest of.
 
@@ -75,8 +76,8 @@ def build_reference(
         %(device)s
     ontology
         The Cell Ontology; the shipped release if not given.
-    seed
-        Of what is left out.
+    rng
+        Seed or generator of the calibration folds.
 
     Returns
     -------
@@ -130,5 +131,5 @@ def build_reference(
         ontology=ontology,
         groups=None if batch_key is None else np.asarray(obs_column(adata, batch_key), dtype=str),
         n_neighbors=n_neighbors,
-        seed=seed,
+        rng=rng,
     )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-_NOVEL = ("novel, of a known kind", "unlike anything known")
+_NOVEL = (_keys.STATUS_NOVEL_SUBTYPE, _keys.STATUS_UNKNOWN)
 _GREY = "#b5b5b5"
 
 
