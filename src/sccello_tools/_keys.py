@@ -39,3 +39,15 @@ DRUG_RESPONSE: Final = (
 )
 STD_SUFFIX: Final = "_std"  # obsm: DataFrame, standard deviation over an ensemble
 PREDICTION: Final = "sccello_prediction"  # obs: category, label of a fine-tuned classifier
+
+VERSION: Final = "sccello_tools_version"  # key of uns[K] that every writer records
+PREFIXES: Final = ("sccello_", "X_sccello")  # keys that belong to this package
+SUFFIXES: Final = (  # companion slots of a key
+    CONFIDENCE_SUFFIX,
+    STATUS_SUFFIX,
+    CLUSTER_SUFFIX,
+    SCORES_SUFFIX,
+    TERM_ID_SUFFIX,
+    MATCH_SUFFIX,
+    STD_SUFFIX,
+)

@@ -54,6 +54,10 @@ class NotCountsError(ScCelloError, ValueError):
     """The chosen matrix does not hold raw counts."""
 
 
+class SparseStructureError(ScCelloError, ValueError):
+    """The index arrays of a sparse matrix are inconsistent or out of range: the matrix is damaged."""
+
+
 class GeneMatchError(ScCelloError, ValueError):
     """Too few genes of the data are known to the model's vocabulary."""
 

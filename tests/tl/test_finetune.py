@@ -272,11 +272,11 @@ def other_genes(adata):
 @pytest.mark.parametrize(
     ("spoil", "error", "says"),
     [
-        (numbers, LabelError, r"holds numbers \(60 distinct\).*astype\(str\)"),
+        (numbers, LabelError, r"'state'.* 60 distinct.*astype\('category'\)"),
         (one_label, LabelError, r"at least two labels; adata\.obs\['state'\] has \['well'\] in 60"),
         (no_label, LabelError, "is empty: no cell has a label"),
-        (names_of_cells, LabelError, "has 60 labels for 60 usable cells .*less than two cells"),
-        (no_column, LabelError, r"has no column 'state' \(columns: \['donor'\]\)"),
+        (names_of_cells, LabelError, "60 labels for 60 usable cells"),
+        (no_column, LabelError, r"'state' \(columns: 'donor'\).*label_key"),
         (donor_missing, GroupError, r"\['donor'\] is missing for 1 of 60 labelled cells"),
         (one_donor, GroupError, r"All cells are of one donor \('a'\)"),
         (no_counts, NotCountsError, r"adata\.X does not hold raw counts"),

@@ -2,20 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
-from sccello_tools.errors import GroupError
+from sccello_tools.errors import ArgumentError, GroupError
 
 if TYPE_CHECKING:
     from typing import Any
 
     from anndata import AnnData
+    from numpy.typing import NDArray
 
     from sccello_tools.errors import ScCelloError
 
 _N_SHOWN = 20
+
+
+def check_anndata(adata: Any) -> None:
+    """Refuse anything that is not an AnnData, and name the modality or table to pass instead of a MuData or SpatialData.
+
+    Raises
+    ------
+    ArgumentError
+        If it is not an AnnData.
+    """
+    from anndata import AnnData
+
+    if isinstance(adata, AnnData):
+        return
+    kind = type(adata).__name__
+    if isinstance(parts := getattr(adata, "mod", None), Mapping):
+        msg = f"adata is a {kind} with modalities {_listed(parts)}. Pass the modality with gene expression, such as mdata[{_expression(parts)!r}]."
+    elif isinstance(parts := getattr(adata, "tables", None), Mapping):
+        msg = f"adata is a {kind} with tables {_listed(parts)}. Pass the table with counts, such as sdata.tables[{_expression(parts)!r}]."
+    elif isinstance(adata, str | Path):
+        msg = f"adata is a path ({str(adata)!r}), and an AnnData is required. Read the file first: anndata.read_h5ad({str(adata)!r})."
+    else:
+        msg = f"adata is of type {kind}, and an AnnData is required. Pass anndata.AnnData(X, obs=..., var=...)."
+    raise ArgumentError(msg)
+
+
+def _listed(parts: Mapping[str, Any]) -> str:
+    return ", ".join(repr(str(name)) for name in list(parts)[:_N_SHOWN]) or "(none)"
+
+
+def _expression(parts: Mapping[str, Any]) -> str:
+    """Guess which part holds gene expression, for an example in a message."""
+    names = [str(name) for name in parts]
+    likely = [name for name in names if name.lower() in {"rna", "gex", "gene expression", "table"}]
+    return (likely or names or ["rna"])[0]
 
 
 def require_obs(
@@ -46,6 +85,7 @@ def require_obs(
     ScCelloError
         Of type ``error``, if the column is missing or several columns have this name.
     """
+    check_anndata(adata)
     if key not in adata.obs:
         raise error(missing_column("adata.obs", key, adata.obs.columns, argument, remedy))
     return obs_column(adata, key)
@@ -74,4 +114,21 @@ def obs_column(adata: AnnData, key: str) -> pd.Series:
         raise GroupError(msg)
     # anndata.experimental.read_lazy returns xarray arrays
     found: pd.Series = column if isinstance(column, pd.Series) else column.to_series()
+    return found
+
+
+def as_text(values: pd.Series) -> NDArray[np.object_]:
+    """Return the text of each value, stripped, "" where one is missing; bytes are decoded.
+
+    Each distinct value is converted once.
+    """
+    codes, distinct = pd.factorize(values.astype(object))
+    texts = [
+        value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+        for value in distinct
+    ]
+    # a missing value has code -1, which takes the last
+    found: NDArray[np.object_] = np.array([*(text.strip() for text in texts), ""], dtype=object)[
+        codes
+    ]
     return found

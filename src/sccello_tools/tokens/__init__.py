@@ -5,6 +5,7 @@ from __future__ import annotations
 from .chunks import Chunk, row_chunks
 from .counts import ValueSummary, looks_like_counts
 from .genes import GeneMatch, match_gene_names
+from .structure import check_indices, check_sparse_structure, is_on_disk_sparse
 from .tokenizer import MAX_LENGTH, RaggedTokens, Tokenizer
 from .vocabulary import CLS_ID, MASK_ID, PAD_ID, VOCABULARY_SIZE, GeneVocabulary
 
@@ -20,6 +21,9 @@ __all__ = [
     "RaggedTokens",
     "Tokenizer",
     "ValueSummary",
+    "check_indices",
+    "check_sparse_structure",
+    "is_on_disk_sparse",
     "looks_like_counts",
     "match_gene_names",
     "row_chunks",

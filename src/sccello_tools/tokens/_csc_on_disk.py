@@ -10,6 +10,8 @@ from scipy import sparse
 
 from sccello_tools._logging import logger
 
+from .structure import check_indices
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
@@ -39,7 +41,9 @@ def csc_file_chunks(
     n_chunks = -(-shape[0] // n_rows)
     n_entries = np.zeros(n_chunks, dtype=np.int64)
     for first, last in _blocks(data.shape[0]):
-        n_entries += np.bincount(group["indices"][first:last] // n_rows, minlength=n_chunks)
+        rows = group["indices"][first:last]
+        check_indices(rows, shape[0], axis="row")
+        n_entries += np.bincount(rows // n_rows, minlength=n_chunks)
     bounds = np.concatenate([[0], np.cumsum(n_entries)])
 
     entry = np.dtype([("row", np.int32), ("column", np.int32), ("value", data.dtype)])

@@ -11,6 +11,7 @@ from sccello_tools.errors import ArgumentError, NotCountsError
 
 from ._csc_on_disk import csc_file_chunks
 from ._kernels import csc_row_counts, csr_order_of_csc
+from .structure import check_indices, check_sparse_structure, is_on_disk_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +51,8 @@ def row_chunks(matrix: Any, *, n_rows: int) -> Iterator[Chunk]:
     ------
     NotCountsError
         If the matrix does not hold numbers.
+    SparseStructureError
+        If the index arrays of a sparse matrix are inconsistent or out of range.
     """
     if n_rows < 1:
         msg = (
@@ -57,6 +60,7 @@ def row_chunks(matrix: Any, *, n_rows: int) -> Iterator[Chunk]:
         )
         raise ArgumentError(msg)
     _refuse_what_is_no_number(getattr(matrix, "dtype", None))
+    check_sparse_structure(matrix)
     if hasattr(matrix, "dask"):
         yield from _dask_chunks(matrix, n_rows)
     elif is_on_disk_sparse(matrix):
@@ -69,13 +73,10 @@ def row_chunks(matrix: Any, *, n_rows: int) -> Iterator[Chunk]:
         yield from _sliced_chunks(matrix, min(n_rows, _dense_rows(matrix)))
     elif matrix.format == "csc":
         yield from _csc_chunks(matrix, n_rows)
+    elif matrix.format == "csr":
+        yield from _csr_chunks(matrix, n_rows)
     else:
-        yield from _csr_chunks(matrix.tocsr(), n_rows)
-
-
-def is_on_disk_sparse(matrix: Any) -> bool:
-    """Whether this is a sparse matrix of a backed h5ad or zarr file, as anndata wraps it."""
-    return hasattr(matrix, "group") and getattr(matrix, "format", "") in {"csr", "csc"}
+        yield from _csr_chunks(_as_csr(matrix), n_rows)
 
 
 def _refuse_what_is_no_number(dtype: np.dtype[Any] | None) -> None:
@@ -94,25 +95,36 @@ def _spans(n_cells: int, n_rows: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + n_rows, n_cells)
 
 
+def _as_csr(matrix: Any) -> Any:
+    """Convert a sparse matrix that is neither CSR nor CSC, which SciPy does without checking its indices."""
+    if matrix.format == "coo":
+        for axis, (indices, n) in enumerate(zip((matrix.row, matrix.col), matrix.shape)):
+            check_indices(indices, n, axis=("row", "column")[axis])
+    return matrix.tocsr()
+
+
 def _csr_chunks(matrix: Any, n_rows: int) -> Iterator[Chunk]:
     """Windows on a CSR matrix in memory."""
     for start, stop in _spans(matrix.shape[0], n_rows):
         a, b = matrix.indptr[start], matrix.indptr[stop]
         parts = matrix.data[a:b], matrix.indices[a:b], matrix.indptr[start : stop + 1] - a
+        check_indices(parts[1], matrix.shape[1])
         yield Chunk(start, sparse.csr_array(parts, shape=(stop - start, matrix.shape[1])))
 
 
 def _sliced_chunks(matrix: Any, n_rows: int) -> Iterator[Chunk]:
     """Slices of what gives rows cheaply: dense matrices in memory or on disk, CSR on disk."""
     for start, stop in _spans(matrix.shape[0], n_rows):
-        rows = matrix[start:stop]
-        if not sparse.issparse(rows):
+        rows: Any = matrix[start:stop]
+        if not hasattr(rows, "tocsr"):
             rows = np.asarray(rows)
             _refuse_what_is_no_number(rows.dtype)
             # SciPy has no sparse matrices of half precision or foreign byte order
             rows = rows.astype(
                 np.float32 if rows.dtype == np.float16 else rows.dtype.newbyteorder("="), copy=False
             )
+        else:
+            check_indices(rows.indices, matrix.shape[1])
         yield Chunk(start, sparse.csr_array(rows))
 
 
@@ -130,6 +142,7 @@ def _dask_chunks(matrix: Any, n_rows: int) -> Iterator[Chunk]:
 
 def _csc_chunks(matrix: Any, n_rows: int) -> Iterator[Chunk]:
     """Walk a CSC matrix in memory with one pointer a column, so that each entry is read twice in all, not once a chunk."""
+    check_indices(matrix.indices, matrix.shape[0], axis="row")
     if not matrix.has_sorted_indices:
         matrix = matrix.sorted_indices()
     indptr = matrix.indptr.astype(np.int64, copy=False)

@@ -11,7 +11,7 @@ from sccello_tools._threads import in_threads
 from sccello_tools.errors import NotCountsError
 
 from ._kernels import inspect_values
-from .chunks import is_on_disk_sparse
+from .structure import is_on_disk_sparse
 
 if TYPE_CHECKING:
     from typing import Any
