@@ -1,8 +1,8 @@
-"""The ontology layer: loading, PageRank rows beside networkx, Spearman scores beside SciPy, labels a second.
+"""The ontology layer: loading, PageRank rows against networkx, Spearman scores against SciPy, labels per second.
 
     python benchmarks/ontology.py
 
-The slow ways are timed on a few terms or cells and given for one; the ratio is per term, per score.
+Slow alternatives are timed on a few terms or cells; ratios are per term and per score.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from sccello_tools.ontology import (
     published_labels,
     spearman_matrix,
 )
-from sccello_tools.ontology._obo import read_obo
 from sccello_tools.ontology.graph import SNAPSHOT
+from sccello_tools.ontology.obo import read_obo
 
 N_SLOW_TERMS = 4
 N_CELLS, N_CANDIDATES, N_SLOW_CELLS = 20_000, 100, 5
@@ -60,7 +60,7 @@ def slow_terms(ontology: CellOntology) -> list[str]:
 
 
 def first_rows(loaded: list[CellOntology]) -> object:
-    """Rows of an ontology that was not factorised yet."""
+    """Rows of an ontology that has not been factorised."""
     return pagerank_rows(loaded.pop(), published_labels())
 
 
@@ -71,7 +71,7 @@ def loop_scores(cells: np.ndarray, rows: np.ndarray) -> list[list[float]]:
 def main() -> None:
     start = time.perf_counter()
     ontology = load()
-    cold = time.perf_counter() - start  # goatools is imported on the way
+    cold = time.perf_counter() - start
     known = published_labels()
     n_runs, n_warmup = 5, 1
     fresh = [load() for _ in range(n_runs + n_warmup)]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sccello_tools.errors import LabelError
 from sccello_tools.ontology import CellOntology
+from sccello_tools.ontology.graph import SNAPSHOT
 
 CELL, LYMPHOCYTE, T_CELL, B_CELL = "CL:0000000", "CL:0000542", "CL:0000084", "CL:0000236"
 LONELY = "CL:0017500"  # "neutrophillic cytoplasm": no kind of cell, no edge
@@ -22,7 +23,6 @@ def test_snapshot_is_the_release_that_ships(ontology):
     assert len(ontology) == 3324
     assert len(ontology.obsolete_terms) == 272
     assert sum(len(ontology.parents(term)) for term in ontology) == 4633
-    assert len(ontology.dag) == 3324 + 272
     assert repr(ontology) == "CellOntology(release='2026-03-26', 3,324 terms)"
 
 
@@ -68,7 +68,7 @@ def test_depth_along_either_path(ontology):
     purkinje = "CL:0000121"
     assert ontology.depth(purkinje) == 6
     assert ontology.depth(purkinje, path="shortest") == 3
-    with pytest.raises(ValueError, match="path is 'median'; expected is 'longest' or 'shortest'"):
+    with pytest.raises(ValueError, match=r"longest.*shortest.*median"):
         ontology.depth(purkinje, path="median")
 
 
@@ -92,8 +92,27 @@ def test_relatives_agree(term):
     assert all(term in snapshot.descendants(above) for above in snapshot.ancestors(term))
     assert snapshot.depth(term) == max((snapshot.depth(p) + 1 for p in parents), default=0)
     assert snapshot.depth(term, path="shortest") <= snapshot.depth(term)
-    assert snapshot.ancestors(term) == snapshot.dag[term].get_all_parents()
     assert snapshot.current(term) == term
+
+
+def test_snapshot_agrees_with_goatools(tmp_path):
+    """An independent parser finds the same names, edges and depths."""
+    import gzip
+    from importlib.resources import files
+
+    from goatools.obo_parser import GODag
+
+    packed = files("sccello_tools.resources").joinpath("cell_ontology", SNAPSHOT).read_bytes()
+    plain = tmp_path / "cl.obo"
+    plain.write_bytes(gzip.decompress(packed))
+    dag = GODag(str(plain), load_obsolete=True, prt=None)
+    assert set(dag) == {*snapshot.terms, *snapshot.obsolete_terms}
+    for term in snapshot:
+        record = dag[term]
+        assert snapshot.name(term) == record.name
+        assert snapshot.ancestors(term) == record.get_all_parents()
+        assert snapshot.depth(term) == record.depth
+        assert snapshot.depth(term, path="shortest") == record.level
 
 
 def test_membership_is_of_current_terms(ontology):
@@ -103,7 +122,7 @@ def test_membership_is_of_current_terms(ontology):
     assert list(ontology) == list(ontology.terms) == sorted(ontology.terms)
 
 
-def test_obsolete_terms_resolve_or_say_what_to_consider(ontology):
+def test_obsolete_terms_resolve_or_list_terms_to_consider(ontology):
     assert ontology.is_obsolete("CL:0000003")
     assert not ontology.is_obsolete(T_CELL)
     assert ontology.current("CL:0000003") == CELL
@@ -112,15 +131,15 @@ def test_obsolete_terms_resolve_or_say_what_to_consider(ontology):
         match=r"obsolete cell by organism.*Consider instead: CL:0000000 \(cell\), CL:0001034",
     ):
         ontology.current("CL:0000004")
-    with pytest.raises(LabelError, match="replaced by CLO:0000019, which is not in it"):
+    with pytest.raises(LabelError, match="replaced by CLO:0000019"):
         ontology.current("CL:0000002")
-    with pytest.raises(LabelError, match=r"has no successor.*see CellOntology.find"):
+    with pytest.raises(LabelError, match=r"CL:0000073.*CellOntology.find"):
         ontology.current("CL:0000073")  # replaced by a term that is obsolete itself
 
 
 @pytest.mark.parametrize("method", ["parents", "children", "ancestors", "descendants", "depth"])
-def test_obsolete_terms_have_no_place(ontology, method):
-    with pytest.raises(LabelError, match=r"CL:0000003 is obsolete.*Call current"):
+def test_obsolete_terms_are_not_in_the_graph(ontology, method):
+    with pytest.raises(LabelError, match=r"CL:0000003.*obsolete.*current\(\)"):
         getattr(ontology, method)("CL:0000003")
     with pytest.raises(LabelError, match=r"CL:0000004.*Consider instead"):
         getattr(ontology, method)("CL:0000004")
@@ -132,7 +151,7 @@ def test_obsolete_terms_have_no_place(ontology, method):
 def test_unknown_ids_are_errors(ontology, method):
     with pytest.raises(
         LabelError,
-        match=r"'CL:9999999' is no term of the Cell Ontology, release 2026-03-26.*newer release",
+        match=r"'CL:9999999'.*2026-03-26.*CellOntology.load",
     ):
         getattr(ontology, method)("CL:9999999")
 
@@ -144,10 +163,10 @@ def test_unknown_ids_are_errors(ontology, method):
         ("CL:84", r"Did you mean CL:0000084 \(T cell\)"),
         ("http://purl.obolibrary.org/obo/CL_0000084", r"Did you mean CL:0000084 \(T cell\)"),
         ("84", r"Did you mean CL:0000084 \(T cell\)"),
-        ("Th17", r"Similar: CL:0000899 \(T-helper 17 cell\).*An id such as CL:0000084 is expected"),
+        ("Th17", r"Similar: CL:0000899 \(T-helper 17 cell\).*an id such as CL:0000084"),
         ("CL:4042099", r"Similar ids: CL:\d+ \(.+\), CL:"),
         ("T cel", r"Similar: CL:0000084 \(T cell\)"),
-        ("", "An id such as CL:0000084 is expected"),
+        ("", "an id such as CL:0000084"),
     ],
 )
 def test_unknown_ids_get_suggestions(ontology, term, message):

@@ -7,7 +7,7 @@ import pytest
 from sccello_tools.errors import LabelError, OntologyError
 from sccello_tools.ontology import CellOntology
 
-# what a release file holds beside the terms: other ontologies, relations, qualifiers, remarks, typedefs, merged ids, no ASCII
+# other ontologies, relations, qualifiers, comments, typedefs, merged ids and non-ASCII text, as in full release files
 RELEASE = """format-version: 1.2
 data-version: http://purl.obolibrary.org/obo/cl/releases/2025-01-08/cl.owl
 subsetdef: human_subset "" []
@@ -84,11 +84,12 @@ def test_texts_survive_escapes_and_other_letters(release):
     ontology = CellOntology.load(release)
     assert ontology.name("CL:0000001") == 'γδ "cell" {odd}'
     assert ontology.definition("CL:0000001") == 'Said to be "odd"; from MÜLLER \\ 1900.'
-    assert ontology.synonyms("CL:0000001") == ("Müller's γδ cell",)
+    assert ontology.synonyms("CL:0000001") == ("Müller's γδ cell", "T")
     assert set(ontology.synonyms("CL:0000001", scope="any")) == {
         "Müller's γδ cell",
         "near thing",
         "no scope",
+        "T",
     }
     assert ontology.definition("CL:0000000") == ""
     assert ontology.name("CL:0000010") == ""
@@ -101,7 +102,7 @@ def test_merged_and_obsolete_ids_lead_to_the_current_one(release):
     assert ontology.current("CL:0000000") == "CL:0000000"
     assert ontology.is_obsolete("CL:0000008")
     assert ontology.consider("CL:0000010") == ("CL:0000001",)
-    with pytest.raises(LabelError, match=r"no successor.*Consider instead: CL:0000001"):
+    with pytest.raises(LabelError, match=r"CL:0000010.*Consider instead: CL:0000001"):
         ontology.current("CL:0000010")
 
 
@@ -129,22 +130,22 @@ def test_nothing_is_printed(release, capfd):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\x1f\x8b but no gzip", "cannot be read as an obo file"),
-        (gzip.compress(RELEASE.encode())[:200], "cannot be read as an obo file"),
-        (b"[Term]\nid: CL:0000000\nname: \xff\xfe\n", "cannot be read as an obo file"),
-        (b"", r"holds no \[Term\] stanza"),
+        (b"\x1f\x8b but no gzip", "OBO file"),
+        (gzip.compress(RELEASE.encode())[:200], "OBO file"),
+        (b"[Term]\nid: CL:0000000\nname: \xff\xfe\n", "OBO file"),
+        (b"", r"\[Term\]"),
         (b'{"graphs": []}', "not OWL, not JSON"),
         (
             b"[Term]\nid: GO:0008150\nname: process\n",
-            r"1 terms but none of the Cell Ontology \(found: GO",
+            r"1 terms.*GO",
         ),
         (
             b"[Term]\nid: CL:0000001\nis_a: CL:0000002\n\n[Term]\nid: CL:0000002\nis_a: CL:0000001\n",
-            "run in a circle: CL:",
+            "cycle: CL:",
         ),
     ],
 )
-def test_what_is_no_cell_ontology_is_refused(tmp_path, content, message):
+def test_other_files_are_rejected(tmp_path, content, message):
     path = tmp_path / "bad.obo"
     path.write_bytes(content)
     with pytest.raises(OntologyError, match=message):
@@ -152,12 +153,12 @@ def test_what_is_no_cell_ontology_is_refused(tmp_path, content, message):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(OntologyError, match=r"No ontology file at .*nowhere.obo.*snapshot"):
+    with pytest.raises(OntologyError, match=r"nowhere.obo.*cl.obo"):
         CellOntology.load(tmp_path / "nowhere.obo")
 
 
-def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(OntologyError, match="cannot be read as an obo file"):
+def test_folder(tmp_path):
+    with pytest.raises(OntologyError, match="OBO file"):
         CellOntology.load(tmp_path)
 
 

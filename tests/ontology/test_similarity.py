@@ -31,7 +31,7 @@ def labels(golden):
 
 @pytest.fixture(scope="module")
 def walk(ontology):
-    """Transition matrix of the walk, column by column, made anew from the parents."""
+    """Transition matrix of the walk, column by column, computed from the parents."""
     place = {term: i for i, term in enumerate(ontology)}
     matrix = sparse.lil_array((len(place), len(place)))
     for term in ontology:
@@ -116,7 +116,7 @@ def test_rows_and_columns_are_those_asked_for(rows, columns):
     )
 
 
-def test_alike_terms_are_equal_to_the_bit(ontology):
+def test_equivalent_terms_have_identical_values(ontology):
     """Ranks would otherwise order leaves of one parent by rounding errors."""
     parent = next(
         t
@@ -166,16 +166,16 @@ def test_ancestor_mask_of_other_columns(ontology):
 
 @pytest.mark.parametrize("damping", [0, 1, 1.5, -1])
 def test_damping_is_a_probability(ontology, damping):
-    with pytest.raises(OntologyError, match="expected is a probability between 0 and 1"):
+    with pytest.raises(OntologyError, match=r"damping must be in \(0, 1\)"):
         pagerank_rows(ontology, [T_CELL], damping=damping)
 
 
 def test_unknown_terms(ontology):
-    with pytest.raises(LabelError, match="'CL:9999999' is no term"):
+    with pytest.raises(LabelError, match="'CL:9999999'"):
         pagerank_rows(ontology, ["CL:9999999"])
-    with pytest.raises(LabelError, match=r"'T cell' is no term.*Similar: CL:0000084"):
+    with pytest.raises(LabelError, match=r"'T cell'.*Similar: CL:0000084"):
         pagerank_rows(ontology, [T_CELL], columns=["T cell"])
-    with pytest.raises(LabelError, match="has no successor"):
+    with pytest.raises(LabelError, match="obsolete"):
         ancestor_mask(ontology, ["CL:0000004"])
 
 

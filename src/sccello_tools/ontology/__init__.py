@@ -1,14 +1,12 @@
-"""The Cell Ontology: its graph, likeness of its terms, and labels to terms. No torch, no AnnData."""
+"""The Cell Ontology: graph, semantic similarity of terms, mapping of labels to terms. No torch, no AnnData."""
 
 from __future__ import annotations
 
-from .graph import CellOntology
-from .label_space import published_labels
+from .graph import CellOntology, published_labels
 from .labels.match import LabelMatch, LabelReport, match_label, match_labels
 from .labels.uninformative import is_uninformative
-from .ranking import spearman_matrix
 from .search import TermHit
-from .similarity import ancestor_mask, pagerank_rows, similarity_levels
+from .similarity import ancestor_mask, pagerank_rows, similarity_levels, spearman_matrix
 
 __all__ = [
     "CellOntology",

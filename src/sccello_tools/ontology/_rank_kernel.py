@@ -1,4 +1,4 @@
-"""Ranks within each row, ties averaged, centred and scaled to unit length; compiled by numba."""
+"""Average ranks within each row, centred and scaled to unit length; compiled by numba."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def unit_ranks(
     infinity: np.unsignedinteger[Any],
     out: NDArray[np.float32],
 ) -> None:
-    """Write the unit ranks of each row; NaN for a row that holds a NaN, or a single value throughout.
+    """Write the ranks of each row, scaled to unit length; NaN for rows that contain NaN or are constant.
 
-    Rows of a few hundred values are sorted by their bits, a byte at a time: several times as fast here as numba's argsort.
+    Radix sort on the bits, byte by byte: several times as fast as numba's argsort on rows of a few hundred values.
 
     Parameters
     ----------
     bits
-        Floating-point numbers read as unsigned integers of the same size, array of shape (n_rows, k).
+        Floating-point numbers viewed as unsigned integers of the same size, array of shape (n_rows, k).
     sign, infinity
-        The bits of -0.0 and of infinity in that type.
+        Bits of -0.0 and of infinity in that type.
     out
-        Array of shape (n_rows, k) to write.
+        Output array of shape (n_rows, k).
     """
     n_rows, k = bits.shape
     n_bytes = bits.itemsize
@@ -44,7 +44,7 @@ def unit_ranks(
         for i in range(k):
             b = bits[row, i]
             has_nan |= (b & ~sign) > infinity
-            # integers in the order of the numbers: negative ones have all bits turned, -0.0 counts as 0.0
+            # map to integers in the order of the numbers: negative ones have all bits inverted, -0.0 becomes 0.0
             keys[i] = ~b & (sign | (sign - np.uint64(1))) if b > sign else b | sign
             order[i] = i
         for byte in range(n_bytes):
@@ -52,7 +52,7 @@ def unit_ranks(
             starts[:] = 0
             for i in range(k):
                 starts[np.int64((keys[i] >> shift) & np.uint64(255)) + 1] += 1
-            if starts.max() == k:  # the same byte in all
+            if starts.max() == k:  # all values share this byte
                 continue
             for value in range(256):
                 starts[value + 1] += starts[value]
@@ -71,10 +71,10 @@ def _rank_sorted(
     keys: NDArray[np.uint64],
     order: NDArray[np.int32],
     middle: float,
-    has_nan: bool,  # noqa: FBT001 - numba compiles no keyword-only arguments
+    has_nan: bool,  # noqa: FBT001 - numba does not support keyword-only arguments
     out: NDArray[np.float32],
 ) -> None:
-    """Give sorted keys their average rank less the middle one, and scale to unit length."""
+    """Write the average ranks of sorted keys, centred and scaled to unit length."""
     k = len(keys)
     total = 0.0
     first = 0

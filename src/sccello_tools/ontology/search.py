@@ -1,108 +1,104 @@
-"""Search the names and synonyms of an ontology by likeness, for suggestions."""
+"""Search for terms by the similarity of their names to a text."""
 
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from .text import words_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
     from scipy import sparse
 
-    from .graph import CellOntology
-
 
 class TermHit(NamedTuple):
-    """A term that a text may mean."""
+    """A search result."""
 
     id: str
     """Cell Ontology id."""
 
     name: str
-    """Its name."""
+    """Name of the term."""
 
     score: float
-    """Likeness of the text to the term's name or best synonym, in (0, 1]."""
+    """Similarity of the text to the name or best synonym of the term, in (0, 1]."""
 
 
-class _Index(NamedTuple):
+class _Matrix(NamedTuple):
     feature: dict[str, int]
-    weights: NDArray[np.float64]  # by feature: rare ones count more
-    texts: (
-        sparse.csr_array
-    )  # (n_texts, n_features), rows of unit length, the texts of a term together
-    starts: NDArray[np.intp]  # first text of each term
+    weights: NDArray[np.float64]
+    """(n_features,) inverse document frequency."""
+    texts: sparse.csr_array
+    """(n_texts, n_features), rows of unit length; the names of one term are adjacent."""
+    starts: NDArray[np.intp]
+    """(n_terms,) first row of each term."""
 
 
-_INDEXES: WeakKeyDictionary[CellOntology, _Index] = WeakKeyDictionary()
+class NameIndex:
+    """Names of terms as tf-idf vectors over words and letter trigrams.
 
-
-def term_scores(ontology: CellOntology, text: str) -> NDArray[np.float64]:
-    """Likeness of a text to the best name of each term: cosine over words and letter triples, weighted by rarity.
-
-    Returns
-    -------
-    Array of shape (n_terms,), in [0, 1], in the order of ``ontology.terms``.
+    Parameters
+    ----------
+    names
+        Name and synonyms of each term, the name first.
     """
-    if ontology not in _INDEXES:
-        _INDEXES[ontology] = _build(ontology)
-    index = _INDEXES[ontology]
-    query = np.zeros(len(index.weights))
-    for feature, count in Counter(_features(text)).items():
-        place = index.feature.get(feature)
-        if place is not None:
-            query[place] = count * index.weights[place]
-    length = np.linalg.norm(query)
-    if length == 0:
-        return np.zeros(len(ontology))
-    best = np.maximum.reduceat(index.texts @ (query / length), index.starts)
-    return np.minimum(np.round(best, 3), 1)
 
+    def __init__(self, names: Mapping[str, tuple[str, ...]]) -> None:
+        self._terms = tuple(names)
+        self._names = dict(names)
 
-def search_terms(ontology: CellOntology, text: str, *, n: int) -> tuple[TermHit, ...]:
-    """Rank current terms by the likeness of their names to a text."""
-    scores = term_scores(ontology, text)
-    worst = np.sort(scores)[-min(n, len(scores))]
-    places = np.flatnonzero(
-        (scores >= worst) & (scores > 0)
-    )  # ties included, the shortest name wins
-    terms = [ontology.terms[place] for place in places]
-    hits = [TermHit(t, ontology.name(t), score) for t, score in zip(terms, scores[places].tolist())]
-    return tuple(sorted(hits, key=lambda hit: (-hit.score, len(hit.name), hit.id))[:n])
+    def scores(self, text: str) -> NDArray[np.float64]:
+        """Return the cosine similarity of a text to the best name of each term, shape (n_terms,), in [0, 1]."""
+        matrix = self._matrix
+        query = np.zeros(len(matrix.weights))
+        for feature, count in Counter(_features(text)).items():
+            index = matrix.feature.get(feature)
+            if index is not None:
+                query[index] = count * matrix.weights[index]
+        length = np.linalg.norm(query)
+        if length == 0:
+            return np.zeros(len(self._terms))
+        best = np.maximum.reduceat(matrix.texts @ (query / length), matrix.starts)
+        return np.minimum(np.round(best, 3), 1)
+
+    def find(self, text: str, *, n: int) -> tuple[TermHit, ...]:
+        """Return the ``n`` most similar terms; among equal scores the shortest name comes first."""
+        scores = self.scores(text)
+        lowest = np.sort(scores)[-min(n, len(scores))]
+        found = np.flatnonzero((scores >= lowest) & (scores > 0))
+        terms = [self._terms[index] for index in found]
+        hits = [TermHit(t, self._names[t][0], s) for t, s in zip(terms, scores[found].tolist())]
+        return tuple(sorted(hits, key=lambda hit: (-hit.score, len(hit.name), hit.id))[:n])
+
+    @cached_property
+    def _matrix(self) -> _Matrix:
+        from scipy import sparse
+
+        starts: list[int] = []
+        rows: list[Counter[str]] = []
+        for names in self._names.values():
+            starts.append(len(rows))
+            rows += [Counter(_features(name)) for name in names]
+        document_counts = Counter(feature for row in rows for feature in row)
+        feature = {name: index for index, name in enumerate(sorted(document_counts))}
+        weights = np.array([np.log(1 + len(rows) / document_counts[name]) for name in feature])
+        indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+        indices = np.array([feature[name] for row in rows for name in row], dtype=np.int32)
+        data = np.array([count for row in rows for count in row.values()]) * weights[indices]
+        data /= np.repeat(np.sqrt(np.add.reduceat(data**2, indptr[:-1])), np.diff(indptr))
+        texts = sparse.csr_array((data, indices, indptr), shape=(len(rows), len(feature)))
+        return _Matrix(feature, weights, texts, np.array(starts))
 
 
 def _features(text: str) -> Iterable[str]:
-    words = words_of(text)
-    for word in words:
-        yield word  # a whole word counts beside its letters,
-        yield "".join(sorted(word))  # and with letters swapped
+    for word in words_of(text):
+        yield word
+        yield "".join(sorted(word))  # matches words with swapped letters
         padded = f"^{word}$"
         yield from (padded[i : i + 3] for i in range(len(padded) - 2))
-
-
-def _build(ontology: CellOntology) -> _Index:
-    from scipy import sparse
-
-    starts: list[int] = []
-    rows: list[Counter[str]] = []
-    for term in ontology:
-        starts.append(len(rows))
-        names = (ontology.name(term), *ontology.synonyms(term))
-        rows += [Counter(_features(name)) for name in names]
-    n_having = Counter(feature for row in rows for feature in row)
-    feature = {name: place for place, name in enumerate(sorted(n_having))}
-    weights = np.array([np.log(1 + len(rows) / n_having[name]) for name in feature])
-    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-    indices = np.array([feature[name] for row in rows for name in row], dtype=np.int32)
-    data = np.array([count for row in rows for count in row.values()]) * weights[indices]
-    lengths = np.sqrt(np.add.reduceat(data**2, indptr[:-1]))
-    data /= np.repeat(lengths, np.diff(indptr))
-    texts = sparse.csr_array((data, indices, indptr), shape=(len(rows), len(feature)))
-    return _Index(feature, weights, texts, np.array(starts))

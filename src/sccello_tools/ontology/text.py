@@ -1,4 +1,4 @@
-"""Bring names of cell types into one form, so that spelling, case, plural and punctuation do not matter."""
+"""Normalise names of cell types: spelling, case, plural, punctuation, Greek letters, signs of markers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Words = tuple[str, ...]
 _GREEK: Final = {
     "α": " alpha ", "β": " beta ", "γ": " gamma ", "δ": " delta ", "ε": " epsilon ", "μ": " mu ",
 }  # fmt: skip
-_SAME_SIGN: Final = str.maketrans(
+_SAME_CHARACTER: Final = str.maketrans(
     {
         **_GREEK, "⁺": "+", "⁻": "-", "−": "-", "‐": "-", "‑": "-", "–": "-", "—": "-", "’": "'", "‘": "'",
         "“": '"', "”": '"', "\u200b": "",
     }
 )  # fmt: skip
 
-# what people write beside what the ontology writes, as whole words; plurals are already gone
+# spelling variants of whole words and how the ontology spells them; applied to singulars
 _SPELLINGS: Final = {
     "bcell": "b cell",
     "dc": "dendritic cell",
@@ -53,7 +53,7 @@ _ROMAN: Final = {"i": "1", "ii": "2", "iii": "3", "iv": "4"}
 
 _LEVEL: Final = r"bright|high|hi|dim|low|lo"
 _LEVEL_NAMES: Final = {"hi": "high", "lo": "low"}
-# CD4+, CD27-, CD8-positive, MARCOneg, CD56bright: the sign is part of the marker; \x00 holds the place of a sign
+# CD4+, CD27-, CD8-positive, MARCOneg, CD56bright: the sign is part of the marker; \x00 marks its position
 _SIGNED: Final = (
     (re.compile(r"(?<=\w)[- ]?\b(?:positive|pos)\b", re.IGNORECASE), "\x00p "),
     (re.compile(r"(?<=\w)[- ]?\b(?:negative|neg)\b", re.IGNORECASE), "\x00n "),
@@ -67,48 +67,48 @@ _SIGNED: Final = (
     (re.compile(r"\b(\w*(?:\d|[A-Z]{2})\w*)-(?=[\s._,;/)]|$)"), "\\1\x00n "),
 )
 _WORD: Final = re.compile(r"[a-z0-9'\x00]+")
-_LYMPHOCYTE_OF: Final = frozenset({"t", "b", "killer"})
-_KEEPS_S: Final = ("ss", "us", "is", "'s")
+_BEFORE_LYMPHOCYTE: Final = frozenset({"t", "b", "killer"})
+_NOT_PLURAL: Final = ("ss", "us", "is", "'s")
 
 
 @lru_cache(maxsize=1 << 15)
 def words_of(text: str) -> Words:
-    """Split a name into lower-case words in one spelling, singular, with a marker's sign kept at the marker.
+    """Split a name into normalised words: lower case, singular, one spelling, signs attached to their markers.
 
     Examples
     --------
     >>> words_of("CD4+ αβ T-cells"), words_of("CD4-positive, alpha-beta T cell")
     (('cd4+', 'alpha', 'beta', 't', 'cell'), ('cd4+', 'alpha', 'beta', 't', 'cell'))
     """
-    text = text.translate(_SAME_SIGN)
+    text = text.translate(_SAME_CHARACTER)
     text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     text = re.sub(r"[_.]", " ", text)
     for pattern, sign in _SIGNED:
         text = pattern.sub(sign, text)
     words: list[str] = []
     for word in _WORD.findall(text.lower()):
-        words += _tidy(word).split()
-    # "glia cell" is "glial cell", once
+        words += _normalize(word).split()
+    # "glia cell" has become "glial cell cell"
     words = [word for i, word in enumerate(words) if word != "cell" or words[i - 1 : i] != ["cell"]]
-    return tuple(_lymphocytes(_arabic(words)))
+    return tuple(_replace_lymphocyte(_arabic_numerals(words)))
 
 
 def content_of(words: Words) -> Words:
-    """Leave out "cell", which a name may have or not: "endothelial" is "endothelial cell"."""
+    """Remove "cell", which is optional: "endothelial" equals "endothelial cell"."""
     return tuple(word for word in words if word != "cell")
 
 
 def bag_of(words: Words) -> Words:
-    """Leave out "cell" and small words, and forget the order: "fibroblast of lung" is "lung fibroblast"."""
+    """Remove "cell" and function words and sort: "fibroblast of lung" equals "lung fibroblast"."""
     return tuple(sorted(word for word in words if word not in {"cell", "of", "the"}))
 
 
 def bare_markers_positive(words: Words) -> Words:
-    """Read a marker without sign as positive: "CD4 T cell" is "CD4+ T cell"."""
+    """Treat markers without a sign as positive: "CD4 T cell" equals "CD4+ T cell"."""
     return tuple(f"{word}+" if re.fullmatch(r"cd\d+[a-z]?", word) else word for word in words)
 
 
-def _tidy(word: str) -> str:
+def _normalize(word: str) -> str:
     if "\x00" in word:
         marker, _, sign = word.partition("\x00")
         if sign in {"p", "n", "pp"}:
@@ -122,15 +122,15 @@ def _tidy(word: str) -> str:
 
 
 def _singular(word: str) -> str:
-    if word.endswith("s") and word[:-1].isdigit():  # "type 1s" are of type 1, not of a cluster "1s"
+    if word.endswith("s") and word[:-1].isdigit():  # "type 1s" is the plural of "type 1"
         return word[:-1]
-    if len(word) < 3 or not word.endswith("s") or word.endswith(_KEEPS_S):
+    if len(word) < 3 or not word.endswith("s") or word.endswith(_NOT_PLURAL):
         return word
     return word[:-3] + "y" if word.endswith("ies") and len(word) > 4 else word[:-1]
 
 
-def _arabic(words: list[str]) -> list[str]:
-    """Write "type II" as "type 2", and "alveolar type II cell" likewise."""
+def _arabic_numerals(words: list[str]) -> list[str]:
+    """Replace Roman numerals next to "type": "type II" becomes "type 2"."""
     near_type = [
         i
         for i, word in enumerate(words)
@@ -139,9 +139,9 @@ def _arabic(words: list[str]) -> list[str]:
     return [_ROMAN[word] if i in near_type else word for i, word in enumerate(words)]
 
 
-def _lymphocytes(words: list[str]) -> list[str]:
-    """Write "T lymphocyte" as "T cell", which the ontology holds for one."""
+def _replace_lymphocyte(words: list[str]) -> list[str]:
+    """Replace "T lymphocyte" by "T cell", which are synonyms in the ontology."""
     return [
-        "cell" if word == "lymphocyte" and i and words[i - 1] in _LYMPHOCYTE_OF else word
+        "cell" if word == "lymphocyte" and i and words[i - 1] in _BEFORE_LYMPHOCYTE else word
         for i, word in enumerate(words)
     ]

@@ -1,4 +1,4 @@
-"""Read a label as one name of the ontology, from strict to lenient; nothing is guessed."""
+"""Rules that match a label to one name of the ontology, from strict to lenient; nothing is guessed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MatchStatus = Literal[
 _ID: Final = re.compile(
     r"(?:<?https?://purl\.obolibrary\.org/obo/|obo:)?CL[:_ -]?(\d{7})>?", re.IGNORECASE
 )
-_NOTHING: Final = frozenset({
+_NO_TYPE: Final = frozenset({
     "ambiguous", "artefact", "artifact", "debris", "doublet", "doublets", "fail", "filtered", "low-quality", "low-quality-cells",
     "mixed", "multiplet", "n/a", "na", "nan", "none", "not-applicable", "null", "other", "others", "singlet", "unannotated",
     "unassigned", "unclassified", "undefined", "undetermined", "unidentified", "unknown", "unknown-cell", "unlabeled", "unlabelled",
@@ -36,11 +36,11 @@ _CAPITALS: Final = re.compile(r"(?=.*[A-Z0-9].*[A-Z0-9])\w{1,5}")
 _STRONG_JOINS: Final = re.compile(r"[/&;|]|\s\+\s|\b(?:and|or|vs)\b", re.IGNORECASE)
 _JOINS: Final = re.compile(f"{_STRONG_JOINS.pattern}|,", re.IGNORECASE)
 # stem, progenitor and precursor cell: "adipocyte progenitor cell" is one type, not two
-_SAYS_LITTLE: Final = frozenset({"CL:0000034", "CL:0011026", "CL:0011115"})
-_TOO_SHORT: Final = "a short form of the ontology that may mean something else here"
+_UNSPECIFIC: Final = frozenset({"CL:0000034", "CL:0011026", "CL:0011115"})
+_UNRELIABLE: Final = "an abbreviation in the ontology that may have another meaning here"
 
-# words that are short for others inside a longer label, where they are clear; alone they are not
-_SHORT_FOR: Final[dict[str, Words]] = {
+# abbreviations that are unambiguous within a longer label only
+_ABBREVIATIONS: Final[dict[str, Words]] = {
     "astro": ("astrocyte",),
     "ec": ("endothelial", "cell"),
     "endo": ("endothelial",),
@@ -59,21 +59,21 @@ _SHORT_FOR: Final[dict[str, Words]] = {
 
 
 class Found(NamedTuple):
-    """Outcome of the rules for a label."""
+    """Result of the rules for a label."""
 
     status: MatchStatus
     ids: tuple[str, ...]
-    """The term if one fits; those to choose from if several do."""
+    """The term, or the candidates if there are several."""
     reason: str
 
 
 def is_id(label: str) -> bool:
-    """Whether a label is written as an id of the Cell Ontology, known or not."""
+    """Whether a label has the form of a Cell Ontology id, known or not."""
     return _ID.fullmatch(label) is not None
 
 
-def read_id(label: str, ontology: CellOntology) -> Found | None:
-    """Read ``CL:0000084``, ``CL_0000084`` in any case, or the term's address on the web."""
+def match_id(label: str, ontology: CellOntology) -> Found | None:
+    """Match ``CL:0000084``, ``CL_0000084`` in any case, or the URL of a term."""
     found = _ID.fullmatch(label)
     if not found:
         return None
@@ -87,47 +87,47 @@ def read_id(label: str, ontology: CellOntology) -> Found | None:
     return Found("obsolete", (successor,), f"{term} is replaced by {successor}")
 
 
-def read_name(label: str, index: LabelIndex, ontology: CellOntology) -> Found | None:
-    """Read a label as one name: as written, as a known short form, in another spelling or word order."""
+def match_name(label: str, index: LabelIndex, ontology: CellOntology) -> Found | None:
+    """Match a label as one name: exact text, abbreviation, other spelling or word order."""
     if terms := index.text.by_name.get(label):
         return _one_or_several(terms, "exact", "name")
     words = words_of(label)
     if not words or label.endswith("?"):
         return None
-    found = read_words(words, index, label) or _read_obsolete(words, index, ontology)
+    found = match_words(words, index, label) or _match_obsolete(words, index, ontology)
     if found and found.status == "normalized" and found.ids[0] in index.synonyms.get(label, ()):
         return Found("synonym", found.ids, "exact synonym")
     return found
 
 
-def read_words(words: Words, index: LabelIndex, label: str = "") -> Found | None:
-    """Read words as one name.
+def match_words(words: Words, index: LabelIndex, label: str = "") -> Found | None:
+    """Match words as one name.
 
-    A name of the ontology goes before a short form of the table, and that before a synonym: the ontology has some of another age or of
-    another species. Words in this order go before the same in another. What may be several names in a row is ambiguous if the label
-    joins them, or if they are one name in another order only: "NK/T" is not "NK T cell".
+    Names take precedence over abbreviations of the table, and those over synonyms, some of which are outdated or concern other
+    species. The given word order takes precedence over other orders. A sequence of several names is ambiguous if the label joins
+    them with a separator, or if they form a single name in another order only: "NK/T" is not "NK T cell".
 
     Parameters
     ----------
     words
-        The words of the label, or of a part of it.
+        Words of the label or of a part of it.
     index
-        Look-up tables.
+        Lookup tables.
     label
-        The label, if the words are all of it.
+        The label, if the words cover all of it.
     """
     for variant, note in _variants(words):
-        found = _read_in_order(variant, index, label)
-        doubt = _JOINS.search(label) and not index.words.get(variant)
+        found = _match_in_order(variant, index, label)
+        check_several = _JOINS.search(label) and not index.words.get(variant)
         if found is None and variant.count("cell") < 2 and not _STRONG_JOINS.search(label):
-            found, doubt = _read_in_any_order(variant, index, label), True
+            found, check_several = _match_in_any_order(variant, index, label), True
         if found:
-            several = several_names(words, index) if doubt else None
+            several = several_names(words, index) if check_several else None
             return several or found._replace(reason=found.reason + note)
     return None
 
 
-def _read_in_order(words: Words, index: LabelIndex, label: str) -> Found | None:
+def _match_in_order(words: Words, index: LabelIndex, label: str) -> Found | None:
     content = content_of(words)
     # "cell" twice names two types, unless the ontology writes it so
     short = content if words.count("cell") < 2 else ()
@@ -138,8 +138,8 @@ def _read_in_order(words: Words, index: LabelIndex, label: str) -> Found | None:
         return _by_alias(alias)
     if terms := index.text.by_synonym.get(label):
         return _one_or_several(terms, "synonym", "exact synonym")
-    if terms := index.doubtful.get(words):
-        return Found("ambiguous", tuple(sorted(terms)), _TOO_SHORT)
+    if terms := index.unreliable.get(words):
+        return Found("ambiguous", tuple(sorted(terms)), _UNRELIABLE)
     if terms := index.words.by_synonym.get(words):
         return _one_or_several(terms, "normalized", "spelling")
     if terms := index.content.by_synonym.get(short):
@@ -147,7 +147,7 @@ def _read_in_order(words: Words, index: LabelIndex, label: str) -> Found | None:
     return None
 
 
-def _read_in_any_order(words: Words, index: LabelIndex, label: str) -> Found | None:
+def _match_in_any_order(words: Words, index: LabelIndex, label: str) -> Found | None:
     bag = bag_of(words)
     if terms := index.bag.by_name.get(bag):
         return _one_or_several(terms, "normalized", "spelling")
@@ -161,21 +161,23 @@ def _read_in_any_order(words: Words, index: LabelIndex, label: str) -> Found | N
 
 def _by_alias(alias: Alias) -> Found:
     status: MatchStatus = "normalized" if alias.applies else "ambiguous"
-    return Found(status, alias.ids, f"short form: {alias.reason}")
+    return Found(status, alias.ids, f"abbreviation: {alias.reason}")
 
 
 def _unless_capitals(terms: Iterable[str], words: Words, label: str) -> Found:
-    """Distrust a single word in capitals: "CCK" is a gene, although the ontology calls one type "CCK cell"."""
+    """Treat a single word in capitals as ambiguous: "CCK" is a gene, although there is a "CCK cell"."""
     if len(words) == 1 and _CAPITALS.fullmatch(label):
-        return Found("ambiguous", tuple(sorted(terms)), _TOO_SHORT)
+        return Found("ambiguous", tuple(sorted(terms)), _UNRELIABLE)
     return _one_or_several(terms, "normalized", "spelling")
 
 
 def several_names(words: Words, index: LabelIndex) -> Found | None:
-    """Read "monocyte macrophage": several full names, one after the other."""
+    """Match "monocyte macrophage": a sequence of several full names."""
     best: list[tuple[str, ...] | None] = [(), *[None] * len(words)]
     for stop in range(1, len(words) + 1):
-        for start in range(stop - 1, -1, -1):  # short names first: "T NK cells" are T and NK cells
+        for start in range(
+            stop - 1, -1, -1
+        ):  # shortest names first: "T NK cells" are T and NK cells
             before = best[start]
             if before is None or (start, stop) == (0, len(words)):
                 continue
@@ -183,32 +185,32 @@ def several_names(words: Words, index: LabelIndex) -> Found | None:
                 best[stop] = (*before, *terms)
                 break
     ids = best[-1]
-    if not ids or ids[-1] in _SAYS_LITTLE:
+    if not ids or ids[-1] in _UNSPECIFIC:
         return None
     return Found("ambiguous", tuple(dict.fromkeys(ids)), "the label names several types")
 
 
 def _full_name(words: Words, index: LabelIndex) -> tuple[str, ...]:
-    """Terms that a part of a label names by itself: in full, or with capitals ("T", "MAIT"); not by an adjective or a Greek letter."""
+    """Terms that match a part of a label by full name or capitals ("T", "MAIT"), not by an adjective or Greek letter."""
     alias = index.aliases.get(bag_of(words))
     if alias and alias.applies and alias.text[0].isupper() and " " not in alias.text:
         return alias.ids
-    found = read_words(words, index) if words[-1] == "cell" else None
+    found = match_words(words, index) if words[-1] == "cell" else None
     terms = found.ids if found else index.words.get(words)
     return () if ROOT in terms else terms
 
 
 def _variants(words: Words) -> Iterator[tuple[Words, str]]:
-    """Give the words as they are, then with what annotators leave out."""
+    """Yield the words as given, then with additions that annotators commonly omit."""
     seen = set()
     for expand, positive, lineage in product((False, True), repeat=3):
         variant, notes = words, []
         if expand and len(words) > 1:
-            variant = tuple(full for word in variant for full in _SHORT_FOR.get(word, (word,)))
-            notes.append("abbreviations written out")
+            variant = tuple(full for word in variant for full in _ABBREVIATIONS.get(word, (word,)))
+            notes.append("abbreviations expanded")
         if positive:
             variant = bare_markers_positive(variant)
-            notes.append("marker without sign read as positive")
+            notes.append("marker without sign taken as positive")
         if lineage and "t" in variant and {"cd4+", "cd8+"} & set(variant):
             if not {"alpha", "gamma", "delta", "killer"} & set(variant):
                 variant = (*variant, "alpha", "beta")
@@ -218,9 +220,9 @@ def _variants(words: Words) -> Iterator[tuple[Words, str]]:
             yield variant, "".join(f"; {note}" for note in notes)
 
 
-def _read_obsolete(words: Words, index: LabelIndex, ontology: CellOntology) -> Found | None:
+def _match_obsolete(words: Words, index: LabelIndex, ontology: CellOntology) -> Found | None:
     for term in sorted(index.obsolete.get(words, ())):
-        found = read_id(term, ontology)
+        found = match_id(term, ontology)
         if found and found.status == "obsolete":
             return found._replace(reason=f"name of {term}, replaced by {found.ids[0]}")
     return None
@@ -233,6 +235,6 @@ def _one_or_several(terms: Iterable[str], status: MatchStatus, reason: str) -> F
     return Found("ambiguous", terms, f"{len(terms)} terms share this {reason}")
 
 
-def says_nothing(label: str) -> bool:
-    """Whether a label only says that the type is not known."""
-    return re.sub(r"[\s_]+", "-", label.strip().lower()) in _NOTHING or not words_of(label)
+def states_no_type(label: str) -> bool:
+    """Whether a label only states that the type is not known ("unknown", "nan", "doublet")."""
+    return re.sub(r"[\s_]+", "-", label.strip().lower()) in _NO_TYPE or not words_of(label)

@@ -1,4 +1,4 @@
-"""Free text or ids to Cell Ontology terms: what fits is applied, what might fit is only suggested."""
+"""Mapping of free text and ids to Cell Ontology terms; uncertain matches are suggested, never applied."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from sccello_tools.errors import LabelError
 from sccello_tools.ontology.graph import CellOntology
-from sccello_tools.ontology.search import TermHit, search_terms, term_scores
+from sccello_tools.ontology.search import TermHit
 
-from ._compounds import read_more
+from ._compounds import match_compound
 from ._index import label_index
-from ._names import Found, is_id, read_id, read_name, says_nothing
+from ._names import Found, is_id, match_id, match_name, states_no_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,21 +25,20 @@ if TYPE_CHECKING:
 
 _N_SUGGESTIONS = 5
 _N_EXAMPLES = 5
-_LEAST_LIKE = 0.2  # similar names below this have a syllable in common, not a meaning
+_MIN_SIMILARITY = 0.2  # below this, names share syllables, not meaning
 
 
 @dataclass(frozen=True)
 class LabelMatch:
-    """What a label means in the Cell Ontology."""
+    """Result of matching one label to the Cell Ontology."""
 
     query: str
     """The label."""
 
     status: MatchStatus
-    """``exact``: an id or a name, letter by letter. ``synonym``: an exact synonym of the ontology, letter by letter. ``normalized``:
-    the same after case, plural, punctuation, word order or a known short form. ``obsolete``: out of use, and replaced. ``override``:
-    decided by the caller. These five carry an `id`. ``ambiguous``: several terms fit, or what fits is not surely meant. ``unknown``:
-    none is known to fit."""
+    """``exact``: identical to an id or name. ``synonym``: identical to an exact synonym. ``normalized``: identical after normalising
+    case, plural, punctuation and word order, or a known abbreviation. ``obsolete``: obsolete and replaced. ``override``: given by
+    the caller. These five have an `id`. ``ambiguous``: several terms match, or the match is unreliable. ``unknown``: no match."""
 
     id: str
     """Cell Ontology id; "" where ambiguous or unknown."""
@@ -48,26 +47,26 @@ class LabelMatch:
     """Name of that term; "" where ambiguous or unknown."""
 
     candidates: tuple[TermHit, ...]
-    """Where there is no id: terms to choose from (ambiguous) or similar names (unknown), best first."""
+    """If there is no id: possible terms (ambiguous) or similar names (unknown), best first."""
 
     reason: str
-    """The rule that decided."""
+    """The rule that applied."""
 
     @property
     def is_mapped(self) -> bool:
-        """Whether there is a term."""
+        """Whether the label has a term."""
         return bool(self.id)
 
 
 @dataclass(frozen=True)
 class LabelReport:
-    """What became of a list of labels."""
+    """Result of matching a list of labels."""
 
     matches: tuple[LabelMatch, ...]
-    """One for each distinct label, in order of first appearance."""
+    """One per distinct label, in order of first appearance."""
 
     counts: tuple[int, ...]
-    """How often each occurs."""
+    """Number of occurrences of each."""
 
     release: str
     """Release of the ontology."""
@@ -79,17 +78,17 @@ class LabelReport:
 
     @property
     def n_rows(self) -> int:
-        """Labels with repeats."""
+        """Labels, counting repeats."""
         return sum(self.counts)
 
     @property
     def n_mapped(self) -> int:
-        """Distinct labels that got a term."""
+        """Distinct labels with a term."""
         return sum(match.is_mapped for match in self.matches)
 
     @property
     def n_rows_mapped(self) -> int:
-        """Labels with repeats that got a term."""
+        """Labels with a term, counting repeats."""
         return sum(n for match, n in zip(self.matches, self.counts) if match.is_mapped)
 
     def __getitem__(self, query: str) -> LabelMatch:
@@ -103,20 +102,20 @@ class LabelReport:
         how = ", ".join(f"{n:,} {status}" for status, n in by_status.items()) or "none"
         parts = [
             (
-                f"{self.n_mapped:,} of {self.n_labels:,} labels ({self.n_rows_mapped:,} of {self.n_rows:,} rows) have a term of the "
+                f"{self.n_mapped:,} of {self.n_labels:,} labels ({self.n_rows_mapped:,} of {self.n_rows:,} rows) are mapped to the "
                 f"Cell Ontology {self.release}: {how}"
             )
         ]
         for status in ("ambiguous", "unknown"):
-            open_ones = [match for match in self.matches if match.status == status]
-            if open_ones:
-                shown = "; ".join(map(_suggestion, open_ones[:_N_EXAMPLES]))
-                more = "; ..." if len(open_ones) > _N_EXAMPLES else ""
-                parts.append(f"{status}, left open: {shown}{more}")
+            unmapped = [match for match in self.matches if match.status == status]
+            if unmapped:
+                shown = "; ".join(map(_suggestion, unmapped[:_N_EXAMPLES]))
+                more = "; ..." if len(unmapped) > _N_EXAMPLES else ""
+                parts.append(f"{status}, not mapped: {shown}{more}")
         return "\n".join(parts)
 
     def to_frame(self) -> pd.DataFrame:
-        """Give the report as a table: label, n, status, id, name, reason, candidates ("id name" joined by "; ")."""
+        """Return a table with columns label, n, status, id, name, reason and candidates ("id name" joined by "; ")."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -136,24 +135,24 @@ class LabelReport:
 
 
 def match_label(label: str, ontology: CellOntology | None = None) -> LabelMatch:
-    """Find the Cell Ontology term that a label means, if that can be said for sure.
+    """Map a label to a Cell Ontology term, if the match is certain.
 
-    Tried in this order, and the first that fits decides: id (``CL:0000084``, ``CL_0000084``, any case, or the address on the web);
-    exact name; a short form of the table that ships with the package ("Treg", "pDC"); exact synonym; name of an obsolete term; the
-    same in another case, number, punctuation, word order or spelling, with a marker's sign kept ("CD4+" is "CD4-positive"); the same
-    without the number of a cluster ("fibroblasts 2"). A label that several terms fit, that joins several types, that hedges
-    ("Paneth-like"), or that is an acronym outside the table is ambiguous. Nothing is applied because it looks similar.
+    The first rule that matches decides: id (``CL:0000084``, ``CL_0000084``, any case, or the URL); exact name; abbreviation of the
+    table shipped with the package ("Treg", "pDC"); exact synonym; name of an obsolete term; the same after normalising case, number,
+    punctuation, word order and spelling, where signs of markers are kept ("CD4+" equals "CD4-positive"); the same without a cluster
+    number ("fibroblasts 2"). Labels that match several terms, name several types, express doubt ("Paneth-like") or are acronyms
+    outside the table are ambiguous. Similarity alone never maps a label.
 
     Parameters
     ----------
     label
         The label.
     ontology
-        The ontology; the snapshot that ships with the package if not given.
+        The ontology; by default the shipped release.
 
     Returns
     -------
-    The match. Where it has no id, its candidates are ranked.
+    The match; without id, its candidates are ranked.
 
     Examples
     --------
@@ -166,14 +165,16 @@ def match_label(label: str, ontology: CellOntology | None = None) -> LabelMatch:
     """
     ontology = CellOntology.load() if ontology is None else ontology
     text = " ".join(label.split())
-    found = read_id(text, ontology)
-    if found is None and says_nothing(text):
-        return LabelMatch(label, "unknown", "", "", (), "the label says that the type is not known")
+    found = match_id(text, ontology)
+    if found is None and states_no_type(text):
+        return LabelMatch(
+            label, "unknown", "", "", (), "the label states that the type is not known"
+        )
     if found is None:
         index = label_index(ontology)
-        found = read_name(text, index, ontology) or read_more(text, index, ontology)
+        found = match_name(text, index, ontology) or match_compound(text, index, ontology)
     if found is None:
-        found = Found("unknown", (), "no name or synonym fits")
+        found = Found("unknown", (), "no name or synonym matches")
     if found.status not in {"ambiguous", "unknown"}:
         return LabelMatch(
             label, found.status, found.ids[0], ontology.name(found.ids[0]), (), found.reason
@@ -187,16 +188,16 @@ def match_labels(
     *,
     overrides: Mapping[str, str] | None = None,
 ) -> LabelReport:
-    """Match many labels, each distinct one once; see :func:`match_label`.
+    """Map labels to Cell Ontology terms; see :func:`match_label`.
 
     Parameters
     ----------
     labels
-        Labels, with repeats.
+        Labels; repeats are matched once.
     ontology
-        The ontology; the snapshot that ships with the package if not given.
+        The ontology; by default the shipped release.
     overrides
-        Terms for labels, decided by you: label to id or name. These go before every rule.
+        Mapping of labels to ids or names, which takes precedence over all rules.
 
     Returns
     -------
@@ -205,7 +206,7 @@ def match_labels(
     Raises
     ------
     LabelError
-        If ``overrides`` holds a label that is not among the labels, or a term that does not exist.
+        If ``overrides`` contains a label that is not among ``labels``, or a term that does not exist.
 
     Examples
     --------
@@ -216,10 +217,10 @@ def match_labels(
     """
     ontology = CellOntology.load() if ontology is None else ontology
     counts: Mapping[str, int] = Counter(labels)
-    decided = {
+    given = {
         label: _override(label, term, counts, ontology) for label, term in (overrides or {}).items()
     }
-    matches = tuple(decided.get(label) or match_label(label, ontology) for label in counts)
+    matches = tuple(given.get(label) or match_label(label, ontology) for label in counts)
     return LabelReport(matches, tuple(counts.values()), ontology.release)
 
 
@@ -229,27 +230,27 @@ def _override(
     if label not in counts:
         near = get_close_matches(label, counts, n=_N_EXAMPLES) or list(counts)[:_N_EXAMPLES]
         shown = ", ".join(map(repr, near)) or "none"
-        msg = f"overrides names {label!r}, which is not among the {len(counts):,} labels (such as {shown}). Write it as in the data."
+        msg = f"overrides contains {label!r}, which is not among the {len(counts):,} labels (such as {shown}). Use the spelling of the data."
         raise LabelError(msg)
     match = match_label(term, ontology)
     if not match.is_mapped:
         msg = (
             f"overrides maps {label!r} to {_suggestion(match)}, which is {match.status} in the Cell Ontology {ontology.release}. "
-            "Give an id such as CL:0000084, or the exact name of a term; see CellOntology.find."
+            "Pass an id such as CL:0000084 or the exact name of a term; see CellOntology.find."
         )
         raise LabelError(msg)
-    return LabelMatch(label, "override", match.id, match.name, (), "decided by the caller")
+    return LabelMatch(label, "override", match.id, match.name, (), "given by the caller")
 
 
 def _candidates(text: str, found: Found, ontology: CellOntology) -> tuple[TermHit, ...]:
-    """Give what the rules found, with scores; for an unknown label also what looks similar."""
+    """Return the candidates of the rules with scores; for unknown labels also similar names."""
     hits: tuple[TermHit, ...] = ()
     if found.ids:
-        scores = dict(zip(ontology.terms, term_scores(ontology, text).tolist()))
+        scores = dict(zip(ontology.terms, ontology.name_similarity(text).tolist()))
         hits = tuple(TermHit(term, ontology.name(term), scores[term]) for term in found.ids)
     if found.status == "unknown" and not is_id(text):
-        similar = search_terms(ontology, text, n=_N_SUGGESTIONS)
-        near = (hit for hit in similar if hit.id not in found.ids and hit.score >= _LEAST_LIKE)
+        similar = ontology.find(text, n=_N_SUGGESTIONS)
+        near = (hit for hit in similar if hit.id not in found.ids and hit.score >= _MIN_SIMILARITY)
         hits = (*hits, *near)[:_N_SUGGESTIONS]
     return hits
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sccello_tools.ontology.graph import ROOT
 from sccello_tools.ontology.text import words_of
 
-from ._names import is_id, says_nothing
+from ._names import is_id, states_no_type
 
 if TYPE_CHECKING:
     from typing import Final
@@ -44,7 +44,7 @@ def is_uninformative(label: str) -> bool:
     text = label.strip()
     if is_id(text):
         return f"CL:{text.rstrip('>')[-7:]}" in _UNINFORMATIVE_TERMS
-    if not text or says_nothing(text):
+    if not text or states_no_type(text):
         return True
     words = words_of(text)
     if words in _UNINFORMATIVE_NAMES:
