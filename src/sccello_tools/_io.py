@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import hashlib
 import json
 import os
+import shutil
+import sys
 import tempfile
+import time
+import traceback
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .errors import ArgumentError, OutputError, OutputExistsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,12 +26,72 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _DEFAULT_MODE = 0o644
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+_REMEDY = {
+    os.strerror(code): "Free space on this disk, or write to another one."
+    for code in (errno.ENOSPC, errno.EDQUOT)
+}
 
 
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_output(
+    path: Path,
+    *,
+    suffixes: tuple[str, ...] = (),
+    overwrite: bool = False,
+    needed: int = 0,
+) -> None:
+    """Check, before a long computation, that an output can be written; its folder is created if necessary.
+
+    Parameters
+    ----------
+    path
+        File or folder to write.
+    suffixes
+        Allowed extensions, such as ``(".h5ad", ".zarr")``; with none given, ``path`` is a folder of results, which may exist.
+    overwrite
+        Allow an existing file or zarr store to be replaced.
+    needed
+        Expected size in bytes, compared with the free space of the disk.
+
+    Raises
+    ------
+    ArgumentError
+        If the extension is not allowed.
+    OutputExistsError
+        If the output exists and may not be replaced.
+    OutputError
+        If the folder cannot be written to, or has too little free space.
+    """
+    if suffixes and path.suffix.lower() not in suffixes:
+        found = f"the extension {path.suffix!r}" if path.suffix else "no extension"
+        msg = f"{path} has {found}, but this output is written as {' or '.join(suffixes)}. Change the name of the output."
+        raise ArgumentError(msg)
+    if suffixes and path.is_dir() and path.suffix != ".zarr":
+        msg = f"{path} is a folder. Pass the name of a file."
+        raise OutputExistsError(msg)
+    if suffixes and path.exists() and not overwrite:
+        msg = f"{path} already exists. Pass overwrite=True, or another name."
+        raise OutputExistsError(msg)
+    if not suffixes and path.exists() and not path.is_dir():
+        msg = f"{path} is a file, but a folder is to be written. Pass another name."
+        raise OutputExistsError(msg)
+    folder = path.parent if suffixes else path
+    with _clear_errors(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(
+            dir=folder
+        ):  # permissions alone do not tell for root or a read-only disk
+            pass
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        msg = f"{path} needs about {_size(needed)}, but only {_size(free)} are free in {folder.absolute()}. Free space, or write to another disk."
+        raise OutputError(msg)
 
 
 @contextmanager
@@ -36,18 +104,102 @@ def atomic_path(path: Path) -> Iterator[Path]:
     ----------
     path
         Final location. Its folder is created if necessary.
+
+    Raises
+    ------
+    OutputError
+        If the disk is full or not writable; an existing file is kept.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mode = path.stat().st_mode & 0o777 if path.exists() else _DEFAULT_MODE
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
+    with _clear_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = path.stat().st_mode & 0o777 if path.exists() else _DEFAULT_MODE
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+        part = Path(name)
+        try:
+            yield part
+            part.chmod(mode)  # mkstemp creates files that only their owner can read
+            part.replace(path)
+        except BaseException:
+            if part.exists():
+                os.truncate(
+                    part, 0
+                )  # on a full disk, lets libraries that keep the file open flush and close it
+            raise
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder next to ``path`` that replaces it if the block succeeds and is removed if it fails.
+
+    An existing folder is moved aside and deleted only after the new one is in place; see :func:`atomic_path`.
+    """
+    with _clear_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+        old = part.with_suffix(".old")
+        try:
+            yield part
+            part.chmod(0o755)
+            if path.exists():
+                path.replace(old)
+            part.replace(path)
+        finally:
+            for folder in (part, old):
+                _remove_tree(folder)
+
+
+@contextmanager
+def _clear_errors(path: Path) -> Iterator[None]:
+    """Report failed writes with the name of the final output, whichever library wrote it."""
+    hooks = sys.excepthook, sys.unraisablehook
+    # h5py objects that cannot be flushed to a full disk report that twice when they are deleted
+    sys.excepthook = lambda *args: None if isinstance(args[1], OSError) else hooks[0](*args)
+    sys.unraisablehook = lambda args: (
+        None if isinstance(args.exc_value, OSError) else hooks[1](args)
+    )
     try:
-        yield part
-        part.chmod(mode)  # mkstemp creates files that only their owner can read
-        part.replace(path)
+        yield
+    except OutputError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # h5py and zarr raise all of them
+        text = " ".join(str(error).split())
+        code = getattr(error, "errno", None)
+        if code in _DISK_ERRORS:
+            reason = os.strerror(code or 0)
+        elif (known := next((c for c in _DISK_ERRORS if os.strerror(c) in text), None)) is not None:
+            reason = os.strerror(known)
+        else:
+            raise
+        _close_quietly(error)
+        msg = f"{path} cannot be written: {reason}. {_REMEDY.get(reason, 'Pass an output folder that you can write to.')}"
+        if path.exists():
+            msg += " The existing output was kept."
+        raise OutputError(msg) from error
     finally:
-        part.unlink(missing_ok=True)
+        sys.excepthook, sys.unraisablehook = hooks
+
+
+def _remove_tree(folder: Path) -> None:
+    for _ in range(20):  # zarr's threads may still be writing when the first error is raised
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)
+
+
+def _close_quietly(error: BaseException | None) -> None:
+    """Close now what the frames of a failed write still hold open."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    gc.collect()
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -50,6 +50,10 @@ class OutputExistsError(ScCelloError, FileExistsError):
     """There is something already where a result is to be written."""
 
 
+class OutputError(ScCelloError, OSError):
+    """An output cannot be written: no space, no permission, or no such folder."""
+
+
 class NotCountsError(ScCelloError, ValueError):
     """The chosen matrix does not hold raw counts."""
 
