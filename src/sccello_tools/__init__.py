@@ -12,20 +12,17 @@ if TYPE_CHECKING:
     from typing import Any
 
     from . import (
-        annotation,
         datasets,
         drug,
         errors,
         get,
         metrics,
         models,
-        nn,
         ontology,
         pl,
         pp,
         scvi,
         tl,
-        tokens,
         training,
     )
     from .files import embed_files, open_embedded
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
 __version__ = version("sccello-tools")
 __all__ = [
     "__version__",
-    "annotation",
     "datasets",
     "drug",
     "embed_files",
@@ -41,7 +37,6 @@ __all__ = [
     "get",
     "metrics",
     "models",
-    "nn",
     "ontology",
     "open_embedded",
     "pl",
@@ -49,13 +44,19 @@ __all__ = [
     "scvi",
     "settings",
     "tl",
-    "tokens",
     "training",
 ]
 
 # Loaded on first use, so that `import sccello_tools` needs neither torch nor scanpy nor matplotlib.
 _FUNCTIONS = {"embed_files": "files", "open_embedded": "files"}
-_INTERNAL = {"corpus", "engine", "perturbation"}  # reachable, but not part of the public API
+_INTERNAL = {
+    "annotation",
+    "corpus",
+    "engine",
+    "nn",
+    "perturbation",
+    "tokens",
+}  # reachable, but not part of the public API
 _SUBMODULES = (frozenset(__all__) | _INTERNAL) - {"__version__", "settings", *_FUNCTIONS}
 
 

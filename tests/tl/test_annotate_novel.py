@@ -78,7 +78,7 @@ def test_a_cell_without_an_embedding_keeps_its_row(pancreas):
     annotate_novel(pancreas, return_scores=True)
     row = pancreas.obs.iloc[3]
     assert pd.isna(row["sccello_cell_type"])
-    assert row["sccello_cell_type_status"] == ""
+    assert pd.isna(row["sccello_cell_type_status"])
     assert np.isnan(row["sccello_cell_type_confidence"])
     assert pancreas.obs["sccello_cell_type"].isna().sum() == 1
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sccello_tools as sccello
-from sccello_tools.errors import ConfigError, GroupError, LabelError
+from sccello_tools.errors import ConfigError, GroupError, LabelError, OutputExistsError
 from sccello_tools.tl import annotate_novel, calibrate
 
 LABEL = "cell_type_ontology_term_id"
@@ -24,7 +24,7 @@ def test_the_promise_holds_for_cells_like_those(pancreas, mine):
     rng = np.random.default_rng(1)
     order = rng.permutation(pancreas.n_obs)
     learn, ask = (pancreas[rows].copy() for rows in np.array_split(order, 2))
-    calibrate(learn, LABEL, model=mine)
+    calibrate(learn, LABEL, model=mine, out=mine)
     annotate_novel(ask, model=mine, alpha=0.2)
     ontology = sccello.ontology.CellOntology.load()
     pairs = zip(
@@ -39,15 +39,29 @@ def test_the_promise_holds_for_cells_like_those(pancreas, mine):
 
 
 def test_the_same_cells_give_the_same_file(pancreas, mine):
-    calibrate(pancreas, LABEL, model=mine, seed=3)
+    calibrate(pancreas, LABEL, model=mine, out=mine, rng=3)
     once = (mine / "annotation.safetensors").read_bytes()
-    calibrate(pancreas, LABEL, model=mine, seed=3)
+    calibrate(pancreas, LABEL, model=mine, out=mine, rng=3)
     assert (mine / "annotation.safetensors").read_bytes() == once
 
 
 def test_the_bundled_model_is_not_written_to(pancreas):
-    with pytest.raises(ConfigError, match="ships with the package"):
-        calibrate(pancreas, LABEL, model="sccello-small")
+    folder = sccello.models.load("sccello-small").folder
+    with pytest.raises(ConfigError, match="bundled model 'sccello-small'"):
+        calibrate(pancreas, LABEL, model="sccello-small", out=folder)
+
+
+def test_nothing_is_written_unless_asked(pancreas, mine, tmp_path):
+    before = sorted(mine.iterdir())
+    found = calibrate(pancreas, LABEL, model=mine)
+    assert sorted(mine.iterdir()) == before
+    calibrate(pancreas, LABEL, model=mine, out=tmp_path / "new")
+    annotate_novel(pancreas, model=tmp_path / "new")
+    assert pancreas.uns["sccello_cell_type"]["n_candidates"] == len(found.types)
+    (tmp_path / "file").write_text("mine")
+    for taken in (tmp_path / "file", tmp_path):
+        with pytest.raises(OutputExistsError, match="not an empty folder"):
+            calibrate(pancreas, LABEL, model=mine, out=taken)
 
 
 def test_bad_labels_and_groups(pancreas, mine):

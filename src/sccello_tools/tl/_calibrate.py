@@ -1,125 +1,155 @@
-"""Give a model what it needs to annotate: prototypes, a head, and a measure of how sure it may be."""
+"""Calibrate a model for annotation with labelled cells."""
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from sccello_tools._anndata.columns import obs_column
+from sccello_tools._anndata.columns import require_obs
 from sccello_tools._anndata.counts import CountsSource
+from sccello_tools._docs import shared_docs
 from sccello_tools._logging import logger
-from sccello_tools.errors import ConfigError, GroupError, LabelError
+from sccello_tools._random import seed_of
+from sccello_tools.errors import ConfigError, LabelError, OutputExistsError
 from sccello_tools.models import LoadedModel, load
 from sccello_tools.ontology import CellOntology
 
 from ._hidden_states import hidden_states
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from anndata import AnnData
 
+    from sccello_tools._random import RNGLike
     from sccello_tools.annotation import AnnotationStatistics
     from sccello_tools.tokens.counts import CountsPolicy
 
 
+@shared_docs
 def calibrate(
     adata: AnnData,
     label_key: str = "cell_type_ontology_term_id",
     *,
     model: str | Path | LoadedModel,
+    out: str | Path | None = None,
     batch_key: str | None = None,
     n_reference: int = 60,
     layer: str | None = None,
     gene_ids: str | None = None,
     counts: CountsPolicy = "check",
     min_matched: int = 500,
+    device: str = "auto",
     ontology: CellOntology | None = None,
-    seed: int = 0,
+    rng: RNGLike = 0,
 ) -> AnnotationStatistics:
-    """Measure, from labelled cells, what :func:`annotate_novel` needs to know of a model, and keep it in the model's folder.
+    """Fit the classifier, reference cells and thresholds that :func:`annotate_novel` uses, from labelled cells.
 
     Parameters
     ----------
     adata
-        Labelled cells with raw counts; their embedding is written to ``adata.obsm["X_sccello"]`` if it is not there.
+        Labelled cells with raw counts. Their embedding is reused from ``adata.obsm["X_sccello"]`` if it fits, else computed and
+        written there.
     label_key
-        Column of ``adata.obs`` with Cell Ontology ids; cells without one are left aside. See :func:`sccello_tools.pp.map_cell_types`.
+        Column of ``adata.obs`` with Cell Ontology ids; cells without one are ignored. See :func:`sccello_tools.pp.map_cell_types`.
     model
-        Folder of a model, or a loaded one; ``annotation.safetensors`` is written there.
+        %(model)s
+    out
+        Model folder to write the statistics to: that of the model itself, or a new folder, to which the model is copied. If not
+        given, nothing is written; ``save(folder)`` of the result writes later.
     batch_key
-        Column with donors, or studies. Groups are held out in turn to learn how sure to be of new ones; without it, cells are, and
-        the confidence will be too high for new donors.
+        Column of ``adata.obs`` with donors or studies, which are held out whole. Without it, single cells are held out, and
+        confidence is too high for new donors.
     n_reference
-        Most cells of a type whose embeddings are kept, to tell novel cells by.
+        Maximum number of reference cells per type, which novelty is measured against.
     layer
-        Layer that holds the raw counts; ``X`` if not given.
+        %(layer)s
     gene_ids
-        Column of ``adata.var`` that holds Ensembl ids or symbols; ``var_names`` if not given.
+        %(gene_ids)s
+    counts
+        %(counts)s
+    min_matched
+        %(min_matched)s
+    device
+        %(device)s
     ontology
-        The Cell Ontology; the shipped release if not given.
-    seed
-        Of the folds and samples.
+        Cell Ontology; the bundled release by default.
+    rng
+        Seed or generator of the folds and the reference sample.
 
     Returns
     -------
-    What was measured.
+    The statistics. Fields written to ``adata`` are those of :func:`embed`, if the embedding was computed.
 
     Raises
     ------
     LabelError
-        If ``label_key`` is missing, its labels are no current Cell Ontology ids, or fewer than two types are there.
+        If ``label_key`` is missing, a label is not a Cell Ontology id, or there are fewer than two types.
     GroupError
         If ``batch_key`` is missing.
     ConfigError
-        If the model is one that ships with the package.
+        If ``out`` is the folder of a bundled model.
+    OutputExistsError
+        If ``out`` is a file, or a folder that is neither empty nor the model's own.
 
     Examples
     --------
-    >>> import shutil, tempfile
+    >>> import tempfile
     >>> import sccello_tools as sccello
-    >>> adata = sccello.datasets.pancreas_tritschler()
-    >>> folder = shutil.copytree(sccello.models.load(device="cpu").folder, tempfile.mkdtemp() + "/mine")
-    >>> found = sccello.tl.calibrate(adata[::4].copy(), model=folder)
-    >>> found
+    >>> adata = sccello.datasets.pancreas_tritschler()[::4].copy()
+    >>> folder = tempfile.mkdtemp()
+    >>> sccello.tl.calibrate(adata, model="sccello-small", out=folder)
     AnnotationStatistics(4 types, 146 reference cells, Cell Ontology 2026-03-26)
+    >>> sccello.tl.annotate_novel(adata, model=folder)
     """
     from sccello_tools.annotation import KnownCells
-    from sccello_tools.annotation import calibrate as measure
+    from sccello_tools.annotation import calibrate as fit
 
-    if label_key not in adata.obs:
-        msg = f"adata.obs has no column {label_key!r} (columns: {list(adata.obs.columns)}). Name the column that holds Cell Ontology ids."
-        raise LabelError(msg)
-    if batch_key is not None and batch_key not in adata.obs:
-        msg = f"adata.obs has no column {batch_key!r} (columns: {list(adata.obs.columns)}). Name the column of donors, or leave batch_key out."
-        raise GroupError(msg)
-    ontology = ontology or CellOntology.load()
-    given = obs_column(adata, label_key).astype(object)
-    labels = np.array(["" if pd.isna(label) else str(label) for label in given])
-    current = {label: ontology.current(label) for label in np.unique(labels) if label}
-    loaded = model if isinstance(model, LoadedModel) else load(model)
-    if loaded.entry.source == "bundled":
-        msg = f"Model {loaded.name!r} ships with the package, which is not written to. Copy its folder ({loaded.folder}), and pass the copy."
-        raise ConfigError(msg)
-    states = hidden_states(
-        adata, loaded, CountsSource(layer, gene_ids, counts, min_matched), use_rep=None
+    column = require_obs(adata, label_key, argument="label_key", error=LabelError).astype(object)
+    labels = np.array(["" if pd.isna(label) else str(label) for label in column])
+    groups = (
+        np.full(adata.n_obs, "all")
+        if batch_key is None
+        else np.asarray(require_obs(adata, batch_key, argument="batch_key"), dtype=str)
     )
+    ontology = ontology or CellOntology.load()
+    current = {label: ontology.current(label) for label in np.unique(labels) if label}
+    loaded = model if isinstance(model, LoadedModel) else load(model, device=device)
+    if out is not None:
+        _check_out(Path(out), loaded)
+    source = CountsSource(layer, gene_ids, counts, min_matched)
+    states = hidden_states(adata, loaded, source, use_rep=None)
     rows = np.flatnonzero(labels != "")
-    groups = np.full(adata.n_obs, "all") if batch_key is None else obs_column(adata, batch_key)
-    found = measure(
+    found = fit(
         KnownCells(
             states.hidden[rows],
             states.cells(slice(None))[rows],
             np.array([current[label] for label in labels[rows]], dtype=str),
-            np.asarray(groups, dtype=str)[rows],
+            groups[rows],
         ),
         ontology,
-        weights_sha256=states.model.sha256,
+        weights_sha256=loaded.sha256,
         n_reference=n_reference,
-        seed=seed,
+        seed=seed_of(rng),
     )
-    path = found.save(states.model.folder)
-    logger.info("calibrate: wrote %s (%d cell types, %d cells)", path, len(found.types), len(rows))
+    if out is not None:
+        folder = Path(out)
+        if folder.resolve() != loaded.folder.resolve():
+            shutil.copytree(loaded.folder, folder, dirs_exist_ok=True)
+        path = found.save(folder)
+        logger.info(
+            "calibrate: wrote %s (%d cell types, %d cells)", path, len(found.types), len(rows)
+        )
     return found
+
+
+def _check_out(out: Path, model: LoadedModel) -> None:
+    if out.resolve() == model.folder.resolve():
+        if model.entry.source == "bundled":
+            msg = f"out is the folder of bundled model {model.name!r}, which must not change. Pass a new folder, which the model is copied to."
+            raise ConfigError(msg)
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        msg = f"{out} exists and is not an empty folder. Pass a new folder, or the model's own ({model.folder})."
+        raise OutputExistsError(msg)
