@@ -1,8 +1,8 @@
-"""Draw the layers of the package, as the import contract in pyproject.toml has them, to docs/_static/architecture.svg.
+"""Draw the layers of the import contract in pyproject.toml to docs/_static/architecture.svg.
 
     python scripts/draw_architecture.py
 
-Run it after a change of the contract; a test compares the picture with it.
+Run it after changing the contract; a test compares the figure with the contract.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "docs" / "_static" / "architecture.svg"
 
-# what a layer is for, by its first module; neighbours that no user meets are drawn together
+# purpose of a layer, by its first module
 PURPOSE = {
-    "__main__": "the terminal",
-    "pl": "figures; many files",
-    "pp": "AnnData in, AnnData out",
-    "train": "training, on Lightning",
-    "drug": "drug response",
-    "infer": "from vectors to answers",
-    "engine": "tokens → vectors",
-    "models": "the one door to weights",
-    "metrics": "scores: arrays → floats",
-    "data": "arrays in, arrays out",
-    "_settings": "used everywhere",
+    "cli": "command line, report",
+    "pl": "figures",
+    "pp": "public, one function per file",
+    "files": "collections of files (dask)",
+    "training": "methods",
+    "_anndata": "shared AnnData helpers",
+    "engine": "tokens to embeddings",
+    "models": "registry, download, load, save",
+    "corpus": "tokens on disk; scores",
+    "tokens": "arrays and tensors",
+    "_io": "shared modules",
 }
 TORCH, ANNDATA, PLAIN = "#e8d9f1", "#d5e8f5", "#eeeeee"
 COLOUR = {
-    **dict.fromkeys(("pl", "shard", "pp", "tl", "get", "datasets", "scvi", "__main__"), ANNDATA),
     **dict.fromkeys(
-        ("train", "finetune", "drug", "infer", "engine", "perturb", "models", "nn"), TORCH
+        ("cli", "pl", "files", "pp", "tl", "get", "datasets", "scvi", "_anndata"), ANNDATA
     ),
+    **dict.fromkeys(("training", "drug", "engine", "perturbation", "models", "nn"), TORCH),
 }
-HIDDEN = {"_cli", "_demo", "_files", "report", "_docs", "_compat", "resources", "errors"}
-WIDTH, ROW, LEFT, BOX = 960, 46, 210, 86
+HIDDEN = {"__main__", "_docs", "_random", "resources", "errors"}
+WIDTH, ROW, LEFT, BOX = 960, 46, 240, 106
 CELL_STEPS = (
-    ("adata.X", "dense, CSR, CSC, backed, dask", "AnnData"),
-    ("data", "genes matched, counts ranked", "RaggedTokens(indptr, ids)"),
-    ("engine", "equal token counts, no padding", "ids (T,), cu_seqlens (B + 1,)"),
-    ("nn", "encoder, in whichever attention runs here", "float32 (n_cells, d)"),
-    ("infer", "terms, confidence, novelty", "arrays of n_cells"),
-    ("tl", "in the order of the rows", "obsm, obs, uns"),
+    ("_anndata", "select counts, match genes", "CSR (n_rows, n_vars)"),
+    ("tokens", "check counts, rank genes", "RaggedTokens(indptr, ids)"),
+    ("engine", "batches by tokens, no padding", "ids (T,), cu_seqlens (B + 1,)"),
+    ("nn", "encoder, fastest attention backend", "float32 (n_cells, d)"),
+    ("annotation", "terms, confidence, novelty, evidence", "arrays of n_cells"),
+    ("tl", "written in row order", "obsm, obs, uns"),
 )
 
 
@@ -73,9 +73,9 @@ def draw() -> str:
     height = top + ROW * len(rows) + 210
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="Helvetica, Arial, sans-serif" fill="#222">',
-        "<title>Layers of sccello-tools, and the way of a cell through them</title>",
+        "<title>Layers of sccello-tools and the data flow of a cell</title>",
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
-        text(20, 30, "Layers: each imports only from those below it", size=16, more='font-weight="bold"'),
+        text(20, 30, "Layers: each imports only from layers below it", size=16, more='font-weight="bold"'),
     ]  # fmt: skip
     legend = (("takes AnnData", ANNDATA), ("uses torch", TORCH), ("neither", PLAIN))
     for i, (words, colour) in enumerate(legend):
@@ -91,7 +91,7 @@ def draw() -> str:
             x = LEFT + BOX / 2
             parts.append(f'<path d="M{x:g} {y + 31}v13m-4 -5l4 5l4 -5" fill="none" stroke="#999"/>')
     y = top + ROW * len(rows) + 30
-    parts.append(text(20, y, "The way of a cell", size=16, more='font-weight="bold"'))
+    parts.append(text(20, y, "Data flow of a cell", size=16, more='font-weight="bold"'))
     step = (WIDTH - 40) / len(CELL_STEPS)
     for i, (where, what, form) in enumerate(CELL_STEPS):
         x = 20 + step * i
