@@ -14,7 +14,7 @@ PYTEST := MPLBACKEND=agg OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test lint format docs tutorials bench bench-quick constraints clean test-lowest test-newest audit
+.PHONY: help install demo test lint format docs tutorials bench bench-quick constraints clean test-lowest test-newest test-pre-release coverage dist audit
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -67,28 +67,39 @@ constraints: $(STAMP)  ## Pin what .venv holds (after raising a version there)
 	$(BIN)/python scripts/pin_constraints.py > constraints.new
 	mv constraints.new constraints.txt
 
-# The lowest minor versions of pyproject.toml, and the newest that pip finds; both in an environment of their own, outside the
-# working tree by default. Old packages warn of what newer ones will drop, so that such warnings are no errors there.
-LOWEST ?= $(or $(TMPDIR),/tmp)/sccello-lowest
-NEWEST ?= $(or $(TMPDIR),/tmp)/sccello-newest
-AGED := -W ignore::DeprecationWarning -W ignore::FutureWarning -W ignore::PendingDeprecationWarning
+# Other versions of the dependencies, each in an environment of its own outside the working tree. Deprecation warnings of
+# versions other than the pinned ones are not errors.
+OTHER ?= $(or $(TMPDIR),/tmp)
+OTHER_PYTEST = MPLBACKEND=agg OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -n $(JOBS) --dist loadfile \
+	-W ignore::DeprecationWarning -W ignore::FutureWarning -W ignore::PendingDeprecationWarning
+
 test-lowest:  ## Run the tests against the lowest versions of all dependencies
-	$(PYTHON) -m venv $(LOWEST)
-	$(PYTHON) scripts/lowest.py > $(LOWEST)/lowest.txt
-	$(LOWEST)/bin/python -m pip install -qq --upgrade pip
-	$(LOWEST)/bin/python -m pip install -qq -c $(LOWEST)/lowest.txt torch
-	$(LOWEST)/bin/python -m pip install -qq -c $(LOWEST)/lowest.txt -e .[scale] --group test
-	MPLBACKEND=agg OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(JOBS) --dist loadfile $(AGED)
+	$(PYTHON) -m venv $(OTHER)/sccello-lowest
+	$(PYTHON) scripts/lowest.py > $(OTHER)/sccello-lowest/lowest.txt
+	$(OTHER)/sccello-lowest/bin/python -m pip install -qq --upgrade pip
+	$(OTHER)/sccello-lowest/bin/python -m pip install -qq -c $(OTHER)/sccello-lowest/lowest.txt torch
+	$(OTHER)/sccello-lowest/bin/python -m pip install -qq -c $(OTHER)/sccello-lowest/lowest.txt -e .[scale] --group test
+	$(call OTHER_PYTEST,$(OTHER)/sccello-lowest)
 
-test-newest:  ## Run the tests against the newest versions (PYTHON=python3.13 for another Python)
-	$(PYTHON) -m venv $(NEWEST)
-	$(NEWEST)/bin/python -m pip install -qq --upgrade pip
-	$(NEWEST)/bin/python -m pip install -qq torch
-	$(NEWEST)/bin/python -m pip install -qq -e .[scale] --group test
-	MPLBACKEND=agg OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -n $(JOBS) --dist loadfile $(AGED)
+test-newest test-pre-release:  ## Run the tests against the newest (pre-release) versions (PYTHON=python3.14 for another Python)
+	$(PYTHON) -m venv $(OTHER)/sccello-$@
+	$(OTHER)/sccello-$@/bin/python -m pip install -qq --upgrade pip
+	$(OTHER)/sccello-$@/bin/python -m pip install -qq torch
+	$(OTHER)/sccello-$@/bin/python -m pip install -qq $(if $(findstring pre,$@),--pre) -e .[scale] --group test
+	$(call OTHER_PYTEST,$(OTHER)/sccello-$@)
 
-# Needs an advisory service on the network, so that it is no part of `make test`.
-audit: $(STAMP)  ## Look the pinned versions up among known vulnerabilities (needs the network)
+coverage: $(STAMP)  ## Run the tests with line coverage into coverage.xml
+	@$(PIP_INSTALL) pytest-cov
+	$(PYTEST) --cov=sccello_tools --cov-report=xml
+
+dist: $(STAMP)  ## Build wheel and sdist, check them, and run the demo from the wheel in an empty environment
+	@rm -rf dist
+	@$(PIP_INSTALL) build twine
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python scripts/check_dist.py dist --demo
+
+# Needs an advisory service on the network, so it is not part of `make test`.
+audit: $(STAMP)  ## Check the pinned versions for known vulnerabilities (needs the network)
 	$(BIN)/python -m pip install -qq pip-audit
 	$(BIN)/pip-audit --no-deps --disable-pip -r constraints.txt || \
 		{ echo "pip-audit found something, or its advisory service cannot be reached from here."; exit 1; }
