@@ -91,7 +91,7 @@ def batch_key_of(adata: ad.AnnData) -> str | None:
 
 def score(embedding: np.ndarray, adata: ad.AnnData, label: str, seed: int) -> list[float]:
     types = adata.obs[label].astype(str).to_numpy()
-    bio = clustering_score(embedding, types, seed=seed)
+    bio = clustering_score(embedding, types, rng=seed)
     key = batch_key_of(adata)
     batch = (
         integration_score(embedding, types, adata.obs[key].astype(str).to_numpy()).avg_batch

@@ -41,7 +41,7 @@ def test_other_columns_and_gzip(tmp_path):
 def test_a_table_without_the_columns(tmp_path):
     path = tmp_path / "other.tsv"
     path.write_text("a\tb\n1\t2\n")
-    with pytest.raises(FileFormatError, match=r"no column 'cellType' \(columns: \['a', 'b'\]\)"):
+    with pytest.raises(FileFormatError, match=r"'cellType'.*'a', 'b'"):
         cell_markers(path)
 
 
@@ -50,5 +50,5 @@ def test_what_is_no_table(tmp_path, content):
     path = tmp_path / "none.tsv"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(FileFormatError, match="cannot be read as a table of markers"):
+    with pytest.raises(FileFormatError, match="marker table"):
         cell_markers(path)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, recall_score
 
-from sccello_tools.metrics import annotation_score, knn_vote
+from sccello_tools.metrics import accuracy_at, annotation_score, knn_vote, term_auroc
 
 TYPES = ["B", "NK", "T"]
 
@@ -42,13 +42,13 @@ def test_no_cell_that_counts():
     assert (score.n_cells, score.n_types) == (0, 0)
 
 
-def test_nothing_is_accepted():
+def test_no_accepted_prediction():
     score = annotation_score(np.array(["T", "T"]), np.array(["T", "B"]), {"T": set()})
     assert score.accuracy == 0
 
 
 def test_other_numbers_of_predictions():
-    with pytest.raises(ValueError, match="3 true types, but 2 predictions"):
+    with pytest.raises(ValueError, match=r"3 entries.*2"):
         annotation_score(np.array(["T"] * 3), np.array(["T"] * 2), {"T": {"T"}})
 
 
@@ -106,15 +106,29 @@ def test_more_neighbours_than_cells():
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
-        ({"labels": np.array(["a"])}, "2 reference cells, but 1 labels"),
-        ({"query": np.ones((1, 3))}, "The reference has 2 dimensions, the query 3"),
-        ({"reference": np.full((2, 2), np.nan)}, "None of the 2 reference cells has an embedding"),
-        ({"n_neighbors": 0}, "n_neighbors is 0"),
+        ({"labels": np.array(["a"])}, "2 rows.*1"),
+        ({"query": np.ones((1, 3))}, "2 dimensions.*3"),
+        ({"reference": np.full((2, 2), np.nan)}, "All 2 reference rows"),
+        ({"n_neighbors": 0}, "n_neighbors must be >= 1, got 0"),
     ],
 )
-def test_what_does_not_fit(change, says):
+def test_invalid_input(change, message):
     fine = {"reference": np.eye(2), "labels": np.array(["a", "b"]), "query": np.eye(2)}
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=message):
         knn_vote(**fine | change)
+
+
+def test_rows_with_nan_are_wrong() -> None:
+    scores = np.array([[np.nan, np.nan], [0.9, 0.1]])
+    assert accuracy_at(scores, ["a", "b"], np.array(["a", "a"]), k=2) == 0.5
+    with pytest.raises(ValueError, match=r"\(2, 1\).*\(2, 2\)"):
+        accuracy_at(scores, ["a"], np.array(["a", "a"]))
+    with pytest.raises(ValueError, match="k must be >= 1, got 0"):
+        accuracy_at(scores, ["a", "b"], np.array(["a", "a"]), k=0)
+
+
+def test_auroc_requires_other_types() -> None:
+    scores = np.array([[0.9, 0.1, 0], [0.8, 0.3, 0]])
+    assert term_auroc(scores, ["a", "b", "c"], np.array(["a", "a"])) == {}

@@ -67,10 +67,10 @@ def test_correlations_do_not_depend_on_scale_and_errors_do(scale, shift):
     ("measured", "predicted", "message"),
     [
         (MEASURED, PREDICTED[:5], "shape"),
-        (MEASURED * np.nan, PREDICTED, "no number"),
+        (MEASURED * np.nan, PREDICTED, "NaN"),
         (MEASURED, np.full_like(PREDICTED, np.nan), "have no prediction"),
     ],
 )
-def test_what_cannot_be_scored_is_refused(measured, predicted, message):
+def test_invalid_input(measured, predicted, message):
     with pytest.raises(ValueError, match=message):
         response_score(measured, predicted)

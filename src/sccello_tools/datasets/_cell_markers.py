@@ -1,4 +1,4 @@
-"""Known marker genes by Cell Ontology term, from a table of names."""
+"""Known marker genes by Cell Ontology term."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ def cell_markers(
     genes_column: str = _GENES,
     ontology: CellOntology | None = None,
 ) -> pd.DataFrame:
-    r"""Read a table of marker genes, with the Cell Ontology term of each type and the Ensembl id of each gene.
+    r"""Read a table of marker genes and map its cell types to Cell Ontology terms and its genes to Ensembl ids.
 
-    The table that the scCello repository publishes (``cellmarkers.tsv``: CellMarker and PanglaoDB) is read as it is. It does not
-    ship, because neither source states a licence for its gene lists.
+    Reads ``cellmarkers.tsv`` of the scCello repository (CellMarker and PanglaoDB), which is not shipped with this package because
+    neither source states a licence for its gene lists.
 
     Parameters
     ----------
     path
-        Tab-separated file, plain or gzipped, with a row a cell type.
+        Tab-separated file, plain or gzipped, one row per cell type.
     type_column
         Column of cell type names.
     genes_column
         Column of gene symbols, separated by commas.
     ontology
-        The Cell Ontology; the shipped release if not given.
+        The Cell Ontology; by default the shipped release.
 
     Returns
     -------
-    DataFrame, one row a type and gene: cell_type_ontology_term_id ("" where the name fits no term, or several), cell_type (as in the
-    file), symbol (as in the file) and gene_id (Ensembl; rows of genes that the vocabulary does not know are left out).
+    DataFrame with one row per cell type and gene: cell_type_ontology_term_id ("" if the name is not mapped), cell_type and symbol (as
+    in the file) and gene_id (Ensembl). Genes outside the vocabulary are dropped.
 
     Raises
     ------
     FileFormatError
-        If the file is missing, or lacks a column.
+        If the file cannot be read or lacks a column.
 
     Examples
     --------
@@ -65,10 +65,10 @@ def cell_markers(
     try:
         table = pd.read_csv(Path(path), sep="\t", dtype=str)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        msg = f"{path} cannot be read as a table of markers ({error}). Expected is a tab-separated file with columns {type_column!r} and {genes_column!r}."
+        msg = f"{path} cannot be read as a marker table ({error}). Pass a tab-separated file with columns {type_column!r} and {genes_column!r}."
         raise FileFormatError(msg) from error
     if missing := [name for name in (type_column, genes_column) if name not in table]:
-        msg = f"{path} has no column {missing[0]!r} (columns: {list(table.columns)}). Name its columns in type_column= and genes_column=."
+        msg = f"{path} has no column {missing[0]!r} (columns: {list(table.columns)}). Pass type_column= and genes_column=."
         raise FileFormatError(msg)
     table = table.dropna(subset=[type_column, genes_column])
     genes = [_split(text) for text in table[genes_column]]

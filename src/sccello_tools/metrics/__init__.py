@@ -1,13 +1,17 @@
-"""Scores of embeddings and annotations: arrays in, floats out."""
+"""Scores of embeddings, annotations and predicted drug responses: arrays in, floats out."""
 
 from __future__ import annotations
 
-from .classification import AnnotationScore, annotation_score, knn_vote
-from .clustering import ClusteringScore, clustering_score
+from .classification import (
+    AnnotationScore,
+    accuracy_at,
+    annotation_score,
+    knn_vote,
+    term_auroc,
+)
 from .confidence import Reliability, RiskCoverage, open_set_auroc, reliability, risk_coverage
-from .integration import IntegrationScore, integration_score
+from .embedding import ClusteringScore, IntegrationScore, clustering_score, integration_score
 from .ontology_aware import OntologyScore, ontology_score
-from .ranking import accuracy_at, term_auroc
 from .regression import ResponseScore, drug_correlations, response_score
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""How well cell types are told: a neighbour vote, and scores that count a subtype of the truth as right."""
+"""Accuracy of predicted cell types, nearest-neighbour label transfer, and scores of ranked candidate terms."""
 
 from __future__ import annotations
 
@@ -9,74 +9,74 @@ import numpy as np
 from sccello_tools.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
     from typing import Literal
 
     from numpy.typing import NDArray
 
 
 class AnnotationScore(NamedTuple):
-    """Scores of predicted cell types over cells of types that could be known."""
+    """Scores of predicted cell types over the cells of known types."""
 
     accuracy: float
-    """Share of cells that are right."""
+    """Fraction of cells with a correct prediction."""
 
     mean_recall: float
-    """Mean over true types of the share of their cells that are right."""
+    """Mean recall over true types (balanced accuracy)."""
 
     n_cells: int
-    """Cells that were scored."""
+    """Number of scored cells."""
 
     n_types: int
-    """True types that were scored."""
+    """Number of scored true types."""
 
 
 def annotation_score(
     truth: NDArray[np.str_], predicted: NDArray[np.str_], accepted: Mapping[str, Collection[str]]
 ) -> AnnotationScore:
-    """Score predicted cell types against the truth.
+    """Score predicted cell types, where subtypes of the true type may count as correct.
 
     Parameters
     ----------
     truth
-        True cell type ids, shape (n_cells,).
+        True cell types, shape (n_cells,).
     predicted
-        Predicted ids, shape (n_cells,).
+        Predicted cell types, shape (n_cells,).
     accepted
-        For each true type that counts, the predictions that are right: itself and its subtypes. Cells of other types are left out.
+        Correct predictions of each true type: usually the type and its subtypes. Cells of other types are ignored.
 
     Returns
     -------
-    Accuracy and mean recall; NaN if no cell counts.
+    Accuracy and mean recall; NaN if no cell is scored.
 
     Raises
     ------
-    ValueError
-        If there are not as many predictions as true types.
+    ArgumentError
+        If ``truth`` and ``predicted`` differ in length.
 
     Examples
     --------
     >>> import numpy as np
     >>> from sccello_tools.metrics import annotation_score
-    >>> truth = np.array(["T", "T", "B", "unheard of"])
+    >>> truth = np.array(["T", "T", "B", "neuron"])
     >>> score = annotation_score(truth, np.array(["CD4 T", "B", "B", "B"]), {"T": {"T", "CD4 T"}, "B": {"B"}})
     >>> score.mean_recall, score.n_cells
     (0.75, 3)
     """
     if len(truth) != len(predicted):
-        msg = f"{len(truth)} true types, but {len(predicted)} predictions. Expected is one a cell: pass the same cells in the same order."
+        msg = f"truth has {len(truth)} entries, predicted has {len(predicted)}. Pass the same cells in the same order."
         raise ArgumentError(msg)
-    recalls, n_right, n_cells = [], 0, 0
+    recalls, n_correct, n_cells = [], 0, 0
     for cell_type in np.unique(truth):
         if cell_type not in accepted:
             continue
-        right = np.isin(predicted[truth == cell_type], list(accepted[cell_type]))
-        recalls.append(float(right.mean()))
-        n_right += int(right.sum())
-        n_cells += len(right)
+        correct = np.isin(predicted[truth == cell_type], list(accepted[cell_type]))
+        recalls.append(float(correct.mean()))
+        n_correct += int(correct.sum())
+        n_cells += len(correct)
     if not n_cells:
         return AnnotationScore(float("nan"), float("nan"), 0, 0)
-    return AnnotationScore(n_right / n_cells, float(np.mean(recalls)), n_cells, len(recalls))
+    return AnnotationScore(n_correct / n_cells, float(np.mean(recalls)), n_cells, len(recalls))
 
 
 def knn_vote(
@@ -87,29 +87,29 @@ def knn_vote(
     n_neighbors: int = 15,
     metric: Literal["cosine", "euclidean"] = "cosine",
 ) -> NDArray[np.str_]:
-    """Give each query cell the most frequent label of its nearest reference cells.
+    """Predict the most frequent label among the nearest reference cells.
 
     Parameters
     ----------
     reference
-        Embedding of labelled cells, shape (n_reference, d).
+        Embedding of labelled cells, shape (n_reference, d). Rows with NaN are ignored.
     labels
         Their labels, shape (n_reference,).
     query
         Embedding of the cells to label, shape (n_query, d).
     n_neighbors
-        Neighbours that vote.
+        Number of neighbours.
     metric
         Distance.
 
     Returns
     -------
-    Labels, shape (n_query,); "" for rows with NaN. Ties go to the label that sorts first. Reference rows with NaN have no vote.
+    Labels, shape (n_query,); "" for rows with NaN. Ties are resolved in favour of the label that sorts first.
 
     Raises
     ------
-    ValueError
-        If labels or dimensions do not fit the reference, or no reference row can vote.
+    ArgumentError
+        If shapes do not match, or all reference rows contain NaN.
 
     Examples
     --------
@@ -121,32 +121,134 @@ def knn_vote(
     from sklearn.neighbors import KNeighborsClassifier
 
     if len(reference) != len(labels):
-        msg = f"{len(reference)} reference cells, but {len(labels)} labels. Expected is one a cell: pass the same cells in the same order."
+        msg = f"reference has {len(reference)} rows, labels has {len(labels)}. Pass the same cells in the same order."
         raise ArgumentError(msg)
     if reference.shape[1] != query.shape[1]:
-        msg = f"The reference has {reference.shape[1]} dimensions, the query {query.shape[1]}; embed both with the same model"
+        msg = f"reference has {reference.shape[1]} dimensions, query has {query.shape[1]}. Embed both with the same model."
         raise ArgumentError(msg)
-    check_neighbors(n_neighbors)
+    check_n_neighbors(n_neighbors)
     if metric not in {"cosine", "euclidean"}:
-        msg = f"metric is {metric!r}; expected is 'cosine' or 'euclidean'"
+        msg = f"metric must be 'cosine' or 'euclidean', got {metric!r}"
         raise ArgumentError(msg)
     usable = np.isfinite(reference).all(axis=1)
     if not usable.any():
-        msg = f"None of the {len(reference)} reference cells has an embedding without NaN, so none can vote. Embed them first, or pass other cells as reference."
+        msg = f"All {len(reference)} reference rows contain NaN. Embed the reference, or pass other reference cells."
         raise ArgumentError(msg)
-    answered = np.isfinite(query).all(axis=1)
+    embedded = np.isfinite(query).all(axis=1)
     classifier = KNeighborsClassifier(
         n_neighbors=min(n_neighbors, int(usable.sum())), metric=metric
     )
     classifier.fit(reference[usable], labels[usable])
     out = np.full(len(query), "", dtype=labels.dtype)
-    if answered.any():
-        out[answered] = classifier.predict(query[answered])
+    if embedded.any():
+        out[embedded] = classifier.predict(query[embedded])
     return out
 
 
-def check_neighbors(n_neighbors: int) -> None:
-    """Refuse a number of neighbours that is none."""
+def accuracy_at(
+    scores: NDArray[np.floating], terms: Sequence[str], truth: NDArray[np.str_], k: int = 1
+) -> float:
+    """Fraction of cells whose true type is among the ``k`` candidates with the highest scores.
+
+    Parameters
+    ----------
+    scores
+        Array of shape (n_cells, n_terms), higher is more likely. Rows with NaN count as wrong.
+    terms
+        Candidate of each column, length n_terms.
+    truth
+        True types, shape (n_cells,). Types that are not candidates count as wrong.
+    k
+        Number of candidates to consider.
+
+    Returns
+    -------
+    Accuracy in [0, 1]; NaN without cells. Candidates with equal scores are taken in column order.
+
+    Raises
+    ------
+    ArgumentError
+        If shapes do not match, or ``k`` < 1.
+
+    Notes
+    -----
+    Accuracy@k of OnClass (Wang et al., Nat. Commun. 12:5556, 2021).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sccello_tools.metrics import accuracy_at
+    >>> scores = np.array([[0.2, 0.9, 0.1], [0.5, 0.3, 0.4]])
+    >>> accuracy_at(scores, ["a", "b", "c"], np.array(["a", "c"]), k=1)
+    0.0
+    >>> accuracy_at(scores, ["a", "b", "c"], np.array(["a", "c"]), k=2)
+    1.0
+    """
+    _check_scores(scores, terms, truth)
+    if k < 1:
+        msg = f"k must be >= 1, got {k}"
+        raise ArgumentError(msg)
+    if not len(truth):
+        return float("nan")
+    usable = np.isfinite(scores).all(axis=1)
+    first = np.argsort(-np.where(usable[:, None], scores, 0), axis=1, kind="stable")[:, :k]
+    hits = np.asarray(terms, dtype=str)[first] == np.asarray(truth, dtype=str)[:, None]
+    return float((hits.any(axis=1) & usable).mean())
+
+
+def term_auroc(
+    scores: NDArray[np.floating], terms: Sequence[str], truth: NDArray[np.str_]
+) -> dict[str, float]:
+    """Compute the AUROC of each true type's score, its cells against all others.
+
+    Parameters
+    ----------
+    scores
+        Array of shape (n_cells, n_terms), higher is more likely. Rows with NaN are ignored.
+    terms
+        Candidate of each column, length n_terms.
+    truth
+        True types, shape (n_cells,).
+
+    Returns
+    -------
+    AUROC by term, for terms that are the type of some but not all cells. OnClass reports their mean for unseen types.
+
+    Raises
+    ------
+    ArgumentError
+        If shapes do not match.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sccello_tools.metrics import term_auroc
+    >>> term_auroc(np.array([[0.9, 0.1], [0.8, 0.3], [0.1, 0.2]]), ["a", "b"], np.array(["a", "a", "b"]))
+    {'a': 1.0, 'b': 0.5}
+    """
+    from sklearn.metrics import roc_auc_score
+
+    _check_scores(scores, terms, truth)
+    usable = np.isfinite(scores).all(axis=1)
+    table, truth = scores[usable], np.asarray(truth, dtype=str)[usable]
+    found = {}
+    for column, term in enumerate(terms):
+        own = truth == term
+        if own.any() and not own.all():
+            found[term] = float(roc_auc_score(own, table[:, column]))
+    return found
+
+
+def check_n_neighbors(n_neighbors: int) -> None:
+    """Raise an ArgumentError unless ``n_neighbors`` >= 1."""
     if n_neighbors < 1:
-        msg = f"n_neighbors is {n_neighbors}; expected is at least 1"
+        msg = f"n_neighbors must be >= 1, got {n_neighbors}"
+        raise ArgumentError(msg)
+
+
+def _check_scores(
+    scores: NDArray[np.floating], terms: Sequence[str], truth: NDArray[np.str_]
+) -> None:
+    if scores.ndim != 2 or scores.shape != (len(truth), len(terms)):
+        msg = f"scores must have shape (n_cells, n_terms) = ({len(truth)}, {len(terms)}), got {scores.shape}"
         raise ArgumentError(msg)

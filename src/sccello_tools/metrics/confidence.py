@@ -1,4 +1,4 @@
-"""Does confidence mean what it says: calibration, coverage, risk against coverage, known against novel."""
+"""Calibration of confidence, selective risk, and detection of novel cell types."""
 
 from __future__ import annotations
 
@@ -13,60 +13,60 @@ if TYPE_CHECKING:
 
 
 class Reliability(NamedTuple):
-    """Bins of confidence, for a reliability curve; bins without cells are left out."""
+    """Reliability curve: confidence and accuracy by bin, without empty bins."""
 
     confidence: NDArray[np.float64]
     """(n_bins,) mean confidence."""
 
     accuracy: NDArray[np.float64]
-    """(n_bins,) share of answers that are right."""
+    """(n_bins,) fraction of correct predictions."""
 
     n_cells: NDArray[np.int64]
-    """(n_bins,)"""
+    """(n_bins,) number of cells."""
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the mean gap between the two, by cells."""
+        """Expected calibration error: mean absolute difference of confidence and accuracy, weighted by the number of cells."""
         return float(np.average(np.abs(self.confidence - self.accuracy), weights=self.n_cells))
 
 
 class RiskCoverage(NamedTuple):
-    """What is wrong among the surest answers."""
+    """Risk-coverage curve."""
 
     coverage: NDArray[np.float64]
-    """(n_cells,) share of cells answered, ascending."""
+    """(n_cells,) fraction of cells with a prediction, ascending."""
 
     risk: NDArray[np.float64]
-    """(n_cells,) share of those that are wrong."""
+    """(n_cells,) fraction of those that are wrong."""
 
     @property
     def area(self) -> float:
-        """Area under the curve (AURC): the mean risk over all coverages; lower is better."""
+        """Area under the curve (AURC): mean risk over all coverages; lower is better."""
         return float(self.risk.mean())
 
 
 def reliability(
-    confidence: NDArray[np.floating], right: NDArray[np.bool_], *, n_bins: int = 15
+    confidence: NDArray[np.floating], correct: NDArray[np.bool_], *, n_bins: int = 15
 ) -> Reliability:
-    """Compare confidence with what comes true, in bins of equal width.
+    """Compare confidence with accuracy in bins of equal width.
 
     Parameters
     ----------
     confidence
-        Probabilities given, shape (n_cells,). Cells with NaN are left out.
-    right
-        Whether each answer was right, shape (n_cells,).
+        Predicted probabilities, shape (n_cells,). Cells with NaN are ignored.
+    correct
+        Whether each prediction is correct, shape (n_cells,).
     n_bins
-        Bins between 0 and 1.
+        Number of bins in [0, 1].
 
     Returns
     -------
-    The bins, whose ``error`` is the expected calibration error.
+    The bins; their ``error`` is the expected calibration error.
 
     Raises
     ------
-    ValueError
-        If shapes differ, no cell is left, a confidence is no probability, or there are to be no bins.
+    ArgumentError
+        If shapes differ, all values are NaN, a value is not in [0, 1], or ``n_bins`` < 1.
 
     Examples
     --------
@@ -76,39 +76,43 @@ def reliability(
     0.1
     """
     if n_bins < 1:
-        msg = f"n_bins is {n_bins}; expected is at least 1"
+        msg = f"n_bins must be >= 1, got {n_bins}"
         raise ArgumentError(msg)
-    confidence, right = _pairs(confidence, right)
+    confidence, correct = _pairs(confidence, correct)
     if confidence.min() < 0 or confidence.max() > 1:
-        msg = f"confidence runs from {confidence.min():.3g} to {confidence.max():.3g}; expected are probabilities, 0 to 1"
+        msg = f"confidence must be in [0, 1], got values from {confidence.min():.3g} to {confidence.max():.3g}"
         raise ArgumentError(msg)
     member = np.minimum((confidence * n_bins).astype(np.intp), n_bins - 1)
     counts = np.bincount(member, minlength=n_bins)
     held = counts > 0
     means = [
-        np.bincount(member, values, n_bins)[held] / counts[held] for values in (confidence, right)
+        np.bincount(member, values, n_bins)[held] / counts[held] for values in (confidence, correct)
     ]
     return Reliability(means[0], means[1], counts[held].astype(np.int64))
 
 
-def risk_coverage(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> RiskCoverage:
-    """Answer only the surest cells, then more and more of them: what share is wrong?
+def risk_coverage(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> RiskCoverage:
+    """Compute the error rate among the most confident cells as a function of coverage.
 
     Parameters
     ----------
     confidence
-        Any score that is higher for surer answers, shape (n_cells,). Cells with NaN are left out.
-    right
-        Whether each answer was right, shape (n_cells,).
+        Any score that increases with confidence, shape (n_cells,). Cells with NaN are ignored.
+    correct
+        Whether each prediction is correct, shape (n_cells,).
 
     Returns
     -------
-    The curve. Cells of equal confidence enter together in their mean, so the order of rows does not matter.
+    The curve. Cells of equal confidence contribute their mean, so that the result does not depend on the order of cells.
 
     Raises
     ------
-    ValueError
-        If shapes differ or no cell is left.
+    ArgumentError
+        If shapes differ, or all values are NaN.
+
+    Notes
+    -----
+    Geifman and El-Yaniv, Selective classification for deep neural networks, NeurIPS 2017.
 
     Examples
     --------
@@ -117,32 +121,32 @@ def risk_coverage(confidence: NDArray[np.floating], right: NDArray[np.bool_]) ->
     >>> risk_coverage(np.array([0.9, 0.8, 0.2]), np.array([True, True, False])).risk.round(2).tolist()
     [0.0, 0.0, 0.33]
     """
-    confidence, right = _pairs(confidence, right)
+    confidence, correct = _pairs(confidence, correct)
     _, member = np.unique(-confidence, return_inverse=True)
-    wrong = np.bincount(member, ~right) / np.bincount(member)
+    wrong = np.bincount(member, ~correct) / np.bincount(member)
     errors = np.cumsum(wrong[np.sort(member)])
-    n_answered = np.arange(1, len(right) + 1)
-    return RiskCoverage(n_answered / len(right), errors / n_answered)
+    n_predicted = np.arange(1, len(correct) + 1)
+    return RiskCoverage(n_predicted / len(correct), errors / n_predicted)
 
 
 def open_set_auroc(novelty: NDArray[np.floating], is_novel: NDArray[np.bool_]) -> float:
-    """AUROC of a novelty score: how well it tells cells of unknown types from cells of known ones.
+    """Compute the AUROC of a novelty score for cells of novel against known types.
 
     Parameters
     ----------
     novelty
-        Higher for stranger cells, shape (n_cells,). Cells with NaN are left out.
+        Novelty score, higher for novel cells, shape (n_cells,). Cells with NaN are ignored.
     is_novel
-        Whether each cell's type is unknown, shape (n_cells,).
+        Whether the type of each cell is novel, shape (n_cells,).
 
     Returns
     -------
-    .5 for chance, 1 for perfect.
+    AUROC: 0.5 for a random score, 1 for a perfect one.
 
     Raises
     ------
-    ValueError
-        If shapes differ, or not both kinds of cells are there.
+    ArgumentError
+        If shapes differ, or there are no novel or no known cells.
 
     Examples
     --------
@@ -155,7 +159,7 @@ def open_set_auroc(novelty: NDArray[np.floating], is_novel: NDArray[np.bool_]) -
 
     novelty, is_novel = _pairs(novelty, is_novel)
     if is_novel.all() or not is_novel.any():
-        msg = f"{int(is_novel.sum())} of {len(is_novel)} cells are novel; expected are some of both kinds. Pass cells of known and of unknown types."
+        msg = f"Novel and known cells are both required; {int(is_novel.sum())} of {len(is_novel)} cells are novel."
         raise ArgumentError(msg)
     return float(roc_auc_score(is_novel, novelty))
 
@@ -165,12 +169,10 @@ def _pairs(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     scores, flags = np.asarray(scores, dtype=np.float64), np.asarray(flags, dtype=bool)
     if scores.ndim != 1 or scores.shape != flags.shape:
-        msg = (
-            f"scores have shape {scores.shape}, flags {flags.shape}; expected is one of each a cell"
-        )
+        msg = f"Both arrays must have shape (n_cells,), got {scores.shape} and {flags.shape}"
         raise ArgumentError(msg)
     usable = np.isfinite(scores)
     if not usable.any():
-        msg = f"None of the {len(scores)} cells has a score that is a number; expected is one at least. Pass cells that were annotated."
+        msg = f"All {len(scores)} scores are NaN. Pass annotated cells."
         raise ArgumentError(msg)
     return scores[usable], flags[usable]

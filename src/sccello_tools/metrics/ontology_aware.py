@@ -1,4 +1,4 @@
-"""Scores of predicted terms that know the Cell Ontology: a subtype of the truth is right, a near miss is better than a far one."""
+"""Scores of predicted cell types that use the structure of the Cell Ontology."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ class OntologyScore(NamedTuple):
     """Scores of predicted Cell Ontology terms."""
 
     accuracy: float
-    """Share of cells whose term is the true type or a subtype of it."""
+    """Fraction of cells whose predicted term is the true type or one of its subtypes."""
 
     macro_f1: float
-    """Mean over true types of F1, a subtype of the truth counted as the truth."""
+    """F1 averaged over true types, where subtypes of the true type count as correct."""
 
     hierarchical_precision: float
-    """Share of what the predicted terms imply (themselves and their ancestors) that is true."""
+    """Fraction of the predicted terms and their ancestors that are implied by the true types."""
 
     hierarchical_recall: float
-    """Share of what the true types imply that the predicted terms imply, too."""
+    """Fraction of the true types and their ancestors that are implied by the predicted terms."""
 
     hierarchical_f1: float
     """Harmonic mean of the two."""
 
     lca_distance: float
-    """Mean of the fewest steps in the ontology from the predicted term up to a common ancestor and down to the true type."""
+    """Mean number of edges of the shortest path from predicted to true term through a common ancestor."""
 
     n_cells: int
-    """Cells that were scored: those with a true type."""
+    """Number of scored cells: those with a true type."""
 
 
 def ontology_score(
     truth: NDArray[np.str_], predicted: NDArray[np.str_], ontology: CellOntology
 ) -> OntologyScore:
-    """Score predicted terms against true types, with the Cell Ontology as judge.
+    r"""Score predicted terms against true types with hierarchical and path-based measures.
 
     Parameters
     ----------
     truth
-        True Cell Ontology ids, shape (n_cells,). Cells with "" are left out.
+        True Cell Ontology ids, shape (n_cells,). Cells with "" are ignored.
     predicted
-        Predicted ids, shape (n_cells,). "" is an answer that implies nothing: wrong, and as far away as the root.
+        Predicted ids, shape (n_cells,). "" is a missing prediction: it is wrong, implies no term, and has the distance of the root.
     ontology
-        Release that both are terms of; obsolete ids are replaced by their successors.
+        Ontology of both; obsolete ids are replaced by their current ones.
 
     Returns
     -------
@@ -59,14 +59,21 @@ def ontology_score(
 
     Raises
     ------
-    ValueError
-        If there are not as many predictions as true types.
-    OntologyError
+    ArgumentError
+        If ``truth`` and ``predicted`` differ in length.
+    LabelError
         If a term is unknown.
 
     Notes
     -----
-    Hierarchical precision and recall are summed over cells before they are divided (Kiritchenko et al. 2005).
+    With :math:`\hat A_i` and :math:`A_i` the predicted and true terms of cell :math:`i` and all their ancestors,
+
+    .. math::
+        hP = \frac{\sum_i |\hat A_i \cap A_i|}{\sum_i |\hat A_i|}, \quad
+        hR = \frac{\sum_i |\hat A_i \cap A_i|}{\sum_i |A_i|}, \quad
+        hF_1 = \frac{2\,hP\,hR}{hP + hR}
+
+    (Kiritchenko et al., Functional annotation of genes using hierarchical text categorization, 2005).
 
     Examples
     --------
@@ -79,7 +86,7 @@ def ontology_score(
     (0.5, 2)
     """
     if len(truth) != len(predicted):
-        msg = f"{len(truth)} true types, but {len(predicted)} predictions. Expected is one a cell: pass the same cells in the same order."
+        msg = f"truth has {len(truth)} entries, predicted has {len(predicted)}. Pass the same cells in the same order."
         raise ArgumentError(msg)
     scored = np.asarray(truth, dtype=str) != ""
     pairs, counts = np.unique(
@@ -89,24 +96,24 @@ def ontology_score(
     )
     if not counts.size:
         return OntologyScore(*(float("nan"),) * 6, n_cells=0)
-    # cells share few pairs of terms: each pair is judged once, and counts as often as it occurs
+    # score each distinct pair of terms once, weighted by its number of cells
     true = [ontology.current(term) for term in pairs[0].tolist()]
-    given = [ontology.current(term) if term else "" for term in pairs[1].tolist()]
-    shared, implied, wanted, steps = (np.zeros(len(counts)) for _ in range(4))
-    right = np.zeros(len(counts), dtype=bool)
-    for i, (t, p) in enumerate(zip(true, given)):
+    predicted_terms = [ontology.current(term) if term else "" for term in pairs[1].tolist()]
+    shared, implied, true_terms, steps = (np.zeros(len(counts)) for _ in range(4))
+    correct = np.zeros(len(counts), dtype=bool)
+    for i, (t, p) in enumerate(zip(true, predicted_terms)):
         above_t = steps_up(t, ontology)
         above_p = steps_up(p, ontology) if p else {}
         common = above_t.keys() & above_p.keys()
-        shared[i], implied[i], wanted[i] = len(common), len(above_p), len(above_t)
-        right[i] = t in above_p
+        shared[i], implied[i], true_terms[i] = len(common), len(above_p), len(above_t)
+        correct[i] = t in above_p
         steps[i] = min((above_t[c] + above_p[c] for c in common), default=max(above_t.values()))
     precision = float((shared * counts).sum() / max((implied * counts).sum(), 1))
-    recall = float((shared * counts).sum() / (wanted * counts).sum())
+    recall = float((shared * counts).sum() / (true_terms * counts).sum())
     f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
     return OntologyScore(
-        float(np.average(right, weights=counts)),
-        _macro_f1(true, given, right, counts),
+        float(np.average(correct, weights=counts)),
+        _macro_f1(true, predicted_terms, correct, counts),
         precision,
         recall,
         f1,
@@ -116,26 +123,29 @@ def ontology_score(
 
 
 def steps_up(term: str, ontology: CellOntology) -> dict[str, int]:
-    """Fewest steps from a term to itself and each of its ancestors."""
+    """Return the number of edges of the shortest path from a term to itself and each of its ancestors."""
     found = {term: 0}
-    rim = [term]
-    while rim:
-        above = {parent for node in rim for parent in ontology.parents(node)} - found.keys()
+    frontier = [term]
+    while frontier:
+        above = {parent for node in frontier for parent in ontology.parents(node)} - found.keys()
         step = 1 + max(found.values())
         found.update(dict.fromkeys(above, step))
-        rim = sorted(above)
+        frontier = sorted(above)
     return found
 
 
 def _macro_f1(
-    true: list[str], given: list[str], right: NDArray[np.bool_], counts: NDArray[np.intp]
+    true: list[str],
+    predicted_terms: list[str],
+    correct: NDArray[np.bool_],
+    counts: NDArray[np.intp],
 ) -> float:
     from sklearn.metrics import f1_score
 
     types = sorted(set(true))
-    answers = [t if ok else p for t, p, ok in zip(true, given, right)]
+    predictions = [t if ok else p for t, p, ok in zip(true, predicted_terms, correct)]
     return float(
         f1_score(
-            true, answers, labels=types, average="macro", sample_weight=counts, zero_division=0
+            true, predictions, labels=types, average="macro", sample_weight=counts, zero_division=0
         )
     )

@@ -1,4 +1,4 @@
-"""How well drug responses are predicted: over all pairs, by drug, and by cell line."""
+"""Scores of predicted drug responses: over all pairs, by drug, and by cell line."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
 
 
 class ResponseScore(NamedTuple):
-    """Agreement of predicted with measured responses."""
+    """Agreement of predicted and measured responses."""
 
     pearson: float
-    """Over all pairs. Drugs differ far more than lines do: knowing the mean of each drug gives much of it."""
+    """Pearson correlation over all pairs; dominated by differences between drugs."""
     spearman: float
-    """Over all pairs."""
+    """Spearman correlation over all pairs."""
     rmse: float
     """Root mean square error over all pairs, ln IC50."""
     pearson_by_drug: float
-    """Mean over drugs of the correlation over lines: which lines a drug works on."""
+    """Pearson correlation over cell lines, averaged over drugs."""
     spearman_by_drug: float
-    """Likewise, of ranks."""
+    """Spearman correlation over cell lines, averaged over drugs."""
     pearson_by_line: float
-    """Mean over lines of the correlation over drugs."""
+    """Pearson correlation over drugs, averaged over cell lines."""
     spearman_by_line: float
-    """Likewise, of ranks."""
+    """Spearman correlation over drugs, averaged over cell lines."""
     n_pairs: int
-    """Pairs that were scored."""
+    """Number of scored pairs."""
     n_drugs: int
-    """Drugs with enough lines to count in the means by drug."""
+    """Number of drugs in the averages over drugs."""
     n_lines: int
-    """Lines with enough drugs to count in the means by line."""
+    """Number of cell lines in the averages over lines."""
 
 
 def response_score(
@@ -45,20 +45,20 @@ def response_score(
     *,
     min_per_group: int = 5,
 ) -> ResponseScore:
-    """Score predicted responses.
+    """Score predicted drug responses.
 
     Parameters
     ----------
     measured
-        (n_lines, n_drugs) responses; NaN for pairs that do not count.
+        Measured responses, shape (n_lines, n_drugs); NaN for pairs that are not scored.
     predicted
-        (n_lines, n_drugs) predictions for at least these pairs.
+        Predictions, shape (n_lines, n_drugs); required for all measured pairs.
     min_per_group
-        Fewest pairs of a drug, or of a line, for it to count in the means by drug or by line.
+        Minimum number of pairs of a drug (line) in the averages over drugs (lines).
 
     Returns
     -------
-    The scores; NaN where nothing can be correlated. A drug or line to which all answers are the same scores 0.
+    The scores; NaN where no correlation is defined. A drug or line with constant predictions has correlation 0.
 
     Raises
     ------
@@ -77,20 +77,20 @@ def response_score(
     _check_shapes(measured, predicted)
     counted = np.isfinite(measured)
     if not counted.any():
-        msg = "measured holds no number, so that nothing can be scored. Pass at least one measured response."
+        msg = "All values of measured are NaN. Pass at least one measured response."
         raise ArgumentError(msg)
     if missing := int((~np.isfinite(predicted[counted])).sum()):
-        msg = f"{missing:,} of {int(counted.sum()):,} measured pairs have no prediction; expected is one for each. Predict them, or set what was measured there to NaN."
+        msg = f"{missing:,} of {int(counted.sum()):,} measured pairs have no prediction. Predict them, or set their measured values to NaN."
         raise ArgumentError(msg)
-    truth, answer = measured[counted].astype(np.float64), predicted[counted].astype(np.float64)
+    truth, prediction = measured[counted].astype(np.float64), predicted[counted].astype(np.float64)
     by_drug = drug_correlations(measured, predicted, min_lines=min_per_group)
     by_line = drug_correlations(measured.T, predicted.T, min_lines=min_per_group)
     rank_by_drug = drug_correlations(measured, predicted, min_lines=min_per_group, ranks=True)
     rank_by_line = drug_correlations(measured.T, predicted.T, min_lines=min_per_group, ranks=True)
     return ResponseScore(
-        pearson=_pearson(truth, answer),
-        spearman=_spearman(truth, answer),
-        rmse=_root_mean_square(truth - answer),
+        pearson=_pearson(truth, prediction),
+        spearman=_spearman(truth, prediction),
+        rmse=_root_mean_square(truth - prediction),
         pearson_by_drug=_mean(by_drug),
         spearman_by_drug=_mean(rank_by_drug),
         pearson_by_line=_mean(by_line),
@@ -108,21 +108,21 @@ def drug_correlations(
     min_lines: int = 5,
     ranks: bool = False,
 ) -> NDArray[np.float64]:
-    """Correlate measured with predicted responses of each drug, over the lines that were measured.
+    """Correlate measured and predicted responses of each drug over cell lines.
 
     Parameters
     ----------
     measured, predicted
-        (n_lines, n_drugs); pairs with NaN in ``measured`` do not count.
+        Responses, shape (n_lines, n_drugs); pairs with NaN in ``measured`` are ignored.
     min_lines
-        Fewest lines of a drug.
+        Minimum number of measured lines of a drug.
     ranks
-        Spearman's correlation instead of Pearson's.
+        Whether to compute Spearman's instead of Pearson's correlation.
 
     Returns
     -------
-    (n_drugs,); NaN for drugs with too few lines, that were measured the same on all, or for which a prediction is missing; 0 where all
-    predictions are the same.
+    Array of shape (n_drugs,); NaN for drugs with too few lines, constant measurements or missing predictions, 0 for drugs with
+    constant predictions.
 
     Raises
     ------
@@ -139,43 +139,43 @@ def drug_correlations(
     """
     _check_shapes(measured, predicted)
     correlate = _spearman if ranks else _pearson
-    found = np.full(measured.shape[1], np.nan)
+    correlations = np.full(measured.shape[1], np.nan)
     for drug in range(measured.shape[1]):
         counted = np.isfinite(measured[:, drug])
         if counted.sum() >= max(2, min_lines) and np.isfinite(predicted[counted, drug]).all():
-            found[drug] = correlate(measured[counted, drug], predicted[counted, drug])
-    return found
+            correlations[drug] = correlate(measured[counted, drug], predicted[counted, drug])
+    return correlations
 
 
 def _check_shapes(
     measured: NDArray[np.floating[Any]], predicted: NDArray[np.floating[Any]]
 ) -> None:
     if measured.shape != predicted.shape or measured.ndim != 2:
-        msg = f"measured has shape {measured.shape}, predicted {predicted.shape}; expected is (n_lines, n_drugs) for both"
+        msg = f"measured and predicted must both have shape (n_lines, n_drugs), got {measured.shape} and {predicted.shape}"
         raise ArgumentError(msg)
 
 
 def _root_mean_square(differences: NDArray[np.float64]) -> float:
-    largest = float(np.abs(differences).max())  # in whose units no square is too large
+    largest = float(np.abs(differences).max())  # scaled, so that squares do not overflow
     return largest * float(np.sqrt(((differences / largest) ** 2).mean())) if largest else 0.0
 
 
-def _pearson(truth: NDArray[np.floating[Any]], answer: NDArray[np.floating[Any]]) -> float:
-    a, b = truth.astype(np.float64), answer.astype(np.float64)
+def _pearson(truth: NDArray[np.floating[Any]], prediction: NDArray[np.floating[Any]]) -> float:
+    a, b = truth.astype(np.float64), prediction.astype(np.float64)
     a, b = a - a.mean(), b - b.mean()
-    # what is left of a constant after rounding is no spread
+    # rounding errors of a constant are not variation
     if np.abs(a).max() <= 1e-9 * max(1.0, float(np.abs(truth).max())):
         return float("nan")
-    if np.abs(b).max() <= 1e-6 * max(1.0, float(np.abs(answer).max())):
+    if np.abs(b).max() <= 1e-6 * max(1.0, float(np.abs(prediction).max())):
         return 0.0
-    a, b = a / np.abs(a).max(), b / np.abs(b).max()  # so that no square is too large
+    a, b = a / np.abs(a).max(), b / np.abs(b).max()  # avoid overflow
     return float((a @ b) / np.sqrt((a @ a) * (b @ b)))
 
 
-def _spearman(truth: NDArray[np.floating[Any]], answer: NDArray[np.floating[Any]]) -> float:
+def _spearman(truth: NDArray[np.floating[Any]], prediction: NDArray[np.floating[Any]]) -> float:
     from scipy.stats import rankdata
 
-    return _pearson(rankdata(truth), rankdata(answer))
+    return _pearson(rankdata(truth), rankdata(prediction))
 
 
 def _mean(values: NDArray[np.float64]) -> float:

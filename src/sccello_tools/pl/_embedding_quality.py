@@ -148,7 +148,7 @@ def _score(
     labels = np.array(adata.obs[label_key].astype(str), dtype=str)[kept]
     rows = {}
     for key, embedding in embeddings.items():
-        row = clustering_score(embedding[kept], labels, seed=seed)._asdict()
+        row = clustering_score(embedding[kept], labels, rng=seed)._asdict()
         if batch_key is not None:
             batches = np.array(adata.obs[batch_key].astype(str), dtype=str)[kept]
             row |= integration_score(embedding[kept], labels, batches)._asdict()
