@@ -187,7 +187,7 @@ def test_cell_representation_has_unit_length(network, tokens, rows):
 
 
 def test_unknown_representation(network, tokens):
-    with pytest.raises(ConfigError, match="representation is 'gene', expected 'cls' or 'cell'"):
+    with pytest.raises(ConfigError, match="'gene', must be 'cls' or 'cell'"):
         encode(network, tokens, representation="gene")
 
 
@@ -221,7 +221,7 @@ def test_precision_by_name_and_by_hardware(monkeypatch):
             BackendError,
             "precision is 'float16'; expected is 'auto', 'float32' or 'bfloat16'",
         ),
-        ({"attention": "xformers"}, BackendError, "Attention backend 'xformers' is unknown"),
+        ({"attention": "xformers"}, BackendError, "Unknown attention backend 'xformers'"),
         ({"attention": "torch_varlen"}, BackendError, "Use 'sdpa'"),
         ({"batch_tokens": 0}, ValueError, "batch_tokens is 0; expected is a positive whole number"),
         ({"batch_tokens": -5}, ValueError, "batch_tokens is -5"),

@@ -25,7 +25,7 @@ from sccello_tools.errors import (
 from sccello_tools.models import LoadedModel, load, save
 from sccello_tools.models.hub import model_folder
 from sccello_tools.models.manifest import find_entry, update_entry
-from sccello_tools.nn._names import to_published
+from sccello_tools.nn.checkpoint import to_published
 from sccello_tools.tokens import GeneVocabulary
 
 LABELS = pd.DataFrame(

@@ -6,11 +6,20 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sccello_tools.errors import BackendError, MissingExtraError
 from sccello_tools.nn import attention as attention_module
 from sccello_tools.nn import available_backends, resolve_attention, sdpa_attention
-from sccello_tools.nn.attention import BACKENDS, equal_length_runs, torch_varlen_attention
+from sccello_tools.nn.attention import (
+    BACKENDS,
+    equal_length_runs,
+    length_blocks,
+    sdpa_by_blocks,
+    sdpa_by_runs,
+    torch_varlen_attention,
+)
 
 LENGTHS = [7, 7, 7, 300, 1, 40, 40]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -70,13 +79,82 @@ def test_runs_of_equal_length():
     assert runs[-1].stop == sum(LENGTHS)
 
 
-def test_no_sequence():
+@pytest.mark.parametrize("attention", [sdpa_by_runs, sdpa_by_blocks])
+def test_no_sequence(attention):
     q, k, v = (x[:0] for x in random_qkv())
-    assert sdpa_attention(q, k, v, bounds([]), 0).shape == q.shape
+    assert attention(q, k, v, bounds([]), 0).shape == q.shape
 
 
-def test_auto_is_said_once(caplog, monkeypatch):
-    monkeypatch.setattr(attention_module, "_said", set())
+@given(lengths=st.lists(st.integers(1, 2048), max_size=80), padding=st.floats(0, 0.5))
+@settings(max_examples=50, deadline=None)
+def test_blocks_hold_every_sequence_once_with_little_padding(lengths, padding):
+    blocks = length_blocks(bounds(lengths), max_padding=padding)
+    found = [int(i) for block in blocks for i in block.sequences]
+    assert sorted(found) == list(range(len(lengths)))
+    for block in blocks:
+        assert block.length % 8 == 0
+        for i in block.sequences.tolist():
+            assert (1 - padding) * (block.length - 7) - 1e-6 <= lengths[i] <= block.length
+
+
+def test_number_of_blocks_does_not_follow_the_number_of_lengths():
+    assert len(length_blocks(bounds(range(200, 2049)))) <= 20
+    assert len(length_blocks(bounds([2048] * 50))) == 1
+
+
+@given(lengths=st.lists(st.integers(1, 90), min_size=1, max_size=12), seed=st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_blocks_equal_runs_with_their_gradients(lengths, seed):
+    rng = torch.Generator().manual_seed(seed)
+    qkv = torch.randn(sum(lengths), 3, 2, 8, generator=rng, requires_grad=True)
+    weight = torch.randn(sum(lengths), 2, 8, generator=rng)
+    found = []
+    for attention in (sdpa_by_runs, sdpa_by_blocks):
+        out = attention(*qkv.unbind(1), bounds(lengths), max(lengths))
+        (gradient,) = torch.autograd.grad((out * weight).sum(), qkv)
+        found.append((out, gradient))
+    torch.testing.assert_close(found[1], found[0], atol=2e-5, rtol=0)
+
+
+def test_blocks_equal_runs_in_bfloat16():
+    qkv, args = random_qkv(dtype=torch.bfloat16), (bounds(LENGTHS), max(LENGTHS))
+    found = sdpa_by_blocks(*qkv, *args)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, sdpa_by_runs(*qkv, *args), atol=2e-2, rtol=2e-2)
+
+
+def test_dropout_of_blocks_has_the_distribution_of_runs():
+    """Mean and standard deviation of 2,000 draws, which for 20 % dropout of 1 to 9 attention weights are far from 0."""
+    lengths = [9, 1, 7, 9]
+    qkv = [x[: sum(lengths)] for x in random_qkv(n_heads=1, head_dim=4)]
+    torch.manual_seed(0)
+    moments = []
+    for attention in (sdpa_by_runs, sdpa_by_blocks):
+        draws = [attention(*qkv, bounds(lengths), 9, dropout_p=0.2) for _ in range(2000)]
+        moments.append(torch.stack([torch.stack(draws).mean(0), torch.stack(draws).std(0)]))
+    assert (moments[0][1] > 0.05).any(-1).all()  # every token varies
+    torch.testing.assert_close(moments[1], moments[0], atol=0.06, rtol=0.1)
+    exact = sdpa_by_runs(*qkv, bounds(lengths), 9)
+    torch.testing.assert_close(moments[1][0], exact, atol=0.06, rtol=0.05)
+
+
+def test_blocks_make_few_calls_for_many_lengths(monkeypatch):
+    n_calls = []
+    sdpa = attention_module.functional.scaled_dot_product_attention
+
+    def count(*args, **kwargs):
+        n_calls.append(args[0].shape)
+        return sdpa(*args, **kwargs)
+
+    monkeypatch.setattr(attention_module.functional, "scaled_dot_product_attention", count)
+    lengths = list(range(100, 200))
+    qkv = torch.randn(sum(lengths), 3, 1, 4).unbind(1)
+    sdpa_by_blocks(*qkv, bounds(lengths), max(lengths), dropout_p=0.1)
+    assert len(n_calls) <= 6
+
+
+def test_auto_is_logged_once(caplog, monkeypatch):
+    monkeypatch.setattr(attention_module, "_logged", set())
     with caplog.at_level(logging.INFO, logger="sccello_tools"):
         for _ in range(3):
             assert resolve_attention("auto", "cpu", torch.float32) is sdpa_attention
@@ -88,7 +166,7 @@ def test_by_name():
 
 
 def test_unknown_backend():
-    with pytest.raises(BackendError, match=r"'xformers' is unknown; expected 'auto' or one of"):
+    with pytest.raises(BackendError, match=r"'xformers'.*'auto'.*'sdpa'"):
         resolve_attention("xformers", "cpu", torch.float32)
 
 
@@ -133,10 +211,10 @@ def test_best_backend_on_cuda(monkeypatch):
     assert available_backends("cuda", torch.bfloat16) == ["flash", "torch_varlen", "sdpa"]
     assert available_backends("cuda", torch.bfloat16, dropout_p=0.1) == ["flash", "sdpa"]
     assert available_backends("cuda", torch.float32) == ["sdpa"]
-    with pytest.raises(BackendError, match=r"cannot drop attention weights, dropout is 0\.1"):
+    with pytest.raises(BackendError, match=r"attention dropout, found 0\.1.*sdpa"):
         resolve_attention("torch_varlen", "cuda", torch.bfloat16, dropout_p=0.1)
 
 
 def test_varlen_refuses_dropout():
-    with pytest.raises(BackendError, match=r"cannot drop attention weights, dropout is 0\.1"):
+    with pytest.raises(BackendError, match=r"attention dropout, found 0\.1.*sdpa"):
         torch_varlen_attention(*random_qkv(), bounds(LENGTHS), max(LENGTHS), dropout_p=0.1)

@@ -52,17 +52,17 @@ def test_published_config_without_a_size(golden_folder):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"hiden_size": 64}, r"Unknown configuration entries \['hiden_size'\]"),
-        ({"n_layers": 0}, "n_layers is 0, expected a whole number"),
-        ({"n_layers": "6"}, "n_layers is '6', expected a whole number"),
-        ({"n_heads": True}, "n_heads is True, expected a whole number"),
-        ({"dropout": 1.0}, r"dropout is 1.0, expected a share in \[0, 1\)"),
+        ({"hiden_size": 64}, "hiden_size.*hidden_size"),
+        ({"n_layers": 0}, "n_layers is 0"),
+        ({"n_layers": "6"}, "n_layers is '6'.*integer"),
+        ({"n_heads": True}, "n_heads is True.*integer"),
+        ({"dropout": 1.0}, r"dropout is 1\.0.*less than 1"),
         ({"attention_dropout": "0.1"}, "attention_dropout is '0.1'"),
-        ({"tau": 0}, "tau is 0, expected a number above 0"),
+        ({"tau": 0}, "tau is 0.*greater than 0"),
         ({"tau": float("nan")}, "tau is nan"),
         ({"hidden_size": 256, "n_heads": 3}, "hidden_size 256 is not a multiple of n_heads 3"),
-        ({"vocab_size": 100}, "ids below vocab_size 100. Give cls_token_id"),
-        ({"mask_token_id": 0}, "expected three different ids"),
+        ({"vocab_size": 100}, "vocab_size 100.*cls_token_id"),
+        ({"mask_token_id": 0}, "mask.*three different ids"),
     ],
 )
 def test_bad_values(values, message):

@@ -1,4 +1,4 @@
-"""The vectorised losses against loops that follow METHOD.md word by word."""
+"""The vectorised losses compared with loops that follow the definitions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sccello_tools.nn import (
     ontology_alignment_loss,
     prototype_regularization,
 )
-from sccello_tools.nn._cross_entropy import chunked_cross_entropy
+from sccello_tools.nn.losses import chunked_cross_entropy
 
 SEEDS = st.integers(0, 10_000)
 

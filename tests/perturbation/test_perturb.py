@@ -166,7 +166,7 @@ def test_gradients_are_those_of_autograd():
     (state,), _ = walk([layer], x.detach())  # as the last layer: the gradient is of `<cls>` alone
     v = heads_of(layer, x).v
     output = (state.weights.detach() @ v).transpose(0, 1).reshape(1, 24)
-    y = layer._after_attention(output, x[:1])
+    y = layer.after_attention(output, x[:1])
     gradients = torch.randn(2, 1, 24)
     for gradient, found in zip(gradients, input_along(layer, state, gradients)):
         (expected,) = torch.autograd.grad(y, x, gradient, retain_graph=True)

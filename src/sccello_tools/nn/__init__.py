@@ -1,4 +1,4 @@
-"""The neural network: arrays of tokens in, tensors out; nothing but torch."""
+"""The neural network: tokens to hidden states, embeddings and losses. Depends on torch only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from .attention import (
 )
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import EncoderConfig
-from .encoder import Encoder
 from .losses import (
     LossAndAccuracy,
     MaskedTokens,
@@ -21,13 +20,14 @@ from .losses import (
     ontology_alignment_loss,
     prototype_regularization,
 )
-from .model import Representation, ScCelloModel
+from .model import Encoder, EncoderLayer, Representation, ScCelloModel
 
 __all__ = [
     "AttentionFn",
     "AttentionName",
     "Encoder",
     "EncoderConfig",
+    "EncoderLayer",
     "LossAndAccuracy",
     "MaskedTokens",
     "Representation",

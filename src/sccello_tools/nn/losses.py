@@ -1,32 +1,32 @@
-"""The training losses (METHOD "Losses", arXiv 2408.12373), as pure functions of tensors."""
+"""Training losses as pure functions of tensors (arXiv 2408.12373, section 3; formulas in ``docs/how_it_works.md``)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
-
-from ._cross_entropy import chunked_cross_entropy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
 MAX_LOGITS = 2**24
-"""Scores that the masked-gene loss holds at a time: 64 MiB in float32."""
+"""Scores in memory at a time in the masked-gene loss: 64 MiB in float32."""
 
 
 class LossAndAccuracy(NamedTuple):
-    """A classification loss and how often the highest score was right."""
+    """A classification loss and the accuracy of the highest score."""
 
     loss: torch.Tensor
     """Scalar float32, mean over the rows, differentiable; 0 without rows."""
     accuracy: torch.Tensor
-    """Scalar float32, share in [0, 1]; 0 without rows."""
+    """Scalar float32 in [0, 1]; 0 without rows."""
 
 
 class LossTerms(NamedTuple):
-    """A loss before its mean is taken."""
+    """A loss as a sum and its number of terms."""
 
     total: torch.Tensor
     """Scalar float32, sum over the terms, differentiable."""
@@ -35,14 +35,14 @@ class LossTerms(NamedTuple):
 
 
 class MaskedTokens(NamedTuple):
-    """Tokens with some of them hidden."""
+    """Tokens of which some are masked."""
 
     inputs: torch.Tensor
-    """(T,) int64: what the encoder gets to see."""
+    """(T,) int64 input of the encoder."""
     positions: torch.Tensor
-    """(M,) int64: the tokens that were chosen, ascending."""
+    """(M,) int64 positions of the selected tokens, ascending."""
     targets: torch.Tensor
-    """(M,) int64: what stood there."""
+    """(M,) int64 original tokens at these positions."""
 
 
 def mask_tokens(
@@ -54,22 +54,22 @@ def mask_tokens(
     random_range: tuple[int, int],
     probability: float = 0.15,
 ) -> MaskedTokens:
-    """Choose tokens to be guessed: of them 80 % become ``<mask>``, 10 % another token, 10 % stay.
+    """Select tokens to predict: 80 % of them become ``<mask>``, 10 % a random token, 10 % stay as they are.
 
     Parameters
     ----------
     ids
         (T,) int64 packed tokens.
     generator
-        Source of randomness; on the CPU it gives the same choice on every device.
+        Random number generator; one on the CPU gives the same selection on every device.
     mask_id
         Token id of ``<mask>``.
     protected_ids
-        Token ids that are never chosen: ``<cls>`` and ``<pad>``.
+        Token ids that are never selected: ``<cls>`` and ``<pad>``.
     random_range
-        First and one past the last token id that a random replacement is drawn from.
+        Half-open range of token ids from which random replacements are drawn.
     probability
-        Share of the other tokens that is chosen.
+        Probability that a token is selected.
 
     Examples
     --------
@@ -105,27 +105,30 @@ def masked_gene_loss(
     negatives: int | None = None,
     generator: torch.Generator | None = None,
 ) -> LossAndAccuracy:
-    """Cross-entropy of the hidden gene among all tokens, by cosine over a temperature.
+    r"""Cross-entropy of the masked gene among all tokens, scored by cosine similarity.
+
+    With :math:`c` the gene head, :math:`h_j` the hidden state and :math:`E_v` the word embeddings, the mean over masked
+    positions j of :math:`-\log \mathrm{softmax}_v(\cos(c(h_j), c(E_v)) / \tau)` at the original gene.
 
     Parameters
     ----------
     hidden
         (M, d) last hidden states at the masked positions only.
     targets
-        (M,) int64 token ids that stood there.
+        (M,) int64 original token ids.
     head
-        The model's ``cls``: maps hidden states and word embeddings to the space of the cosine.
+        The gene head of the model, ``cls``.
     word_embeddings
-        (V, d) of every token.
+        (V, d) word embeddings of all tokens.
     tau
         Temperature.
     max_logits
-        Largest number of scores held at a time, backward pass included (but at least one row).
+        Maximum number of scores in memory at a time, backward pass included (at least one row).
     negatives
-        If given, score against this many tokens drawn evenly (with replacement) and the targets of
-        the batch, rather than against all: a cheaper loss with fewer competitors, so lower in value.
+        If given, score against this many tokens drawn uniformly with replacement, and the targets of the batch, instead of
+        all tokens: cheaper, with fewer negatives and therefore lower values.
     generator
-        Source of randomness for ``negatives``; None is torch's global one.
+        Random number generator for ``negatives``; None is torch's global generator.
 
     Examples
     --------
@@ -162,32 +165,31 @@ def ontology_alignment_loss(
     *,
     tau: float,
 ) -> torch.Tensor:
-    """Rank cells by how near their types are in the ontology.
+    r"""Contrast cells of similar types with cells of less similar types, at every level of ontology similarity.
 
-    For each cell i and each level l that occurs between i and the batch: positives are the cells
-    whose level to i is at least l (i itself among them), negatives those below l that are not
-    ancestors of i's type; each positive is set against all negatives by cross-entropy. The mean is
-    over all (i, l, positive). Where a level leaves no negative (always so at i's lowest) there is
-    nothing to set against and the level is left out.
+    For each cell i and each similarity level l between i and the batch: positives p are the cells whose level to i is at
+    least l (including i), negatives N those below l whose type is not an ancestor of i's type. The loss is the mean over all
+    (i, l, p) of :math:`-\log(e^{z_i z_p / \tau} / (e^{z_i z_p / \tau} + \sum_{n \in N} e^{z_i z_n / \tau}))`. Levels
+    without negatives, such as the lowest level of each cell, are omitted.
 
     Parameters
     ----------
     cells
         (B, d) unit vectors (``ScCelloModel.cell_representation``).
     second_pass
-        (B, d) of the same cells under another draw of dropout: a cell's score with itself is
-        between the two.
+        (B, d) unit vectors of the same cells from a second forward pass with other dropout; the score of a cell with itself
+        is between the two passes.
     levels
-        (B, B) int: similarity level between the types of cells i and j.
+        (B, B) int similarity level between the types of cells i and j.
     ancestor_mask
-        (B, B) bool: j's type is an ancestor of i's, or the same.
+        (B, B) bool: the type of j is an ancestor of the type of i, or the same.
     tau
         Temperature.
 
     Returns
     -------
-    Scalar float32; 0 if no cell has both positives and negatives. Memory grows as B² times the
-    number of distinct levels.
+    Scalar float32; 0 if no cell has both positives and negatives. Memory is proportional to B² times the number of distinct
+    levels.
 
     Examples
     --------
@@ -214,26 +216,26 @@ def ontology_alignment_terms(
     tau: float,
     first: int = 0,
 ) -> LossTerms:
-    """Sum :func:`ontology_alignment_loss` over some of the cells, each set against all of them.
+    """Sum the terms of :func:`ontology_alignment_loss` over some of the cells, contrasted with all of them.
 
-    Sums and counts of parts add up to those of the whole, so that each of several processes can take its own cells.
+    Sums and counts of parts add up to those of the whole batch, so that each process can compute those of its own cells.
 
     Parameters
     ----------
     cells
-        (b, d) unit vectors of the part.
+        (b, d) unit vectors of the cells of this part.
     others
-        (B, d) unit vectors of all cells; those from ``first`` on are ``cells`` again.
+        (B, d) unit vectors of all cells; those from index ``first`` on are ``cells``.
     second_pass
-        (b, d) of the part under another draw of dropout.
+        (b, d) unit vectors of this part from a second forward pass.
     levels
-        (b, B) int: similarity level of the type of cell j to that of cell i.
+        (b, B) int similarity level between the types of cells i and j.
     ancestor_mask
-        (b, B) bool: j's type is an ancestor of i's, or the same.
+        (b, B) bool: the type of j is an ancestor of the type of i, or the same.
     tau
         Temperature.
     first
-        Place of the part's first cell among all.
+        Index of the first cell of this part among all cells.
 
     Examples
     --------
@@ -257,7 +259,7 @@ def ontology_alignment_terms(
     negative = (rank < level) & ~ancestor_mask.bool()[:, :, None]  # (b, B, n_levels)
     occurs = (rank == level).any(1)  # (b, n_levels)
     counted = (rank >= level) & (occurs & negative.any(1))[:, None]
-    # A finite stand-in for minus infinity: a row without negatives must give no NaN, even unused.
+    # Finite instead of minus infinity, so that rows without negatives give no NaN in the gradient.
     lowest = torch.finfo(scores.dtype).min / 4
     against = scores[:, :, None].masked_fill(~negative, lowest).logsumexp(1)  # (b, n_levels)
     terms = functional.softplus(against[:, None] - scores[:, :, None])  # (b, B, n_levels)
@@ -267,14 +269,17 @@ def ontology_alignment_terms(
 def coherence_loss(
     cells: torch.Tensor, prototypes: torch.Tensor, targets: torch.Tensor, *, tau: float
 ) -> LossAndAccuracy:
-    """Cross-entropy of each cell's type among all types, by cosine to their prototypes.
+    r"""Cross-entropy of each cell's type among all types, scored by cosine similarity to their prototypes.
+
+    The mean over cells of :math:`-\log \mathrm{softmax}_t(\cos(z, p_t) / \tau)` at the type of the cell. All types are treated
+    as mutually exclusive, as in the paper.
 
     Parameters
     ----------
     cells
         (B, d) unit vectors.
     prototypes
-        (n_types, d): the used rows of ``learned_centroid``, of any length.
+        (n_types, d) rows of ``learned_centroid`` in use; normalised here.
     targets
         (B,) int64 index of each cell's type.
     tau
@@ -290,7 +295,7 @@ def coherence_loss(
     """
     if not len(targets):
         return LossAndAccuracy(cells.float().sum(), cells.new_zeros((), dtype=torch.float32))
-    # rounded to bfloat16, a cosine over a low temperature would be off by a tenth of a nat and more
+    # in bfloat16, a cosine divided by a low temperature would be wrong by a tenth of a nat and more
     with torch.autocast(cells.device.type, enabled=False):
         scores = cells.float() @ functional.normalize(prototypes.float(), dim=-1).T / tau
     accuracy = (scores.argmax(1) == targets).float().mean()
@@ -305,16 +310,16 @@ def prototype_regularization(
     affine: Callable[[torch.Tensor], torch.Tensor],
     tau: float,
 ) -> torch.Tensor:
-    """Mean squared error between each cell and the affine map of its type's prototype.
+    """Mean squared error between each cell and an affine map of the prototype of its type.
 
-    Both are taken at length 1 / sqrt(tau), as the published code keeps them.
+    Both are scaled to length 1 / sqrt(tau), as in the published code.
 
     Parameters
     ----------
     cells
         (B, d) unit vectors.
     prototypes
-        (n_types, d), of any length.
+        (n_types, d) prototypes; normalised here.
     targets
         (B,) int64 index of each cell's type.
     affine
@@ -340,3 +345,87 @@ def prototype_regularization(
     scale = tau**-0.5
     mapped = affine(scale * functional.normalize(prototypes[targets].float(), dim=-1))
     return functional.mse_loss(mapped.float(), scale * cells.float())
+
+
+class CrossEntropySum(NamedTuple):
+    """Sums over rows, from :func:`chunked_cross_entropy`."""
+
+    loss: torch.Tensor
+    """Scalar, differentiable."""
+    n_correct: torch.Tensor
+    """Scalar, number of rows whose highest score is at the target."""
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Computes the gradient in the forward pass, while the scores of a chunk are in memory."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        queries: torch.Tensor,
+        table: torch.Tensor,
+        targets: torch.Tensor,
+        scale: float,
+        chunk_rows: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        needs_grad = any(ctx.needs_input_grad[:2])
+        queries_grad = torch.zeros_like(queries) if needs_grad else None
+        table_grad = torch.zeros_like(table) if needs_grad else None
+        loss, n_correct = queries.new_zeros(()), queries.new_zeros(())
+        for start in range(0, len(queries), chunk_rows):
+            rows = slice(start, start + chunk_rows)
+            q, target = queries[rows], targets[rows, None]
+            scores = (q @ table.T).mul_(scale)  # (chunk, table)
+            highest = scores.max(dim=1, keepdim=True)
+            n_correct += (highest.indices == target).sum()
+            target_score = scores.gather(1, target)
+            # `scores` is overwritten by the softmax and then by the gradient
+            total = scores.sub_(highest.values).exp_().sum(dim=1, keepdim=True)
+            loss += (total.log() + highest.values - target_score).sum()
+            if queries_grad is None or table_grad is None:
+                continue
+            scores.div_(total)
+            scores.scatter_add_(1, target, torch.full_like(target_score, -1))
+            queries_grad[rows] = scale * (scores @ table)
+            table_grad.addmm_(scores.T, q, alpha=scale)
+        ctx.save_for_backward(queries_grad, table_grad)
+        ctx.mark_non_differentiable(n_correct)
+        return loss, n_correct
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        queries_grad, table_grad = ctx.saved_tensors
+        return queries_grad * grads[0], table_grad * grads[0], None, None, None
+
+
+def chunked_cross_entropy(
+    queries: torch.Tensor,
+    table: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    scale: float,
+    max_logits: int,
+) -> CrossEntropySum:
+    """Sum the cross-entropy of ``scale * queries @ table.T`` without a (M, V) matrix in memory.
+
+    Parameters
+    ----------
+    queries
+        (M, d).
+    table
+        (V, d).
+    targets
+        (M,) int64 row indices of the table.
+    scale
+        Factor of the products (1 / temperature).
+    max_logits
+        Maximum number of scores in memory at a time, backward pass included; at least one row of V.
+    """
+    chunk_rows = max(1, max_logits // len(table))
+    # see coherence_loss
+    with torch.autocast(queries.device.type, enabled=False):
+        loss, n_correct = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            queries.float(), table.float(), targets, scale, chunk_rows
+        )
+    return CrossEntropySum(loss, n_correct)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 if TYPE_CHECKING:
-    from sccello_tools.nn.encoder import EncoderLayer
+    from sccello_tools.nn import EncoderLayer
 
 
 class Heads(NamedTuple):

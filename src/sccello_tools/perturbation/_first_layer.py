@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from sccello_tools.nn.encoder import EncoderLayer
+    from sccello_tools.nn import EncoderLayer
 
 # Above this weight, taking a key out of a softmax by subtraction would lose digits; there it is left out from the start.
 _HEAVY = 0.5
@@ -63,7 +63,7 @@ class FirstLayer:
             attended[rows, which] = self._own(which)
         x = self.clean.expand(n, length, -1).clone()
         x[rows, which] = self.masked[which]
-        return self.layer._after_attention(attended.view(n * length, -1), x.view(n * length, -1))
+        return self.layer.after_attention(attended.view(n * length, -1), x.view(n * length, -1))
 
     def _project(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         shape = (len(x), 3, self.layer.n_heads, self.layer.head_dim)

@@ -10,8 +10,7 @@ from torch.nn import functional
 from ._first_layer import FirstLayer
 
 if TYPE_CHECKING:
-    from sccello_tools.nn import AttentionFn, Encoder
-    from sccello_tools.nn.encoder import EncoderLayer
+    from sccello_tools.nn import AttentionFn, Encoder, EncoderLayer
 
 
 def half_squared_distance(clean: torch.Tensor, changed: torch.Tensor) -> torch.Tensor:

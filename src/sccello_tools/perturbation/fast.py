@@ -10,8 +10,7 @@ from torch.nn import functional
 from ._clean_pass import attended_along, heads_of, input_along, walk
 
 if TYPE_CHECKING:
-    from sccello_tools.nn import Encoder
-    from sccello_tools.nn.encoder import EncoderLayer
+    from sccello_tools.nn import Encoder, EncoderLayer
 
     from ._clean_pass import CleanLayer, Heads
 
@@ -95,7 +94,7 @@ def _follow(
 
 
 def _finish(layer: EncoderLayer, output: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return layer._after_attention(output.transpose(0, 1).reshape(x.shape), x)
+    return layer.after_attention(output.transpose(0, 1).reshape(x.shape), x)
 
 
 def _attend(state: CleanLayer, token: Heads, first: Heads) -> torch.Tensor:

@@ -104,7 +104,7 @@ class ScCello(BaseModelClass):  # type: ignore[misc]
         self.pretrained_ = {"name": name, "sha256": "" if loaded is None else loaded.sha256}
         self._model_summary_string = f"ScCello on {name}: {config.n_layers} layers, {config.hidden_size} dimensions, {len(self.labels_)} labels"
         # a saved model is made again from its own file, wherever the pretrained one may be then
-        kept = {"model": name, "network_config": dataclasses.asdict(config)}
+        kept = {"model": name, "network_config": config.to_dict()}
         self.init_params_ = {"kwargs": {}, "non_kwargs": kept}
 
     @classmethod
