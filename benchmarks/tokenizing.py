@@ -17,6 +17,7 @@ import anndata
 import numpy as np
 import pandas as pd
 from _common import against, print_table, time_all
+from sccello_tools.tokens._threads import n_threads
 from scipy import sparse
 
 import sccello_tools as sccello
@@ -29,7 +30,6 @@ from sccello_tools.tokens import (
     match_gene_names,
     row_chunks,
 )
-from sccello_tools.tokens._threads import n_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
