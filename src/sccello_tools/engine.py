@@ -1,4 +1,4 @@
-"""Tokens in, embeddings out: token-budget batches, order restored, precision, memory."""
+"""Tokens to embeddings: batches by token budget, order, precision, memory."""
 
 from __future__ import annotations
 
@@ -26,10 +26,6 @@ Precision = Literal["auto", "float32", "bfloat16"]
 # On a CPU a batch should stay in the last-level cache; on a GPU it should fill the device.
 _BATCH_TOKENS = {"cpu": 8_192, "cuda": 131_072, "mps": 32_768}
 
-# Below four rows a thread, the matrix products of a CPU sum in another order, and the last bits of a cell would tell
-# how many others were in its batch. Such a batch gets cells of <cls> alone, which cost a token each, up to this many a thread.
-_ROWS_PER_THREAD = 8
-
 
 def encode(
     network: ScCelloModel,
@@ -41,11 +37,11 @@ def encode(
     attention: AttentionName = "auto",
     on_progress: Callable[[int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Embed each cell.
+    """Embed cells with the encoder.
 
-    Cells are batched by length up to a number of tokens, without padding, and come back in their order. A batch that does not fit
-    into memory is halved until it does. On a CPU in float32 with one or two threads, a cell's vector is the same to
-    the last bit whatever is in its batch.
+    Cells are sorted by length, packed without padding into batches of at most ``batch_tokens`` tokens, and returned in input order.
+    If a batch does not fit into memory, the budget is halved. In float32 the embedding of a cell depends on the other cells of its
+    batch by less than 1e-5; it is bit-identical for the same batches on the same machine with the same number of threads.
 
     Parameters
     ----------
@@ -54,28 +50,30 @@ def encode(
     tokens
         Tokens of the cells.
     representation
-        ``"cls"``: last hidden state at ``<cls>``. ``"cell"``: unit vector of the cell head.
+        ``"cls"``: last hidden state at ``<cls>``. ``"cell"``: L2-normalised output of the cell head.
     batch_tokens
-        Most tokens in a batch; a longer cell is a batch of its own.
+        Maximum number of tokens per batch; a longer cell forms its own batch. ``"auto"`` depends on the device.
     precision
-        ``"auto"`` is bfloat16 where the hardware computes it, else float32.
+        ``"auto"`` is bfloat16 where the hardware supports it, else float32.
     attention
-        Backend; ``"auto"`` is the fastest that works here.
+        Attention backend; ``"auto"`` selects the fastest available one.
     on_progress
-        Called with the number of cells after each batch.
+        Called after each batch with its number of cells.
 
     Returns
     -------
-    Array of shape (n_cells, d), float32, rows in input order; NaN for cells without tokens.
+    Array of shape (n_cells, d), float32, in input order; NaN for cells without tokens.
 
     Raises
     ------
+    ArgumentError
+        If ``batch_tokens`` is not a positive integer or "auto".
     BackendError
-        If a precision or backend asked for by name is not available.
+        If the requested precision or backend is not available.
     WeightsError
-        If the model gives NaN for a cell that has tokens.
+        If the output is not finite for a cell that has tokens.
     MemoryError
-        If a single cell does not fit.
+        If a single cell does not fit into memory.
 
     Examples
     --------
@@ -90,27 +88,27 @@ def encode(
     backend = resolve_attention(attention, device, dtype)
     budget = _BATCH_TOKENS.get(device.type, 8_192) if batch_tokens == "auto" else batch_tokens
     if not isinstance(budget, int | np.integer) or budget < 1:
-        msg = f"batch_tokens is {batch_tokens!r}; expected is a positive whole number or 'auto'"
+        msg = f"batch_tokens must be a positive integer or 'auto', got {batch_tokens!r}"
         raise ArgumentError(msg)
     if tokens.lengths.max(initial=0) > network.config.max_positions:
         tokens = tokens.truncate(network.config.max_positions)
 
     out = np.full((len(tokens), network.config.hidden_size), np.nan, dtype=np.float32)
-    waiting = cells_by_length(tokens.lengths)
+    remaining = cells_by_length(tokens.lengths)
     was_training = network.training
     network.eval()
     try:
         with torch.inference_mode(), _autocast(device, dtype):
-            while len(waiting):
-                cells = waiting[: cells_that_fit(tokens.lengths[waiting], budget)]
+            while len(remaining):
+                cells = remaining[: cells_that_fit(tokens.lengths[remaining], budget)]
                 rows = _encode_or_none(network, tokens, cells, representation, backend)
                 if rows is None:
-                    # what comes after is as large, so the smaller budget stays
+                    # later batches would be as large, so keep the smaller budget
                     budget = max(1, int(tokens.lengths[cells].sum()) // 2)
                     _free_memory(device, budget)
                     continue
                 out[cells] = rows
-                waiting = waiting[len(cells) :]
+                remaining = remaining[len(cells) :]
                 if on_progress:
                     on_progress(len(cells))
     finally:
@@ -122,15 +120,15 @@ def encode(
 
 
 def cells_by_length(lengths: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Order the cells from longest to shortest; cells without tokens are left out."""
-    # a stable sort keeps batches the same from run to run
+    """Return the indices of cells with tokens, from longest to shortest."""
+    # a stable sort makes batches reproducible
     order = np.argsort(-lengths.astype(np.int64), kind="stable")
     return order[: int((lengths > 0).sum())]
 
 
 def cells_that_fit(lengths: NDArray[np.integer], budget: int) -> int:
-    """Count the first cells that hold ``budget`` tokens or fewer together; at least one."""
-    # every cell holds a token, so that no more than `budget` cells can fit
+    """Return how many of the first cells have at most ``budget`` tokens in total; at least one."""
+    # every cell has at least one token, so no more than `budget` cells can fit
     total = np.cumsum(lengths[: budget + 1])
     return max(1, int(np.searchsorted(total, budget, side="right")))
 
@@ -138,24 +136,21 @@ def cells_that_fit(lengths: NDArray[np.integer], budget: int) -> int:
 def pack(
     tokens: RaggedTokens, cells: NDArray[np.int64], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Lay some cells out flat: ids (T,) int64, cu_seqlens (B + 1,) int32, length of the longest."""
+    """Pack cells into flat tensors: ids (T,) int64, cu_seqlens (B + 1,) int32, maximum length."""
     batch = tokens.take(cells)
     ids = torch.from_numpy(batch.ids.astype(np.int64)).to(device)
     cu_seqlens = torch.from_numpy(batch.indptr.astype(np.int32)).to(device)
     return ids, cu_seqlens, int(batch.lengths.max())
 
 
-def _with_fillers(ids: torch.Tensor, cu_seqlens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Add cells of one token to a batch of few cells; see ``_ROWS_PER_THREAD``."""
-    n = _ROWS_PER_THREAD * torch.get_num_threads() + 1 - len(cu_seqlens)
-    if n <= 0:
-        return ids, cu_seqlens
-    more = cu_seqlens[-1] + torch.arange(1, n + 1, dtype=cu_seqlens.dtype)
-    return torch.cat([ids, ids[:1].expand(n)]), torch.cat([cu_seqlens, more])
-
-
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Choose the number format to compute in, or refuse one that the device does not have."""
+    """Return the dtype to compute in.
+
+    Raises
+    ------
+    BackendError
+        If the precision is unknown or the device does not support it.
+    """
     if precision == "float32":
         return torch.float32
     if precision == "auto":
@@ -164,21 +159,21 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
         return dtype
     if precision == "bfloat16":
         if device.type == "cuda" and not _has_bfloat16(device):
-            msg = f"precision='bfloat16' was asked for, but {device} does not compute it. Use precision='float32'."
+            msg = f"precision='bfloat16' is not supported by {device}. Use precision='float32'."
             raise BackendError(msg)
-        return torch.bfloat16  # every CPU can, if slowly where it emulates it
-    msg = f"precision is {precision!r}; expected is 'auto', 'float32' or 'bfloat16'"  # type: ignore[unreachable]
+        return torch.bfloat16  # emulated, and slow, on CPUs without bfloat16 units
+    msg = f"precision must be 'auto', 'float32' or 'bfloat16', got {precision!r}"  # type: ignore[unreachable]
     raise BackendError(msg)
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware itself multiplies bfloat16."""
+    """Whether the hardware has bfloat16 units."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        # torch has no public question for this yet, so an answer that is missing counts as no
-        questions = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-        return any(getattr(torch.cpu, question, bool)() for question in questions)
+        # torch has no public function for this; if a private one disappears, assume no support
+        checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        return any(getattr(torch.cpu, check, bool)() for check in checks)
     return False
 
 
@@ -197,35 +192,33 @@ def _encode_or_none(
     representation: Representation,
     backend: AttentionFn,
 ) -> NDArray[np.float32] | None:
-    """Encode one batch; None if it does not fit into memory but a smaller one might."""
+    """Encode one batch; None if it does not fit into memory and can be split."""
     device = next(network.parameters()).device
     try:
         ids, cu_seqlens, max_seqlen = pack(tokens, cells, device)
-        if device.type == "cpu":
-            ids, cu_seqlens = _with_fillers(ids, cu_seqlens)
         rows = network.encode(
             ids, cu_seqlens, max_seqlen, representation=representation, attention=backend
         )
-        return rows[: len(cells)].float().cpu().numpy()
+        return rows.float().cpu().numpy()
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
         if len(cells) == 1:
             msg = (
                 f"One cell of {int(tokens.lengths[cells[0]])} tokens does not fit into the memory of {device}. "
-                "Lower max_length, or use device='cpu'."
+                "Reduce max_length or use device='cpu'."
             )
             raise MemoryError(msg) from error
     return None
 
 
 def _free_memory(device: torch.device, budget: int) -> None:
-    """Give back what a failed batch held. Only out of its except clause is the batch itself let go."""
+    """Free the memory of a failed batch; must be called outside the except clause, which keeps the batch alive."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     logger.warning(
-        "out of memory on %s: going on with batches of at most %d tokens", device, budget
+        "out of memory on %s: continuing with at most %d tokens per batch", device, budget
     )
 
 
@@ -238,7 +231,7 @@ def _check_finite(out: NDArray[np.float32], tokens: RaggedTokens) -> None:
     broken = np.flatnonzero(~np.isfinite(out).all(axis=1) & (tokens.lengths > 0))
     if len(broken):
         msg = (
-            f"The model gave NaN or infinite values for {len(broken):,} cells that have tokens (rows {broken[:5].tolist()}). "
-            "Its weights are damaged, or the precision is too low: try precision='float32'."
+            f"The model returned NaN or infinite values for {len(broken):,} cells that have tokens (rows {broken[:5].tolist()}). "
+            "The weights are damaged or the precision is too low: try precision='float32'."
         )
         raise WeightsError(msg)

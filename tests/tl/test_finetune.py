@@ -272,7 +272,7 @@ def other_genes(adata):
 @pytest.mark.parametrize(
     ("spoil", "error", "says"),
     [
-        (numbers, LabelError, r"'state'.* 60 distinct.*astype\('category'\)"),
+        (numbers, LabelError, r"'state'.*60 distinct.*astype\('category'\)"),
         (one_label, LabelError, r"at least two labels; adata\.obs\['state'\] has \['well'\] in 60"),
         (no_label, LabelError, "is empty: no cell has a label"),
         (names_of_cells, LabelError, "60 labels for 60 usable cells"),
