@@ -1,4 +1,4 @@
-"""Texts of parameters that several public functions share; each stands once, here."""
+"""Docstring texts of parameters that several public functions share."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ _TEXTS = {
     "adata": """
         Annotated data with raw counts, of shape (n_obs, n_vars). In memory or backed.""",
     "layer": """
-        Layer that holds the raw counts; ``X`` if not given. ``.raw`` is never read.""",
+        Layer with raw counts, or ``"raw.X"``; ``X`` by default.""",
     "gene_ids": """
-        Column of ``adata.var`` that holds Ensembl ids or symbols. If not given, the column written by
-        :func:`sccello_tools.pp.match_genes` is used where it exists, else ``var_names``.""",
+        Column of ``adata.var`` with Ensembl IDs or gene symbols. By default, the column written by
+        :func:`sccello_tools.pp.match_genes` if it exists, else ``var_names``.""",
     "min_matched": """
-        Fewest genes that must match the vocabulary; fewer raise :class:`GeneMatchError`.""",
+        Minimum number of genes that must match the vocabulary. With the default or less, a targeted panel with at least 50 matched
+        genes is also accepted, with a warning, if at least 80 % of its names match.""",
     "counts": """
-        ``"check"`` makes sure that the matrix holds raw counts. ``"trust"`` takes fractions as they are, for ambient-corrected or
-        imputed counts; NaN, infinite and negative values are refused all the same.""",
+        ``"check"`` requires integer counts. ``"trust"`` also accepts fractions, for ambient-corrected or imputed counts, but no NaN,
+        infinite or negative values.""",
     "max_length": """
-        Most tokens of a cell, ``<cls>`` included; the lowest-ranked genes beyond are cut off.""",
+        Maximum number of tokens per cell, including ``<cls>``; lower-ranked genes are discarded.""",
     "copy": """
-        Work on a copy and return it, instead of changing ``adata``.""",
+        Return a modified copy instead of modifying ``adata``.""",
     "model": """
-        Name of a model (see :func:`sccello_tools.models.list`), a folder that holds one, or a loaded model.""",
+        Name of a model (see :func:`sccello_tools.models.list`), path of a model folder, or a loaded model.""",
     "show": """
-        Show the figure; by default only if it is not saved, and not drawn into axes of your own.""",
+        Whether to show the figure; by default, if it is neither saved nor drawn into ``ax``.""",
     "save": """
-        File to write the figure to; the ending decides the format.""",
+        File to write the figure to; the extension determines the format.""",
     "return_fig": """
-        Return the figure; by default only if it is not shown, since a notebook would draw it twice.""",
+        Whether to return the figure; by default, if it is not shown, because a notebook would draw it twice.""",
     "device": """
-        ``"auto"`` takes a GPU where there is one; else a name as torch knows it, such as ``"cpu"`` or ``"cuda:1"``.""",
+        Device of torch, such as ``"cpu"`` or ``"cuda:1"``; ``"auto"`` uses a GPU if available.""",
 }
 
 
 def shared_docs(function: F) -> F:
-    """Fill ``%(name)s`` in a docstring with the shared text of that parameter, indented to its place."""
+    """Replace ``%(name)s`` in a docstring by the shared text of that parameter, with its indentation."""
     lines = []
     for line in cleandoc(function.__doc__ or "").splitlines():
         key = line.strip()

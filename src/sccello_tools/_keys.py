@@ -1,4 +1,4 @@
-"""Every AnnData slot name that this package writes, in one place."""
+"""Names of all AnnData slots that this package writes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Final
 
-GENE_ID: Final = "sccello_gene_id"  # var: unversioned Ensembl id, "" if unmatched
-N_TOKENS: Final = "sccello_n_tokens"  # obs: int32, tokens that the model sees, <cls> included
-TRUNCATED: Final = "sccello_truncated"  # obs: bool, whether genes were cut off at max_length
-EMBEDDING: Final = "X_sccello"  # obsm: float32 (n_obs, d); uns: its provenance
+GENE_ID: Final = (
+    "sccello_gene_id"  # var: unversioned Ensembl ID, "" if unmatched, missing if not matched yet
+)
+N_TOKENS: Final = "sccello_n_tokens"  # obs: int32, number of tokens including <cls>
+TRUNCATED: Final = (
+    "sccello_truncated"  # obs: bool, whether a cell has more genes than max_length allows
+)
+EMBEDDING: Final = "X_sccello"  # obsm: float32 (n_obs, d); uns: provenance
 CELL_TYPE: Final = "sccello_cell_type"  # obs: category
 CELL_TYPE_ID: Final = "sccello_cell_type_ontology_term_id"  # obs: category
 CONFIDENCE_SUFFIX: Final = "_confidence"  # obs: float32 in [0, 1], calibrated
@@ -23,16 +27,14 @@ STATUS_NOVEL_SUBTYPE: Final = (
 )
 STATUS_UNKNOWN: Final = "unknown"  # unlike known cells, and no specific term is supported
 STATUSES: Final = (STATUS_KNOWN, STATUS_NOVEL_SUBTYPE, STATUS_UNKNOWN)
-CLUSTER_SUFFIX: Final = "_cluster"  # obs: category, the answer of a cell's cluster
-SCORES_SUFFIX: Final = "_scores"  # obsm: DataFrame, columns CL ids
-NOVELTY: Final = "sccello_novelty"  # obs: float32, higher is less like any known type
-MAPPED_CELL_TYPE: Final = (
-    "sccello_mapped_cell_type"  # obs: category, name of the term that a label was mapped to
-)
+CLUSTER_SUFFIX: Final = "_cluster"  # obs: category, prediction for the cluster of a cell
+SCORES_SUFFIX: Final = "_scores"  # obsm: DataFrame, columns are CL IDs
+NOVELTY: Final = "sccello_novelty"  # obs: float32, higher means less similar to any known type
+MAPPED_CELL_TYPE: Final = "sccello_mapped_cell_type"  # obs: category, name of the mapped term
 TERM_ID_SUFFIX: Final = (
-    "_ontology_term_id"  # obs: category, added to a column of names for that of their ids
+    "_ontology_term_id"  # obs: category, IDs of the terms named in the column without suffix
 )
-MATCH_SUFFIX: Final = "_match"  # obs: category, added likewise for how each label was mapped
+MATCH_SUFFIX: Final = "_match"  # obs: category, how each label was mapped
 MARKER_GENES: Final = "sccello_marker_genes"  # uns: in the structure of scanpy's rank_genes_groups
 DRUG_RESPONSE: Final = (
     "sccello_drug_response"  # obsm: DataFrame (n_obs, n_drugs) of ln IC50 (µM); uns: groups

@@ -1,4 +1,4 @@
-"""One logger for the package; scanpy's habit of one line that names what was written."""
+"""Logger of the package, and the log line that lists the AnnData slots written by a function."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ logger = logging.getLogger("sccello_tools")
 
 
 def log_written(what: str, *slots: str) -> None:
-    """Say in one line which AnnData slots a function wrote."""
+    """Log which AnnData slots a function wrote."""
     logger.info("%s: added %s", what, ", ".join(slots))

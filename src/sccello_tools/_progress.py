@@ -1,4 +1,4 @@
-"""One progress bar for long work, where somebody is looking."""
+"""Progress bar for long computations."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ._settings import settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_LONG_WORK = 2_000  # cells; below that the work is over before a bar is read
+_LONG_WORK = 2_000  # cells; fewer are processed before a bar can be read
 
 
 @contextmanager
 def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar over ``total`` cells; yields a function that takes how many more are done.
+    """Show a progress bar over ``total`` cells; yields a function to call with the number of cells just completed.
 
-    Nothing is shown for short work, outside a terminal or notebook, or with ``settings.progress = False``.
+    Nothing is shown for fewer than 2,000 cells, outside a terminal or notebook, or with ``settings.progress = False``.
     """
     if not settings.progress or total < _LONG_WORK:
         yield lambda _: None
@@ -32,9 +32,8 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]
     )
 
     console = Console(stderr=True)
-    if (
-        not console.is_interactive
-    ):  # a bar that is only disabled still ends its line with some releases of rich
+    # with some releases of rich, a bar that is only disabled still prints a newline
+    if not console.is_interactive:
         yield lambda _: None
         return
     columns = (

@@ -1,4 +1,4 @@
-"""Package-wide settings: where files are kept, whether the network may be used, how much is said."""
+"""Package-wide settings: cache folder, network access, progress bars, verbosity."""
 
 from __future__ import annotations
 
@@ -20,17 +20,20 @@ def _default_cache_dir() -> Path:
 
 
 def _default_offline() -> bool:
-    return os.environ.get("SCCELLO_OFFLINE", "").lower() in {"1", "true", "yes"}
+    return any(
+        os.environ.get(name, "").lower() in {"1", "true", "yes", "on"}
+        for name in ("SCCELLO_OFFLINE", "HF_HUB_OFFLINE")
+    )
 
 
 @dataclass
 class Settings:
-    """Settings of this session; set an attribute to change one.
+    """Settings of this session; assign to an attribute to change one.
 
     Examples
     --------
     >>> import sccello_tools as sccello
-    >>> sccello.settings.offline = True  # never touch the network
+    >>> sccello.settings.offline = True  # no downloads
     >>> sccello.settings.offline = False
     """
 
@@ -38,17 +41,17 @@ class Settings:
     """Folder for downloaded weights. Environment: ``SCCELLO_CACHE``."""
 
     offline: bool = field(default_factory=_default_offline)
-    """If true, nothing is downloaded. Environment: ``SCCELLO_OFFLINE``."""
+    """Whether downloads are disabled. Environment: ``SCCELLO_OFFLINE`` or ``HF_HUB_OFFLINE``."""
 
     progress: bool = True
-    """Show progress bars on long work (in a terminal or notebook only)."""
+    """Whether to show progress bars for long computations, in a terminal or notebook."""
 
     chunk_cells: int = 4096
-    """Rows of a matrix that are held in memory at a time."""
+    """Number of cells whose counts are held in memory at a time."""
 
     @property
     def verbosity(self) -> Verbosity:
-        """How much is said: "error", "warning", "info" or "debug"."""
+        """Level of log messages: "error", "warning", "info" or "debug"."""
         level = logging.getLevelName(logger.getEffectiveLevel()).lower()
         return level if level in {"error", "warning", "info", "debug"} else "warning"  # type: ignore[return-value]
 

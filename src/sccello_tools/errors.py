@@ -1,4 +1,4 @@
-"""What can go wrong, by name. Each message says what was found, what was expected and what to call next."""
+"""Exception types. Each message states what was found, what is required and how to proceed."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ __all__ = [
 
 
 class ScCelloError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base class of all exceptions of this package."""
 
 
 class ArgumentError(ScCelloError, ValueError):
-    """An argument is none of those expected, out of range, or does not fit the others."""
+    """An argument is invalid, out of range, or inconsistent with others."""
 
 
 class NotFoundError(ScCelloError, KeyError):
-    """A column, a result or a name that a function starts from is not there."""
+    """A required column, result or name does not exist."""
 
     __str__ = Exception.__str__  # KeyError would quote the message
 
 
 class OutputExistsError(ScCelloError, FileExistsError):
-    """There is something already where a result is to be written."""
+    """The output location already exists."""
 
 
 class OutputError(ScCelloError, OSError):
@@ -55,7 +55,7 @@ class OutputError(ScCelloError, OSError):
 
 
 class NotCountsError(ScCelloError, ValueError):
-    """The chosen matrix does not hold raw counts."""
+    """The selected matrix does not hold raw counts."""
 
 
 class SparseStructureError(ScCelloError, ValueError):
@@ -63,31 +63,31 @@ class SparseStructureError(ScCelloError, ValueError):
 
 
 class GeneMatchError(ScCelloError, ValueError):
-    """Too few genes of the data are known to the model's vocabulary."""
+    """Too few genes match the vocabulary of the model."""
 
 
 class GroupError(ScCelloError, ValueError):
-    """Groups of cells are numeric, incomplete, too small, or unknown."""
+    """Groups of cells are missing, numeric, incomplete or too small."""
 
 
 class BackedDataError(ScCelloError, ValueError):
-    """An AnnData on disk cannot be written to, or copied, in the way asked for."""
+    """A backed AnnData cannot be copied, or a view of one cannot be written to."""
 
 
 class LabelError(ScCelloError, ValueError):
-    """A cell type is unknown to the Cell Ontology, obsolete without successor, or ambiguous."""
+    """Labels are missing or too few, or a cell type is unknown to the Cell Ontology, obsolete or ambiguous."""
 
 
 class DrugError(ScCelloError, ValueError):
-    """A drug is unknown to the model, or its SMILES is no molecule."""
+    """A drug is unknown to the model, or its SMILES is invalid."""
 
 
 class ResponseError(ScCelloError, ValueError):
-    """Drug responses or the expression of cell lines are incomplete, too few, or on another scale than expected."""
+    """Drug responses or expression of cell lines are incomplete, too few, or on an unexpected scale."""
 
 
 class OntologyError(ScCelloError, ValueError):
-    """An ontology file cannot be read, or does not hold what is asked of it."""
+    """An ontology file cannot be read or lacks required content."""
 
 
 class ConfigError(ScCelloError, ValueError):
@@ -95,43 +95,43 @@ class ConfigError(ScCelloError, ValueError):
 
 
 class WeightsError(ScCelloError, RuntimeError):
-    """Model weights are missing, damaged, or do not fit their configuration."""
+    """Model weights are missing, damaged, or inconsistent with their configuration."""
 
 
 class ModelNotFoundError(WeightsError, LookupError):
-    """No model of that name is in the manifest and no folder of that name exists."""
+    """No model or model folder of this name exists."""
 
 
 class ManifestError(WeightsError, ValueError):
-    """A weights manifest, or the description beside a model, cannot be read or says what cannot be."""
+    """A weights manifest or the metadata of a model is unreadable or invalid."""
 
 
 class DownloadError(WeightsError, OSError):
-    """A file could not be fetched: no network, offline mode, or a server that fails."""
+    """A download failed: no network, offline mode, or a server error."""
 
 
 class HashMismatchError(WeightsError):
-    """A file's sha256 is not the one that was expected."""
+    """The sha256 of a file differs from the expected one."""
 
 
 class BackendError(ScCelloError, RuntimeError):
-    """A device, precision or attention backend that was asked for by name is not available here."""
+    """A requested device, precision or attention backend is not available."""
 
 
 class TrainingError(ScCelloError, RuntimeError):
-    """Training cannot go on: the loss is no longer a number, or diverges."""
+    """Training failed: the loss is not finite or diverges."""
 
 
 class FileFormatError(ScCelloError, ValueError):
-    """A file is missing, damaged, or of another format than expected."""
+    """A file is missing, damaged, or in an unexpected format."""
 
 
 class CorpusError(ScCelloError, ValueError):
-    """A corpus on disk is damaged, incomplete, or does not fit what is asked of it."""
+    """A corpus on disk is damaged, incomplete, or incompatible with the request."""
 
 
 class EmbeddingFilesError(ScCelloError, ValueError):
-    """Embeddings on disk are damaged, incomplete, or do not fit what is asked of them."""
+    """Embeddings on disk are damaged, incomplete, or incompatible with the request."""
 
 
 class MissingExtraError(ScCelloError, ImportError):
@@ -140,9 +140,9 @@ class MissingExtraError(ScCelloError, ImportError):
     Parameters
     ----------
     what
-        What needs it, as the user named it.
+        Function or feature that needs it.
     extra
-        The extra of this package that brings it.
+        Extra of this package that installs it.
     """
 
     def __init__(self, what: str, *, extra: str) -> None:
@@ -152,5 +152,5 @@ class MissingExtraError(ScCelloError, ImportError):
         self._made_of = what, extra
 
     def __reduce__(self) -> tuple[object, ...]:
-        # an error of another process comes here pickled, which knows nothing of keywords
+        # errors of other processes are pickled, which does not support keyword arguments
         return functools.partial(MissingExtraError, self._made_of[0], extra=self._made_of[1]), ()

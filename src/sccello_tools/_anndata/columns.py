@@ -74,7 +74,7 @@ def require_obs(
     key
         Name of the column.
     argument
-        Name of the argument that the user passed, for the message.
+        Name of the argument that the user passed, for the message; "" to omit it.
     error
         Exception type to raise.
     remedy
@@ -97,7 +97,8 @@ def missing_column(table: str, key: str, columns: Any, argument: str, remedy: st
     shown = ", ".join(repr(name) for name in names[:_N_SHOWN]) or "none"
     more = f", ... ({len(names)} in total)" if len(names) > _N_SHOWN else ""
     hint = f" {remedy}" if remedy else ""
-    return f"{table} has no column {key!r} (columns: {shown}{more}). Pass one of them as {argument}=.{hint}"
+    use = f" as {argument}=" if argument else ""
+    return f"{table} has no column {key!r} (columns: {shown}{more}). Pass one of them{use}.{hint}"
 
 
 def obs_column(adata: AnnData, key: str) -> pd.Series:
@@ -118,17 +119,20 @@ def obs_column(adata: AnnData, key: str) -> pd.Series:
 
 
 def as_text(values: pd.Series) -> NDArray[np.object_]:
-    """Return the text of each value, stripped, "" where one is missing; bytes are decoded.
+    """Return the text of each value, stripped, "" where one is missing.
 
-    Each distinct value is converted once.
+    Bytes are decoded and integral floats written without a fraction, so that a column of numbers with missing values has the same
+    texts as one without. Each distinct value is converted once.
     """
     codes, distinct = pd.factorize(values.astype(object))
-    texts = [
-        value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-        for value in distinct
-    ]
     # a missing value has code -1, which takes the last
-    found: NDArray[np.object_] = np.array([*(text.strip() for text in texts), ""], dtype=object)[
-        codes
-    ]
-    return found
+    texts: NDArray[np.object_] = np.array([*map(_as_text, distinct), ""], dtype=object)
+    return texts[codes]
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace").strip()
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value).strip()

@@ -1,7 +1,8 @@
-"""Groups of cells in a column of ``obs``, and a sample of each."""
+"""Groups of cells in a column of ``obs``, and samples of them."""
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -9,13 +10,13 @@ import pandas as pd
 
 from sccello_tools.errors import ArgumentError, GroupError
 
-from .columns import obs_column
+from .columns import require_obs
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-ALL_CELLS = "all"  # name of the one group if there is no column
+ALL_CELLS = "all"  # name of the only group if there is no column
 
 
 class CellSample(NamedTuple):
@@ -24,32 +25,34 @@ class CellSample(NamedTuple):
     names: tuple[str, ...]
     """Groups, in the order of their categories."""
     rows: NDArray[np.int64]
-    """Rows of the AnnData, ascending, shape (n_sampled,)."""
+    """Rows of the AnnData in ascending order, shape (n_sampled,)."""
     group: NDArray[np.int64]
-    """Index into ``names`` for each of the rows, shape (n_sampled,)."""
+    """Index into ``names`` of each row, shape (n_sampled,)."""
 
 
 def sample_cells(adata: AnnData, groupby: str | None, *, n_per_group: int, seed: int) -> CellSample:
-    """Draw up to ``n_per_group`` cells of each group, without replacement.
+    """Draw up to ``n_per_group`` cells of each group without replacement.
 
     Parameters
     ----------
     adata
         Annotated data.
     groupby
-        Column of ``adata.obs``; one group of all cells if not given.
+        Column of ``adata.obs``; None for one group of all cells.
     n_per_group
-        Most cells of a group.
+        Maximum number of cells per group.
     seed
-        Of the draw. A group's cells do not depend on the other groups.
+        Seed of the draw. The sample of a group depends on its name and cells only, not on other groups or the order of categories.
 
     Raises
     ------
+    ArgumentError
+        If ``n_per_group`` is less than 2.
     GroupError
-        If the column is missing, numeric or incomplete, or a group has one cell only.
+        If the column is missing, numeric or incomplete, or a group has fewer than two cells.
     """
     if n_per_group < 2:
-        msg = f"n_cells_per_group is {n_per_group}; expected is 2 or more"
+        msg = f"n_cells_per_group must be >= 2, got {n_per_group}"
         raise ArgumentError(msg)
     names: tuple[str, ...]
     if groupby is None:
@@ -59,36 +62,40 @@ def sample_cells(adata: AnnData, groupby: str | None, *, n_per_group: int, seed:
         names = tuple(str(name) for name in labels.categories)
         codes = labels.codes.astype(np.int64)
     if not names or not adata.n_obs:
-        msg = "adata has no cells, and a group needs at least 2. Pass cells."
+        msg = "adata has no cells, but each group needs at least two. Pass cells."
         raise GroupError(msg)
     counts = np.bincount(codes, minlength=len(names))
     if small := [f"{name!r} ({n})" for name, n in zip(names, counts) if n < 2]:
         where = "adata" if groupby is None else f"adata.obs[{groupby!r}]"
         msg = (
-            f"{len(small)} of {len(names)} groups of {where} have fewer than 2 cells: {', '.join(small[:5])}. A mean over cells needs "
-            "at least 2: merge such groups with others, or leave their cells out of adata."
+            f"{len(small)} of {len(names)} groups of {where} have fewer than two cells, which a mean over cells requires: "
+            f"{', '.join(small[:5])}. Merge such groups with others or remove their cells from adata."
         )
         raise GroupError(msg)
     rows = []
-    for i in range(len(names)):
-        members = np.flatnonzero(codes == i)
-        rng = np.random.default_rng([seed, i])
+    for code, name in enumerate(names):
+        members = np.flatnonzero(codes == code)
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
         rows.append(rng.choice(members, min(n_per_group, len(members)), replace=False))
     chosen = np.sort(np.concatenate(rows))
     return CellSample(names, chosen, codes[chosen])
 
 
 def group_labels(adata: AnnData, groupby: str) -> pd.Categorical[object]:
-    """Return a column of group names; refuse numeric and incomplete ones."""
-    if groupby not in adata.obs:
-        found = ", ".join(repr(name) for name in adata.obs.columns) or "none"
-        msg = f"adata.obs has no column {groupby!r} (columns: {found}). Name one of them in groupby=, or leave it out to take all cells as one group."
-        raise GroupError(msg)
-    column = obs_column(adata, groupby)
+    """Return a complete column of group names as a categorical without unused categories.
+
+    Raises
+    ------
+    GroupError
+        If the column is missing, numeric without being categorical, or has missing values.
+    """
+    column = require_obs(
+        adata, groupby, argument="groupby", remedy="Omit groupby to use all cells as one group."
+    )
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         msg = (
-            f"adata.obs[{groupby!r}] is numeric ({column.dtype}, {column.nunique()} distinct values); expected is a column of group names. "
-            f"If its numbers name groups: adata.obs[{groupby!r}] = adata.obs[{groupby!r}].astype(str).astype('category')."
+            f"adata.obs[{groupby!r}] is numeric ({column.dtype}, {column.nunique():,} distinct values), but group names are required. "
+            f"If its numbers are names of groups, make it categorical: adata.obs[{groupby!r}] = adata.obs[{groupby!r}].astype('category')."
         )
         raise GroupError(msg)
     if n_missing := int(column.isna().sum()):

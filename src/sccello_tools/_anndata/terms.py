@@ -1,4 +1,4 @@
-"""A column of cell types, with the Cell Ontology term of each."""
+"""A column of cell types with the Cell Ontology term of each."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pandas as pd
 
 from sccello_tools import _keys
 from sccello_tools.errors import GroupError
-from sccello_tools.ontology import match_label
+from sccello_tools.ontology import is_uninformative, match_label
 
-from .columns import obs_column
+from .columns import obs_column, require_obs
+from .labels import InformativeLabels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,50 +22,70 @@ if TYPE_CHECKING:
 
 
 class TypeColumn(NamedTuple):
-    """Categories of a column, in its order."""
+    """Categories of a column, in their order."""
 
     names: tuple[str, ...]
     terms: tuple[str, ...]
-    """Cell Ontology id of each; "" where a name fits none."""
+    """Cell Ontology id of each category; "" if its name matches none."""
     codes: NDArray[np.intp]
-    """(n_obs,) category of each cell, -1 where it is missing."""
+    """Category of each cell, -1 if missing, shape (n_obs,)."""
     counts: NDArray[np.intp]
-    """Cells of each category."""
+    """Number of cells of each category."""
+    excluded: str = ""
+    """Sentence about the cells without a usable label, for a warning; "" if there are none or all labels are kept."""
 
 
 def type_column(
-    adata: AnnData, key: str, ontology: CellOntology, *, any_names: bool = False
+    adata: AnnData,
+    key: str,
+    ontology: CellOntology,
+    *,
+    argument: str = "",
+    any_names: bool = False,
+    skip_uninformative: bool = False,
 ) -> TypeColumn:
-    """Read a column of cell types and find the term of each.
+    """Read a column of cell types and find the Cell Ontology term of each.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    key
+        Column of ``obs``; ids are taken from ``key + "_ontology_term_id"`` if present.
+    ontology
+        The Cell Ontology.
+    argument
+        Name of the argument that the user passed, for messages.
+    any_names
+        Accept a column in which no name matches a term.
+    skip_uninformative
+        Treat labels that do not name a cell type ("unknown", "doublet", CL:0000000) as missing.
 
     Raises
     ------
     GroupError
-        If the column is missing or numeric, or none of its names fits a term.
+        If the column is missing or numeric, or no name matches a term.
     """
-    if key not in adata.obs:
-        msg = (
-            f"adata.obs has no column {key!r} (columns: {list(adata.obs.columns)}). Call tl.annotate_novel(adata) first, or name a "
-            "column of cell types."
-        )
-        raise GroupError(msg)
-    values = obs_column(adata, key)
+    values = require_obs(
+        adata,
+        key,
+        argument=argument,
+        remedy="tl.annotate_novel writes a column of cell types.",
+    )
     if pd.api.types.is_numeric_dtype(values):
-        msg = f"adata.obs[{key!r}] is numeric ({values.dtype}); expected is a column of cell types."
+        msg = f"adata.obs[{key!r}] is numeric ({values.dtype}), but a column of cell types is required. Pass another column."
         raise GroupError(msg)
     column = values.astype("category").cat
     names = tuple(str(name) for name in column.categories)
     codes = np.asarray(column.codes, dtype=np.intp)
-    given = (
-        pd.Series(obs_column(adata, id_key), dtype=object)
-        if (id_key := key + _keys.TERM_ID_SUFFIX) in adata.obs
-        else None
-    )
+    ids: NDArray[np.object_] | None = None
+    if (id_key := key + _keys.TERM_ID_SUFFIX) in adata.obs:
+        ids = np.asarray(obs_column(adata, id_key), dtype=object)
     terms = []
     for code, name in enumerate(names):
-        ids = [] if given is None else given[codes == code].dropna().astype(str).unique().tolist()
-        if len(ids) == 1 and ids[0] in ontology:
-            terms.append(ontology.current(ids[0]))
+        found = [] if ids is None else pd.Series(ids[codes == code]).dropna().astype(str).unique().tolist()  # fmt: skip
+        if len(found) == 1 and found[0] in ontology:
+            terms.append(ontology.current(found[0]))
         else:
             is_id = name in ontology or name.startswith("CL:")
             terms.append(ontology.current(name) if is_id else match_label(name, ontology).id)
@@ -74,5 +95,21 @@ def type_column(
             "Map them with pp.map_cell_types first."
         )
         raise GroupError(msg)
+    excluded = ""
+    if skip_uninformative:
+        useless = [
+            is_uninformative(name) or (bool(term) and is_uninformative(term))
+            for name, term in zip(names, terms)
+        ]
+        kept = [i for i, out in enumerate(useless) if not out]
+        sizes = np.bincount(codes[codes >= 0], minlength=len(names))
+        dropped = {name or " ": int(n) for name, n, out in zip(names, sizes, useless) if out and n}
+        excluded = InformativeLabels(
+            np.empty(adata.n_obs, dtype=object), int((codes < 0).sum()), dropped
+        ).report(key)
+        code_of = np.full(len(names) + 1, -1, dtype=np.intp)
+        code_of[kept] = np.arange(len(kept))
+        names, terms = tuple(names[i] for i in kept), [terms[i] for i in kept]
+        codes = code_of[codes]
     counts = np.bincount(codes[codes >= 0], minlength=len(names))
-    return TypeColumn(names, tuple(terms), codes, counts)
+    return TypeColumn(names, tuple(terms), codes, counts, excluded)

@@ -55,11 +55,11 @@ def check_writable(adata: AnnData, *, copy: bool, **keys: str) -> None:
         what = (
             "copy=True would read all of it into memory"
             if copy
-            else "nothing can be written to a view of it"
+            else "a view of it cannot be written to"
         )
         msg = (
-            f"adata is backed by {str(adata.filename)!r}, and {what}. Call it with adata.to_memory() "
-            "or adata.copy(filename=...), or with the whole backed AnnData and copy=False."
+            f"adata is backed by {str(adata.filename)!r}, and {what}. Pass adata.to_memory() or adata.copy(filename=...), or the "
+            "whole backed AnnData with copy=False."
         )
         raise BackedDataError(msg)
 
@@ -150,16 +150,16 @@ def clear_slots(adata: AnnData, key: str) -> None:
 
 @contextmanager
 def writing(adata: AnnData, *, copy: bool) -> Iterator[AnnData]:
-    """Give the AnnData to write to: a copy, or ``adata`` itself. Enter it when the results are there.
+    """Yield the AnnData to write to: a copy, or ``adata`` itself. Enter it once the results are computed.
 
-    A view becomes an AnnData of its own by being written to; anndata warns of that, but here it was asked for.
+    Writing to a view makes it an actual AnnData; anndata's warning about this is suppressed, because it was requested.
     """
     with warnings.catch_warnings():
         if adata.is_view and not copy:
             from anndata import ImplicitModificationWarning
 
             warnings.simplefilter("ignore", ImplicitModificationWarning)
-            logger.info("adata was a view of another AnnData; it now has data of its own")
+            logger.info("adata was a view of another AnnData and is now a copy of that part")
         yield adata.copy() if copy else adata
 
 

@@ -1,4 +1,4 @@
-"""Map a column of cell type labels to terms of the Cell Ontology."""
+"""Map a column of cell-type labels to Cell Ontology terms."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sccello_tools import _keys
-from sccello_tools._anndata.columns import obs_column
-from sccello_tools._anndata.writing import check_writable, writing
+from sccello_tools._anndata.columns import as_text, require_obs
+from sccello_tools._anndata.writing import check_writable, clear_slots, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written, logger
 from sccello_tools.errors import ArgumentError, LabelError
@@ -35,47 +35,49 @@ def map_cell_types(
     min_mapped: float = 0.1,
     ontology: CellOntology | Path | str | None = None,
 ) -> LabelReport:
-    """Map labels of cells, ids or free text, to current terms of the Cell Ontology.
+    """Map cell-type labels (Cell Ontology IDs or free text) to current terms of the Cell Ontology.
 
-    A label gets a term only if its text says which: an id, a name, an exact synonym, one of these in another spelling, or a short form
-    of the table that ships with the package (see :func:`sccello_tools.ontology.match_label`). Labels that several terms fit and labels
-    that none fits stay open and are reported with suggestions; settle them with ``overrides``. The text is all that is looked at, not
-    the cells and not their tissue.
+    A label is mapped only if its text identifies a term: an ID, a name, an exact synonym, a spelling variant of these, or an
+    abbreviation of the bundled table (see :func:`sccello_tools.ontology.match_label`). Labels that match several terms or none are not
+    mapped and are reported with suggestions; map them with ``overrides``. Only the text of the labels is used, not the cells or
+    their tissue.
 
     Parameters
     ----------
     adata
         Annotated data.
     key
-        Column of ``adata.obs`` with the labels. Missing values and "" stay without a term.
+        Column of ``adata.obs`` with the labels. Missing values and "" are not mapped.
     key_added
-        Column of ``adata.obs`` to write the names to; the ids and the kind of match go beside it.
+        Column of ``adata.obs`` for the names of the terms; IDs and the kind of match are written to companion columns.
     overrides
-        Terms for labels, decided by you: label to id or name. These go before every rule.
+        User-defined terms by label: ID or name. They take precedence over all rules.
     min_mapped
-        Smallest share, 0 to 1, of the labelled cells that must get a term; fewer raise :class:`LabelError`.
+        Minimum fraction of the labelled cells, in [0, 1], that must be mapped.
     ontology
-        An ontology, or the path of a ``cl.obo``; the snapshot that ships with the package if not given.
+        The Cell Ontology, or the path of a ``cl.obo`` file; the bundled release by default.
 
     Returns
     -------
-    The report. Fields written, each a category of shape (n_obs,), "" where there is no term:
+    The report. Fields written, each categorical of shape (n_obs,), with "" for cells without a term:
 
     `adata.obs[key_added]`
         Name of the term.
     `adata.obs[key_added + "_ontology_term_id"]`
-        Its id.
+        ID of the term.
     `adata.obs[key_added + "_match"]`
-        How the label was mapped: "exact", "synonym", "normalized", "obsolete", "override"; or not: "ambiguous", "unknown"; "" where
-        there is no label.
+        How the label was mapped ("exact", "synonym", "normalized", "obsolete", "override") or why not ("ambiguous", "unknown"); "" for
+        cells without a label.
     `adata.uns[key_added]`
-        Provenance: the column that was mapped, the release of the ontology, version of this package.
+        Mapped column, release of the ontology and version of this package.
 
     Raises
     ------
     LabelError
-        If ``key`` is no column, fewer than ``min_mapped`` of the labelled cells get a term, or ``overrides`` names a label that is not
-        there or a term that does not exist.
+        If ``key`` is not a column, less than ``min_mapped`` of the labelled cells are mapped, or ``overrides`` contains a label that
+        does not occur or a term that does not exist.
+    ArgumentError
+        If ``min_mapped`` is not in [0, 1] or ``key_added`` cannot be stored in a file.
     OntologyError
         If the ontology cannot be read.
     BackedDataError
@@ -83,7 +85,7 @@ def map_cell_types(
 
     See Also
     --------
-    sccello_tools.ontology.match_labels : the same for a list.
+    sccello_tools.ontology.match_labels : the same for a list of labels.
 
     Examples
     --------
@@ -96,25 +98,23 @@ def map_cell_types(
     >>> adata.obs["sccello_mapped_cell_type"].cat.categories.tolist()
     ['', 'acinar cell', 'type B pancreatic cell']
     """
-    if key not in adata.obs:
-        found = ", ".join(repr(name) for name in adata.obs.columns) or "none"
-        msg = f"adata.obs has no column {key!r} (columns: {found}). Name the one that holds the labels in key."
-        raise LabelError(msg)
+    check_writable(adata, copy=False, key_added=key_added)
+    values = require_obs(adata, key, argument="key", error=LabelError)
     if not 0 <= min_mapped <= 1:
-        msg = f"min_mapped is {min_mapped}; expected is a share between 0 and 1"
+        msg = f"min_mapped must be in [0, 1], got {min_mapped}"
         raise ArgumentError(msg)
-    check_writable(adata, copy=False)
     if not isinstance(ontology, CellOntology):
         ontology = CellOntology.load(ontology)
-    values = obs_column(adata, key)
-    labels = values.astype(object).where(values.notna(), "").map(str)
-    given = (label for label in labels if label.strip())
+    labels = as_text(values)
+    given = (label for label in labels if label)
     report = match_labels(given, ontology, overrides=overrides)
     if report.n_rows_mapped < min_mapped * report.n_rows or not report.n_mapped:
         raise LabelError(_too_few(report, key, min_mapped))
 
     columns = {"": "name", _keys.TERM_ID_SUFFIX: "id", _keys.MATCH_SUFFIX: "status"}
     with writing(adata, copy=False) as target:
+        if key != key_added:
+            clear_slots(target, key_added)
         for suffix, field in columns.items():
             text_of = {match.query: getattr(match, field) for match in report.matches}
             texts = [text_of.get(label, "") for label in labels]
@@ -124,7 +124,7 @@ def map_cell_types(
             "ontology_release": report.release,
             "sccello_tools_version": version("sccello-tools"),
         }
-    # labels that stay open are a loss of data, and said without being asked for
+    # cells without a term are lost for later steps, so they are reported at the default verbosity
     logger.log(WARNING if report.n_mapped < report.n_labels else INFO, str(report))
     slots = [f".obs[{key_added + suffix!r}]" for suffix in columns]
     log_written("map_cell_types", *slots, f".uns[{key_added!r}]")
@@ -133,9 +133,9 @@ def map_cell_types(
 
 def _too_few(report: LabelReport, key: str, min_mapped: float) -> str:
     if not report.n_labels:
-        return f"adata.obs[{key!r}] holds no label: every value is missing or empty. Name another column in key."
+        return f"adata.obs[{key!r}] has no labels: all values are missing or empty. Pass another column as key=."
     return (
-        f"Only {report.n_rows_mapped:,} of {report.n_rows:,} labelled cells in adata.obs[{key!r}] get a term; expected is a share of at "
-        f"least {min_mapped:.0%}, and one label. {report}\nName the column that holds cell types in key, decide labels by overrides=, "
-        "or lower min_mapped; see ontology.match_labels."
+        f"Only {report.n_rows_mapped:,} of {report.n_rows:,} labelled cells in adata.obs[{key!r}] can be mapped, and "
+        f"min_mapped={min_mapped:.0%} are required. {report}\nPass the column of cell types as key=, map labels with overrides=, or "
+        "reduce min_mapped; see ontology.match_labels."
     )

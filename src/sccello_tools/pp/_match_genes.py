@@ -1,11 +1,13 @@
-"""Tell which gene of the vocabulary each variable of an AnnData is."""
+"""Match the variables of an AnnData to the genes of the vocabulary."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from sccello_tools import _keys
-from sccello_tools._anndata.genes import names_of
+from sccello_tools._anndata.columns import missing_column
+from sccello_tools._anndata.counts import warn_user
+from sccello_tools._anndata.genes import feature_types_of, names_of
 from sccello_tools._anndata.writing import check_writable, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written, logger
@@ -31,19 +33,21 @@ def match_genes(
 ) -> GeneMatch:
     """Match the variables of an AnnData to the model's vocabulary of human genes.
 
-    Ensembl ids with or without version, symbols of any age and alternative symbols are understood, also mixed. Variables that
-    repeat a gene are kept and are summed with it when tokenizing. ``var_names`` stay as they are.
+    Ensembl IDs with or without version and current, former or alternative symbols are recognised, also mixed. Variables whose
+    ``feature_types`` is not gene expression are left unmatched, with a warning. Several variables of one gene are summed when
+    tokenizing, with a warning. ``var_names`` do not change.
 
-    Calling this is optional: every function that tokenizes calls it if it must. Call it to see the report, or to name a column.
+    Calling this function is optional: functions that need tokens match genes themselves. Call it to inspect the report, or to
+    select the column with gene names once.
 
     Parameters
     ----------
     adata
         Annotated data of shape (n_obs, n_vars).
     gene_ids
-        Column of ``adata.var`` that holds Ensembl ids or symbols; ``var_names`` if not given.
+        Column of ``adata.var`` with Ensembl IDs or symbols; ``var_names`` by default.
     organism
-        Only ``"human"``: the vocabulary holds human genes.
+        Must be ``"human"``: the vocabulary consists of human genes.
     min_matched
         %(min_matched)s
     key_added
@@ -54,24 +58,27 @@ def match_genes(
     The report. Fields written:
 
     `adata.var[key_added]` : str (dtype object), shape (n_vars,)
-        Unversioned Ensembl id of the gene, "" if unmatched.
+        Unversioned Ensembl ID of the gene, "" if unmatched. Missing values, as after a concatenation, mean "not matched yet".
 
     Raises
     ------
     GeneMatchError
-        If fewer than ``min_matched`` variables match, ``gene_ids`` is not a column, or ``organism`` is not human.
+        If too few variables match, ``gene_ids`` is not a column, or ``organism`` is not human.
+    ArgumentError
+        If ``key_added`` cannot be stored in a file.
     BackedDataError
-        If ``adata`` is backed and a copy is asked for, or it is a view of a backed AnnData.
+        If ``adata`` is a view of a backed AnnData.
 
     See Also
     --------
     sccello_tools.pp.tokenize : uses the column that this function writes.
+    sccello_tools.tokens.match_gene_names : the same for a list of names, with the rules in detail.
 
     Notes
     -----
-    A symbol that names several genes of the vocabulary goes to the one that no other variable names; among several of those, to
-    the one that NCBI and Ensembl call so today, then to the one on the primary assembly; else it is left out and reported as
-    ambiguous.
+    Names that other software changed are matched if this is unambiguous, and counted in the report: prefixes of a human genome
+    ("GRCh38_CD3E"), an Ensembl ID within a longer name ("ENSG00000198851_CD3E"), "." or "_" instead of "-" ("HLA.A"), names made
+    unique ("CD3E-1" next to "CD3E") and symbols converted to dates ("2-Sep").
 
     Examples
     --------
@@ -83,13 +90,24 @@ def match_genes(
     """
     if str(organism) != "human":  # callers without a type checker
         msg = (
-            f"organism is {organism!r}, but the vocabulary holds human genes only. "
-            "Map the genes to human one-to-one orthologues first, then call with organism='human'."
+            f"organism must be 'human', because the vocabulary consists of human genes; got {organism!r}. "
+            "Map the genes to human one-to-one orthologs first."
         )
         raise GeneMatchError(msg)
-    check_writable(adata, copy=False)
-    match = match_gene_names(names_of(adata.var, gene_ids), min_matched=min_matched)
+    check_writable(adata, copy=False, key_added=key_added)
+    if gene_ids is not None and gene_ids not in adata.var:
+        hint = "Omit it to use var_names."
+        raise GeneMatchError(
+            missing_column("adata.var", gene_ids, adata.var.columns, "gene_ids", hint)
+        )
+    match = match_gene_names(
+        names_of(adata.var, gene_ids),
+        min_matched=min_matched,
+        feature_types=feature_types_of(adata.var),
+    )
     logger.info(str(match))
+    for message in match.warnings():
+        warn_user(message)
     with writing(adata, copy=False) as target:
         target.var[key_added] = match.gene_ids.astype(object)
     log_written("match_genes", f".var[{key_added!r}]")

@@ -1,4 +1,4 @@
-"""Rank-value tokens of the cells of an AnnData."""
+"""Tokenize the cells of an AnnData."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ def tokenize(
     counts: CountsPolicy = "check",
     min_matched: int = 500,
     chunk_cells: int | None = None,
+    return_values: bool = False,
 ) -> RaggedTokens:
-    """Turn each cell into the list of its genes, most remarkable first.
+    """Convert each cell to rank-value tokens: its expressed genes ranked by median-normalised expression.
 
-    Genes are ranked by their count over their median in a large corpus, zeros left out, ties by token id. Every cell gives a row,
-    in order; a cell without any gene of the vocabulary gives an empty one. The same cell gives the same tokens whatever the matrix
-    type, the chunk or the order of the genes.
+    For raw counts ``x`` of a cell, restricted to the genes of the vocabulary, genes with ``x > 0`` are sorted by ``x / m`` in
+    descending order, where ``m`` is the non-zero median of the gene in the pretraining corpus; ties are broken by token id. The result
+    has one sequence per cell, in order, which is empty for a cell without counts in genes of the vocabulary. Tokens do not depend
+    on the type of the matrix, the chunk size or the order of the genes.
 
     Parameters
     ----------
@@ -49,16 +51,19 @@ def tokenize(
     min_matched
         %(min_matched)s
     chunk_cells
-        Rows of the matrix to hold in memory at a time; ``sccello.settings.chunk_cells`` if not given.
+        Number of cells to read at a time; ``sccello.settings.chunk_cells`` by default.
+    return_values
+        Also return the expression value of each token, ``log1p(10_000 x / sum(x))`` with the sum over the genes of the vocabulary.
+        Doubles the memory of the tokens.
 
     Returns
     -------
     The tokens of all cells. Fields written:
 
     `adata.obs["sccello_n_tokens"]` : int32, shape (n_obs,)
-        Tokens of each cell, ``<cls>`` included; 0 for a cell without any gene of the vocabulary.
+        Number of tokens, including ``<cls>``; 0 for a cell without counts in genes of the vocabulary.
     `adata.obs["sccello_truncated"]` : bool, shape (n_obs,)
-        Whether genes were cut off at ``max_length``.
+        Whether a cell has more genes than ``max_length`` allows.
 
     Raises
     ------
@@ -66,12 +71,14 @@ def tokenize(
         If too few genes match the vocabulary.
     NotCountsError
         If the matrix does not hold raw counts. The message names the layers that do.
+    SparseStructureError
+        If the index arrays of a sparse matrix are damaged.
     BackedDataError
         If ``adata`` is a view of a backed AnnData.
 
     Notes
     -----
-    arXiv 2408.12373, section 3.1; the rank-value encoding is Geneformer's (doi:10.1038/s41586-023-06139-9).
+    arXiv 2408.12373, section 3.1. The rank-value encoding was introduced by Geneformer (doi:10.1038/s41586-023-06139-9).
 
     Examples
     --------
@@ -83,7 +90,7 @@ def tokenize(
     """
     check_writable(adata, copy=False)
     source = CountsSource(layer, gene_ids, counts, min_matched)
-    tokenizer = Tokenizer(source.gene_match(adata), max_length)
+    tokenizer = Tokenizer(source.gene_match(adata), max_length, return_values)
     chunks = iter_token_chunks(adata, tokenizer, source, chunk_cells=chunk_cells)
     tokens = RaggedTokens.concatenate(chunk.tokens for chunk in chunks)
     with writing(adata, copy=False) as target:

@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccello_tools import __version__, _keys
-from sccello_tools._anndata.counts import CountsSource, iter_token_chunks, warn_of_empty_cells
-from sccello_tools._anndata.writing import check_writable, write_token_counts, writing
+from sccello_tools._anndata.counts import (
+    CountsSource,
+    iter_token_chunks,
+    warn_of_empty_cells,
+    warn_of_unknown_genes,
+)
+from sccello_tools._anndata.writing import (
+    check_writable,
+    clear_slots,
+    write_token_counts,
+    writing,
+)
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
 from sccello_tools._progress import progress_bar
@@ -49,8 +59,9 @@ def embed(
 ) -> AnnData | None:
     """Embed each cell with a scCello model.
 
-    Every cell gives a row, in order. A cell without any gene of the vocabulary gives NaN; how many do is said in one warning.
-    The same cell gives the same row whatever the batch, the matrix type or the order of cells and genes.
+    The embedding has one row per cell, in order. Rows of cells without counts in genes of the vocabulary are NaN, and their number
+    is reported in one warning. In float32, the row of a cell does not depend on the batch, the matrix type or the order of cells and
+    genes by more than 1e-5; its tokens are identical.
 
     Parameters
     ----------
@@ -65,16 +76,16 @@ def embed(
     key_added
         Key of ``adata.obsm`` and ``adata.uns`` to write.
     representation
-        ``"cls"``: last hidden state at ``<cls>``, the vector that the published clustering scores use.
-        ``"cell"``: unit vector of the cell head, which the losses train; for novel types and drug response.
+        ``"cls"``: last hidden state at ``<cls>``, which the published clustering scores use.
+        ``"cell"``: L2-normalised output of the cell head, which the losses train; for novel cell types and drug response.
     max_length
-        Most tokens of a cell, ``<cls>`` included; the model's number of positions if not given.
+        Maximum number of tokens per cell, including ``<cls>``; by default, the number of positions of the model.
     batch_tokens
-        Most tokens in a batch. The result does not depend on it; memory and speed do.
+        Maximum number of tokens per batch, which determines memory and speed.
     device
         %(device)s
     precision
-        ``"auto"`` computes in bfloat16 where the hardware does, else in float32. ``"float32"`` is exact everywhere.
+        ``"auto"`` is bfloat16 where the hardware supports it, else float32.
     attention
         Attention backend: ``"auto"``, ``"flash"``, ``"torch_varlen"`` or ``"sdpa"``.
     counts
@@ -91,11 +102,11 @@ def embed(
     `adata.obsm[key_added]` : float32, shape (n_obs, d)
         Embedding.
     `adata.obs["sccello_n_tokens"]` : int32, shape (n_obs,)
-        Tokens that the model saw, ``<cls>`` included.
+        Number of tokens, including ``<cls>``.
     `adata.obs["sccello_truncated"]` : bool, shape (n_obs,)
-        Whether genes were cut off at ``max_length``.
+        Whether a cell has more genes than ``max_length`` allows.
     `adata.uns[key_added]` : dict
-        Model, hash of its weights, parameters, versions.
+        Model, sha256 of its weights, parameters, versions.
 
     Raises
     ------
@@ -103,12 +114,16 @@ def embed(
         If the matrix does not hold raw counts. The message names the layers that do.
     GeneMatchError
         If too few genes match the vocabulary.
+    SparseStructureError
+        If the index arrays of a sparse matrix are damaged.
+    ArgumentError
+        If ``max_length`` exceeds the positions of the model, or ``key_added`` cannot be stored in a file.
     ModelNotFoundError, DownloadError, HashMismatchError, WeightsError
-        If the model cannot be had.
+        If the model cannot be loaded.
     BackendError
-        If a device, precision or attention backend asked for by name is not available, or ``device`` is not that of a loaded model.
+        If the requested device, precision or attention backend is not available, or a loaded model is on another device.
     BackedDataError
-        If ``adata`` is backed and a copy is asked for, or it is a view of a backed AnnData.
+        If a copy of a backed AnnData is requested, or ``adata`` is a view of one.
 
     Notes
     -----
@@ -126,20 +141,24 @@ def embed(
     """
     from sccello_tools.engine import encode, resolve_precision
 
-    check_writable(adata, copy=copy)
+    check_writable(adata, copy=copy, key_added=key_added)
     loaded = loaded_model(model, device)
     positions = loaded.config.max_positions
     length = positions if max_length is None else max_length
     if length > positions:
-        msg = f"max_length is {length}, but {loaded.name} has {positions} positions. Pass max_length={positions} or less."
+        msg = f"max_length must be <= {positions}, the number of positions of model {loaded.name!r}; got {length}"
         raise ArgumentError(msg)
     source = CountsSource(layer, gene_ids, counts, min_matched)
     match = source.gene_match(adata)
-    chunks = iter_token_chunks(adata, Tokenizer(match, length), source, warn_of_empty=False)
+    # the chunks are tokenized in a thread, so the warnings follow below
+    chunks = iter_token_chunks(
+        adata, Tokenizer(match, length), source, warn_of_empty=False, warn_of_unknown=False
+    )
 
     embedding = np.full((adata.n_obs, loaded.config.hidden_size), np.nan, dtype=np.float32)
     lengths = np.zeros(adata.n_obs, dtype=np.int32)
     truncated = np.zeros(adata.n_obs, dtype=bool)
+    known = np.zeros(adata.n_obs, dtype=np.float32)
     with (
         progress_bar("embedding cells", adata.n_obs) as advance,
         closing(prefetch(chunks)) as prepared,
@@ -157,10 +176,13 @@ def embed(
             )
             lengths[rows] = chunk.tokens.lengths
             truncated[rows] = chunk.tokens.truncated
+            known[rows] = chunk.tokens.known_fraction
     warn_of_empty_cells(int((lengths == 0).sum()), adata.n_obs)
+    warn_of_unknown_genes(known)
 
     computed = resolve_precision(precision, loaded.device)
     with writing(adata, copy=copy) as target:
+        clear_slots(target, key_added)
         target.obsm[key_added] = embedding
         write_token_counts(target, lengths, truncated)
         target.uns[key_added] = {
@@ -184,13 +206,19 @@ def embed(
 
 
 def loaded_model(model: str | Path | LoadedModel, device: str) -> LoadedModel:
-    """Load a model by name; one that is loaded stays where it is."""
+    """Load a model by name or folder; a loaded model is returned as it is.
+
+    Raises
+    ------
+    BackendError
+        If a loaded model is on another device than requested.
+    """
     if not isinstance(model, LoadedModel):
         return load(model, device=device)
     if device not in {"auto", str(model.device), model.device.type}:
         msg = (
-            f"device is {device!r}, but model {model.name!r} was loaded on {str(model.device)!r}. "
-            f"Load it there with models.load(..., device={device!r}), or leave device out."
+            f"device={device!r} was requested, but model {model.name!r} is on {str(model.device)!r}. "
+            f"Load it with models.load(..., device={device!r}), or omit device."
         )
         raise BackendError(msg)
     return model

@@ -1,26 +1,30 @@
-"""The embedding that annotation starts from: reused from ``obsm`` if it matches the request, else computed."""
+"""Embedding for annotation: reused from ``obsm`` if it matches the request, else computed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from sccello_tools import _keys
-from sccello_tools._anndata.counts import CountsSource
+from sccello_tools._anndata.columns import check_anndata
+from sccello_tools._anndata.counts import RAW
 from sccello_tools._logging import logger
-from sccello_tools.errors import ConfigError
-from sccello_tools.models import LoadedModel, load
+from sccello_tools.errors import ConfigError, GeneMatchError, NotCountsError
 from sccello_tools.tokens import looks_like_counts
 
-from ._embed import embed
+from ._embed import embed, loaded_model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
     from numpy.typing import NDArray
+
+    from sccello_tools._anndata.counts import CountsSource
+    from sccello_tools.models import LoadedModel
 
 _CHUNK = 16_384
 
@@ -53,35 +57,34 @@ def hidden_states(
     use_rep: str | None,
     device: str = "auto",
 ) -> HiddenStates:
-    """Return the ``cls`` embedding of all cells, computing it if there is none that fits.
+    """Return the ``cls`` embedding of all cells; compute it if ``adata`` has none that matches the request.
 
-    Without ``use_rep``, ``obsm["X_sccello"]`` is reused only if it was computed by this model, from the matrix and the genes that
-    ``source`` selects, with all of the model's positions; otherwise it is computed again. With ``use_rep``, the embedding must be of
-    this model; other differences are logged.
+    Without ``use_rep``, ``obsm["X_sccello"]`` is reused only if it was computed by this model with all of its positions, from the
+    matrix and genes that ``source`` selects; otherwise it is recomputed with a warning. If that is not possible, because the matrix no
+    longer holds raw counts or too few genes are left, it is reused with a warning. With ``use_rep``, the embedding must be of this
+    model.
 
     Raises
     ------
     ConfigError
         If ``use_rep`` does not exist, is not a ``cls`` embedding, or is of another model.
     """
-    loaded = model if isinstance(model, LoadedModel) else load(model, device=device)
+    check_anndata(adata)
+    loaded = loaded_model(model, device)
     key = use_rep or _keys.EMBEDDING
-    if use_rep is None:
-        difference = _difference(adata, key, loaded, source) if _fits(adata, key, loaded) else None
-        if difference or not _fits(adata, key, loaded):
-            if difference:
-                logger.info("adata.obsm[%r] %s; it is computed again", key, difference)
-            embed(
-                adata,
-                model=loaded,
-                key_added=key,
-                layer=source.layer,
-                gene_ids=source.gene_ids,
-                counts=source.counts,
-                min_matched=source.min_matched,
-            )
-    elif not _fits(adata, key, loaded):
-        raise ConfigError(_not_an_embedding(adata, key, loaded))
+    if use_rep is not None:
+        if not _is_of_model(adata, key, loaded):
+            raise ConfigError(_not_an_embedding(adata, key, loaded))
+    elif not _is_of_model(adata, key, loaded) or _is_outdated(adata, key, loaded, source):
+        embed(
+            adata,
+            model=loaded,
+            key_added=key,
+            layer=source.layer,
+            gene_ids=source.gene_ids,
+            counts=source.counts,
+            min_matched=source.min_matched,
+        )
     hidden = np.asarray(adata.obsm[key], dtype=np.float32)
     return HiddenStates(loaded, hidden, key)
 
@@ -98,7 +101,7 @@ def provenance_of(adata: AnnData, key: str) -> Mapping[str, object]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _fits(adata: AnnData, key: str, model: LoadedModel) -> bool:
+def _is_of_model(adata: AnnData, key: str, model: LoadedModel) -> bool:
     made = provenance_of(adata, key)
     return (
         key in adata.obsm
@@ -108,27 +111,62 @@ def _fits(adata: AnnData, key: str, model: LoadedModel) -> bool:
     )
 
 
-def _difference(adata: AnnData, key: str, model: LoadedModel, source: CountsSource) -> str | None:
-    """Say in which respect an embedding differs from the one that was asked for; None if in none."""
+def _is_outdated(adata: AnnData, key: str, model: LoadedModel, source: CountsSource) -> bool:
+    """Whether the embedding differs from the requested one and can be recomputed; a warning states the difference."""
     made = provenance_of(adata, key)
-    if (length := made.get("max_length")) != model.config.max_positions:
-        return f"was computed with max_length={length}"
     stored = str(made.get("layer", "X"))
-    if source.layer is None and stored != "X":
-        # no matrix was asked for: the stored embedding is meant, unless X holds counts that it could mean instead
-        if adata.X is None or not looks_like_counts(adata.X):
-            source = CountsSource(stored, source.gene_ids, source.counts, source.min_matched)
-    elif source.layer is None and (adata.X is None or not looks_like_counts(adata.X)):
-        return None  # X was normalised after embedding
-    wanted = "X" if source.layer is None else source.layer
+    wanted = source
+    if source.layer is None and stored != "X" and not _holds_counts(adata, source):
+        # no matrix was requested and X has no counts: the layer that the embedding was computed from is meant
+        wanted = replace(source, layer=stored)
+    difference, n_genes = _difference(adata, made, model, wanted)
+    if not difference:
+        return False
+    if n_genes and _holds_counts(adata, wanted):
+        logger.warning(
+            "adata.obsm[%r] was computed %s; it is recomputed. Pass use_rep=%r to keep it.",
+            key,
+            difference,
+            key,
+        )
+        return True
+    logger.warning(
+        "adata.obsm[%r] was computed %s, and is reused because %s does not hold raw counts of enough genes to recompute it",
+        key,
+        difference,
+        wanted.name,
+    )
+    return False
+
+
+def _difference(
+    adata: AnnData, made: Mapping[str, object], model: LoadedModel, source: CountsSource
+) -> tuple[str, int]:
+    """Return how the embedding differs from the requested one ("" if it does not), and the number of genes to recompute it from."""
+    stored, wanted = str(made.get("layer", "X")), "X" if source.layer is None else source.layer
+    if wanted not in {"X", RAW, *adata.layers} and wanted == stored:
+        return "", 0  # the layer was removed after embedding
+    try:
+        match = source.gene_match(adata, report=False)
+    except GeneMatchError:
+        return "from other genes", 0
+    n_genes = match.n_genes
+    if (length := made.get("max_length")) != model.config.max_positions:
+        return f"with max_length={length}", n_genes
     if stored != wanted:
-        return f"was computed from {stored!r}, not from {wanted!r}"
-    if wanted not in {"X", "raw.X", *adata.layers}:
-        return None  # the layer was removed after embedding
-    genes = source.provenance(source.gene_match(adata))["genes_sha256"]
-    if "genes_sha256" in made and made["genes_sha256"] != genes:
-        return "was computed from other genes"
-    return None
+        return f"from {stored!r}, not from {wanted!r}", n_genes
+    if made.get("genes_sha256") != source.provenance(match)["genes_sha256"]:
+        return "from other genes", n_genes
+    return "", n_genes
+
+
+def _holds_counts(adata: AnnData, source: CountsSource) -> bool:
+    if source.counts == "trust":  # embedding checks them
+        return True
+    try:
+        return looks_like_counts(source.matrix(adata))
+    except NotCountsError:  # the matrix does not exist; embedding from it would say so
+        return source.layer is not None
 
 
 def _not_an_embedding(adata: AnnData, key: str, model: LoadedModel) -> str:

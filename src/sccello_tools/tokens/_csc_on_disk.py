@@ -1,4 +1,4 @@
-"""Walk a CSC matrix on disk by rows. Its columns stand one after the other, so any row is spread over the whole file."""
+"""Iterate over the rows of a CSC matrix on disk, where the entries of a row are spread over the whole file."""
 
 from __future__ import annotations
 
@@ -18,24 +18,30 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_BLOCK = 1 << 19  # entries that are read and regrouped at a time
+_BLOCK = 1 << 19  # entries read and regrouped at a time
 
 
 def csc_file_chunks(
     group: Any, shape: tuple[int, int], *, n_rows: int
 ) -> Iterator[tuple[int, sparse.csr_array]]:
-    """Regroup the entries by chunk of rows in a temporary file, then yield one chunk after the other with its first row.
+    """Regroup the entries by chunk of rows in a temporary file, then yield the chunks with the index of their first row.
 
-    Two passes over the file and one over the copy, whatever the number of chunks; memory for one chunk and one block of entries.
+    Takes two passes over the file and one over the copy, independent of the number of chunks. Memory holds one chunk and one block
+    of entries.
 
     Parameters
     ----------
     group
-        Holds the arrays "data", "indices" and "indptr", as anndata writes them to h5ad and zarr.
+        Group with the arrays "data", "indices" and "indptr", as anndata writes them to h5ad and zarr.
     shape
-        Of the matrix.
+        Shape of the matrix.
     n_rows
-        Rows of a chunk.
+        Rows per chunk.
+
+    Raises
+    ------
+    SparseStructureError
+        If a row index is out of range.
     """
     data = group["data"]
     n_chunks = -(-shape[0] // n_rows)
@@ -76,7 +82,7 @@ def _blocks(n: int) -> Iterator[tuple[int, int]]:
 
 
 def _entries(group: Any, entry: np.dtype[Any]) -> Iterator[NDArray[Any]]:
-    """Read row, column and value of the stored entries, in order of the file, block by block."""
+    """Yield blocks of row, column and value of the stored entries, in file order."""
     indptr = np.asarray(group["indptr"][:], dtype=np.int64)
     for first, last in _blocks(group["data"].shape[0]):
         block = np.empty(last - first, dtype=entry)
@@ -87,7 +93,7 @@ def _entries(group: Any, entry: np.dtype[Any]) -> Iterator[NDArray[Any]]:
 
 
 def _as_csr(entries: NDArray[Any], start: int, shape: tuple[int, int]) -> sparse.csr_array:
-    """Order entries, which ascend by column, by row too."""
+    """Sort entries, which are sorted by column, by row."""
     rows = entries["row"] - start
     entries = entries[np.argsort(rows, kind="stable")]
     indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=shape[0]))])

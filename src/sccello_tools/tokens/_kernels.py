@@ -1,6 +1,6 @@
-"""The hot loops of tokenizing, compiled: count the genes of each row, then rank them.
+"""Compiled inner loops of tokenizing: count the genes of each row, then rank them.
 
-Arrays are filled in loops, not by assignment to slices, which takes numba seconds to compile.
+Arrays are filled in loops rather than by slice assignment, which takes numba seconds to compile.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_N_LOGS = 256  # counts whose logarithm is kept within a cell; nearly all are smaller
+_N_LOGS = 256  # counts below this, nearly all of them, share a table of logarithms per cell
 
 
 @numba.njit(nogil=True, cache=True)
@@ -27,24 +27,32 @@ def count_kept(
     first: int,
     last: int,
     n_genes: NDArray[np.int32],
+    fraction: NDArray[np.float32],
 ) -> None:
-    """Write the number of genes of rows ``first..last`` that are in the vocabulary and above zero.
+    """Count the expressed genes of the vocabulary in rows ``first..last``.
 
-    Unless ``distinct``, entries of one row may share a token, and are counted once.
+    Unless ``distinct``, several entries of a row may have the same token and are counted once. ``fraction`` is the fraction of the
+    counts in genes of the vocabulary, without columns of token -2, which are not genes; NaN if there are no counts.
     """
     seen_in = np.full(0 if distinct else n_tokens, -1, dtype=np.int64)
     for row in range(first, last):
         n = 0
+        total = known = 0.0
         for j in range(indptr[row], indptr[row + 1]):
             token = column_token[indices[j]]
-            if token < 0 or not data[j] > 0:
+            if token < -1 or not data[j] > 0:
                 continue
+            total += data[j]
+            if token < 0:
+                continue
+            known += data[j]
             if not distinct:
                 if seen_in[token] == row:
                     continue
                 seen_in[token] = row
             n += 1
         n_genes[row] = n
+        fraction[row] = known / total if total > 0 else np.nan
 
 
 @numba.njit(nogil=True, cache=True)
@@ -62,10 +70,12 @@ def rank_rows(
     ids: NDArray[np.int32],
     values: NDArray[np.float32],
 ) -> None:
-    """Write tokens and expression values of rows ``first..last``, in rank order, to ``ids`` and ``values``.
+    """Write tokens and expression values of rows ``first..last`` in rank order to ``ids`` and ``values``.
 
-    ``distinct`` promises that no two entries of a row share a token; otherwise such are summed first.
+    ``distinct`` guarantees that no two entries of a row have the same token; otherwise these are summed first. An empty ``values``
+    is not written to.
     """
+    with_values = values.size > 0
     longest = 0
     for row in range(first, last):
         longest = max(longest, indptr[row + 1] - indptr[row])
@@ -83,7 +93,7 @@ def rank_rows(
     for row in range(first, last):
         at = out_indptr[row]
         n_kept = out_indptr[row + 1] - at - 1
-        if n_kept < 0:  # no gene, no <cls>
+        if n_kept < 0:  # a cell without genes has no <cls> either
             continue
         n = 0
         for j in range(indptr[row], indptr[row + 1]):
@@ -98,17 +108,21 @@ def rank_rows(
         for i in range(n):
             relative[i] = counts[i] / medians[tokens[i]]
             rounded[i] = relative[i]
-        # Positive floats sort as their bits do, so the upper 22 of 31 bits, complemented, rank nearly all genes by value
-        # descending. What those bits can't tell is put right after.
+        # Positive floats sort like their bits, so the upper 22 of 31 bits, complemented, sort nearly all genes by descending
+        # value. Genes with equal keys are sorted exactly afterwards.
         for i in range(n):
             keys[i] = (np.uint64(~bits[i] >> 9 & 0x3FFFFF) << np.uint64(32)) | np.uint64(i)
         _radix_sort(keys[:n], spare[:n], sizes)
         _order_within_keys(keys[:n], spare[:n], relative, tokens)
-        total = 0.0  # summed by rank, so that the order of the columns has no say in its rounding
+        ids[at] = cls_id
+        if not with_values:
+            for i in range(n_kept):
+                ids[at + 1 + i] = tokens[keys[i] & np.uint64(0xFFFFFFFF)]
+            continue
+
+        total = 0.0  # summed in rank order, so that rounding does not depend on the order of the columns
         for i in range(n):
             total += counts[keys[i] & np.uint64(0xFFFFFFFF)]
-
-        ids[at] = cls_id
         values[at] = 0.0
         scale = 10_000.0 / total
         for i in range(n_kept):
@@ -129,7 +143,7 @@ def rank_rows(
 def _radix_sort(
     keys: NDArray[np.uint64], spare: NDArray[np.uint64], sizes: NDArray[np.int32]
 ) -> None:
-    """Sort by the lower 22 bits of the upper half, 11 at a time, stable."""
+    """Sort stably by the lower 22 bits of the upper half, 11 bits at a time."""
     mask = np.uint64(2047)
     low, high = np.uint64(32), np.uint64(43)
     for digit in range(2048):
@@ -162,7 +176,7 @@ def _order_within_keys(
     relative: NDArray[np.float64],
     tokens: NDArray[np.int32],
 ) -> None:
-    """Put genes that share a key in their exact order, by value descending, then by token ascending."""
+    """Sort genes with equal keys by descending value, then by ascending token."""
     half = np.uint64(32)
     first = 0
     for last in range(1, keys.size + 1):
@@ -180,7 +194,7 @@ def _merge_sort(
     relative: NDArray[np.float64],
     tokens: NDArray[np.int32],
 ) -> None:
-    """Sort a run of genes, which the lower half of their keys points to, by value descending, then by token ascending."""
+    """Sort genes, given by the lower half of their keys, by descending value, then by ascending token."""
     width = 1
     while width < keys.size:
         for start in range(0, keys.size, 2 * width):
@@ -213,7 +227,7 @@ def _sum_by_token(
     sizes: NDArray[np.int32],
     unsorted: NDArray[np.float64],
 ) -> int:
-    """Sort pairs by token and sum those that share one; returns how many are left."""
+    """Sum the counts of equal tokens and sort by token; returns the number of distinct tokens."""
     for i in range(tokens.size):
         unsorted[i] = counts[i]
         keys[i] = (np.uint64(tokens[i]) << np.uint64(32)) | np.uint64(i)
@@ -235,7 +249,7 @@ def _sum_by_token(
 def inspect_values(
     data: NDArray[np.floating], first: int, last: int
 ) -> tuple[int, int, int, int, float, int]:
-    """Count what is wrong with stored values: (NaN, infinite, negative, fractional); then the largest and the number above zero."""
+    """Return the numbers of NaN, infinite, negative and fractional values, the maximum, and the number of positive values."""
     n_nan = n_inf = n_negative = n_fraction = n_positive = 0
     largest = 0.0
     for i in range(first, last):
@@ -263,7 +277,7 @@ def csc_row_counts(
     stop: int,
     row_counts: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Find where each column's entries of rows ``start..stop`` end, from ``position`` on, and count them by row."""
+    """Return where the entries of rows ``start..stop`` end in each column, starting at ``position``, and count them by row."""
     ends = position.copy()
     for column in range(indptr.size - 1):
         k = position[column]
@@ -284,7 +298,7 @@ def csr_order_of_csc(
     columns: NDArray[np.int32],
     source: NDArray[np.int64],
 ) -> None:
-    """For the entries between ``position`` and ``ends`` of each column, row by row: their column and where they stand."""
+    """List the entries between ``position`` and ``ends`` of each column by row: their column and their index in the CSC arrays."""
     at = row_indptr[:-1].copy()
     for column in range(position.size):
         for k in range(position[column], ends[column]):

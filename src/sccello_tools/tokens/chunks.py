@@ -1,4 +1,4 @@
-"""Walk a matrix by rows, whatever it is stored in, with only some rows in memory."""
+"""Iterate over the rows of a matrix of any type with only some rows in memory."""
 
 from __future__ import annotations
 
@@ -17,35 +17,36 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-_DENSE_VALUES = 1 << 24  # values of a dense matrix that are turned into CSR at a time
+_DENSE_VALUES = 1 << 24  # values of a dense matrix converted to CSR at a time
 
 
 class Chunk(NamedTuple):
-    """Some consecutive rows of a matrix."""
+    """Consecutive rows of a matrix."""
 
     start: int
     """Index of the first row."""
 
     rows: sparse.csr_array
-    """The rows, shape (n_rows, n_columns). May share memory with the matrix: not to be changed."""
+    """The rows, array of shape (n_rows, n_columns). May share memory with the matrix and must not be changed."""
 
 
 def row_chunks(matrix: Any, *, n_rows: int) -> Iterator[Chunk]:
-    """Walk a matrix from top to bottom, holding at most ``n_rows`` rows at a time.
+    """Yield the rows of a matrix in order, at most ``n_rows`` at a time.
 
-    The memory needed besides the matrix grows with ``n_rows``, not with the number of rows. A CSC matrix on disk is regrouped
-    through a temporary file as large as itself, and a dask array is computed by its own chunks of rows, if these are larger.
+    Memory besides the matrix grows with ``n_rows``, not with the number of rows. A CSC matrix on disk is regrouped through a
+    temporary file of its size, and a dask array is computed in its own row chunks if these are larger.
 
     Parameters
     ----------
     matrix
-        Shape (n_cells, n_columns): a NumPy array, any SciPy sparse matrix, a matrix of a backed h5ad or zarr file, or a dask array.
+        Matrix of shape (n_cells, n_columns): a NumPy array, any SciPy sparse matrix, a matrix of a backed h5ad or zarr file, or a
+        dask array. Masked values of a masked array are zeros.
     n_rows
-        Rows to hold at a time.
+        Maximum number of rows in memory.
 
     Yields
     ------
-    The rows as CSR, in order.
+    Chunks of rows as CSR, in order.
 
     Raises
     ------
@@ -55,11 +56,9 @@ def row_chunks(matrix: Any, *, n_rows: int) -> Iterator[Chunk]:
         If the index arrays of a sparse matrix are inconsistent or out of range.
     """
     if n_rows < 1:
-        msg = (
-            f"n_rows is {n_rows}; at least one row must be held at a time, so expected is 1 or more"
-        )
+        msg = f"the number of rows per chunk (chunk_cells) must be >= 1, got {n_rows}"
         raise ArgumentError(msg)
-    _refuse_what_is_no_number(getattr(matrix, "dtype", None))
+    _check_numeric(getattr(matrix, "dtype", None))
     check_sparse_structure(matrix)
     if hasattr(matrix, "dask"):
         yield from _dask_chunks(matrix, n_rows)
@@ -79,9 +78,9 @@ def row_chunks(matrix: Any, *, n_rows: int) -> Iterator[Chunk]:
         yield from _csr_chunks(_as_csr(matrix), n_rows)
 
 
-def _refuse_what_is_no_number(dtype: np.dtype[Any] | None) -> None:
+def _check_numeric(dtype: np.dtype[Any] | None) -> None:
     if dtype is not None and dtype.kind not in "biuf":
-        msg = f"The matrix holds values of type {dtype}, not numbers. Raw counts are expected."
+        msg = f"The matrix has values of type {dtype}, but raw counts must be numbers. Convert it or pass another layer."
         raise NotCountsError(msg)
 
 
@@ -104,7 +103,7 @@ def _as_csr(matrix: Any) -> Any:
 
 
 def _csr_chunks(matrix: Any, n_rows: int) -> Iterator[Chunk]:
-    """Windows on a CSR matrix in memory."""
+    """Yield windows of a CSR matrix in memory without copying."""
     for start, stop in _spans(matrix.shape[0], n_rows):
         a, b = matrix.indptr[start], matrix.indptr[stop]
         parts = matrix.data[a:b], matrix.indices[a:b], matrix.indptr[start : stop + 1] - a
@@ -113,12 +112,12 @@ def _csr_chunks(matrix: Any, n_rows: int) -> Iterator[Chunk]:
 
 
 def _sliced_chunks(matrix: Any, n_rows: int) -> Iterator[Chunk]:
-    """Slices of what gives rows cheaply: dense matrices in memory or on disk, CSR on disk."""
+    """Yield slices of matrices whose rows are cheap to read: dense in memory or on disk, CSR on disk."""
     for start, stop in _spans(matrix.shape[0], n_rows):
         rows: Any = matrix[start:stop]
         if not hasattr(rows, "tocsr"):
-            rows = np.asarray(rows)
-            _refuse_what_is_no_number(rows.dtype)
+            rows = np.asarray(np.ma.filled(rows, 0))
+            _check_numeric(rows.dtype)
             # SciPy has no sparse matrices of half precision or foreign byte order
             rows = rows.astype(
                 np.float32 if rows.dtype == np.float16 else rows.dtype.newbyteorder("="), copy=False
@@ -129,7 +128,7 @@ def _sliced_chunks(matrix: Any, n_rows: int) -> Iterator[Chunk]:
 
 
 def _dask_chunks(matrix: Any, n_rows: int) -> Iterator[Chunk]:
-    """Compute as many of the array's own chunks of rows as fit ``n_rows``, at least one, so that each is computed once."""
+    """Compute as many row chunks of the array as fit into ``n_rows``, at least one, so that each is computed once."""
     bounds = np.cumsum(matrix.chunks[0])
     start = 0
     while start < matrix.shape[0]:
@@ -141,7 +140,7 @@ def _dask_chunks(matrix: Any, n_rows: int) -> Iterator[Chunk]:
 
 
 def _csc_chunks(matrix: Any, n_rows: int) -> Iterator[Chunk]:
-    """Walk a CSC matrix in memory with one pointer a column, so that each entry is read twice in all, not once a chunk."""
+    """Yield rows of a CSC matrix in memory with one pointer per column, so that each entry is read twice, not once per chunk."""
     check_indices(matrix.indices, matrix.shape[0], axis="row")
     if not matrix.has_sorted_indices:
         matrix = matrix.sorted_indices()

@@ -1,4 +1,4 @@
-"""Tell whether a matrix holds raw counts."""
+"""Check whether a matrix holds raw counts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 CountsPolicy = Literal["check", "trust"]
 _VALUES_PER_TASK = 1 << 20
-_SAMPLE = 1 << 20  # stored values that a first look takes
+_SAMPLE = 1 << 20  # stored values inspected by looks_like_counts
 
 
 @dataclass
 class ValueSummary:
-    """What the stored values of a matrix are, gathered chunk by chunk.
+    """Summary of the stored values of a matrix, accumulated chunk by chunk.
 
     Examples
     --------
@@ -34,7 +34,7 @@ class ValueSummary:
     >>> summary = ValueSummary()
     >>> summary.add(np.array([1.0, 0.5, 3.0]))
     >>> summary.complaint()
-    '1 of 3 non-zero values are fractions (largest 3), as after log1p'
+    '1 of 3 non-zero values are fractions (maximum 3), as after log1p'
     """
 
     n_nan: int = 0
@@ -46,7 +46,7 @@ class ValueSummary:
     is_boolean: bool = False
 
     def add(self, values: NDArray[Any]) -> None:
-        """Take in more stored values, an array of numbers of any shape.
+        """Add stored values, an array of numbers of any shape.
 
         Raises
         ------
@@ -55,7 +55,7 @@ class ValueSummary:
         """
         kind = values.dtype.kind
         if kind not in "biuf":
-            msg = f"The matrix holds values of type {values.dtype}, not numbers. Raw counts are expected."
+            msg = f"The matrix has values of type {values.dtype}, but raw counts must be numbers. Convert it or pass another layer."
             raise NotCountsError(msg)
         values = values.ravel()
         if kind != "f":
@@ -78,12 +78,15 @@ class ValueSummary:
             self.largest = max(self.largest, largest)
 
     def complaint(self, policy: CountsPolicy = "check") -> str:
-        """Say in words why these are not raw counts, "" if they may be.
+        """Return why these are not raw counts; "" if they may be.
 
-        Under "trust" fractions pass, but values that cannot be ranked do not.
+        ``policy="trust"`` accepts fractions, but not values that cannot be ranked.
         """
         if self.n_nan:
-            return f"{self.n_nan:,} values are NaN"
+            return (
+                f"{self.n_nan:,} values are NaN, as after an outer join of dense matrices "
+                "(use anndata.concat(..., fill_value=0))"
+            )
         if self.n_infinite:
             return f"{self.n_infinite:,} values are infinite"
         if self.n_negative:
@@ -91,26 +94,26 @@ class ValueSummary:
         if policy == "trust":
             return ""
         if self.is_boolean:
-            return "its values are true or false: whether a gene was seen, not how often"
+            return "its values are boolean (detected or not) instead of counts"
         if self.n_fractional:
-            # log1p of counts per 10,000 is at most 9.2, and of any count that fits 32 bits at most 22
+            # log1p of counts per 10,000 is at most 9.2, and of a 32-bit count at most 22
             how = "log1p" if self.largest < 25 else "normalisation, denoising or ambient correction"
             return (
                 f"{self.n_fractional:,} of {self.n_positive:,} non-zero values are fractions "
-                f"(largest {self.largest:.4g}), as after {how}"
+                f"(maximum {self.largest:.4g}), as after {how}"
             )
         return ""
 
 
 def looks_like_counts(matrix: Any, *, n_rows: int = 512) -> bool:
-    """Whether the first values of a matrix are whole, non-negative and not all zero: a look, not a proof.
+    """Whether a sample of the values of a matrix is integer-valued, non-negative and not all zero.
 
     Parameters
     ----------
     matrix
-        As :func:`row_chunks` takes it.
+        Matrix of any type that :func:`row_chunks` accepts.
     n_rows
-        Rows to look at if the matrix is dense or a dask array; of sparse matrices, the first million stored values are taken.
+        Number of rows to inspect of a dense matrix or dask array; of a sparse matrix, the first million stored values.
     """
     values = _first_values(matrix, n_rows)
     if values.dtype.kind not in "biuf":
@@ -130,4 +133,4 @@ def _first_values(matrix: Any, n_rows: int) -> NDArray[Any]:
     values = matrix[:n_rows]
     if hasattr(values, "dask"):
         values = values.compute()
-    return np.asarray(values.data if hasattr(values, "tocsr") else values)
+    return np.asarray(values.data if hasattr(values, "tocsr") else np.ma.filled(values, 0))

@@ -1,4 +1,4 @@
-"""Rank-value tokens: a cell as the list of its genes, most remarkable first (METHOD: Tokens)."""
+"""Rank-value tokens: the expressed genes of a cell, ranked by median-normalised expression (arXiv 2408.12373, section 3.1)."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from .genes import GeneMatch
 
 MAX_LENGTH = 2048  # learned positions of the published model
-_ROWS_PER_TASK = 256  # small enough to balance threads, large enough to hide their cost
+_ROWS_PER_TASK = 256  # small enough to balance threads, large enough to hide their overhead
 
 
 @dataclass(frozen=True, eq=False)
 class RaggedTokens:
-    """Token sequences of several cells, one after the other, without padding.
+    """Token sequences of several cells, concatenated without padding.
 
-    Cell ``i`` owns ``ids[indptr[i]:indptr[i + 1]]``; a cell in which no gene of the vocabulary was counted owns nothing.
+    The tokens of cell ``i`` are ``ids[indptr[i]:indptr[i + 1]]``; a cell without counts in any gene of the vocabulary has none.
 
     Examples
     --------
@@ -39,95 +39,118 @@ class RaggedTokens:
     >>> tokens = RaggedTokens(
     ...     indptr=np.array([0, 3, 5]),
     ...     ids=np.array([25426, 9, 4, 25426, 7], dtype=np.int32),
-    ...     values=np.array([0, 2.5, 1.0, 0, 3.0], dtype=np.float32),
     ... )
     >>> len(tokens), tokens.lengths.tolist(), tokens[1].tolist()
     (2, [3, 2], [25426, 7])
     """
 
     indptr: NDArray[np.int64]
-    """Where each cell begins, shape (n_cells + 1,)."""
+    """Start of each cell in ``ids``, array of shape (n_cells + 1,)."""
 
     ids: NDArray[np.int32]
-    """Token ids, shape (n_tokens,): ``<cls>``, then genes in rank order."""
+    """Token ids, array of shape (n_tokens,): ``<cls>``, then genes in rank order."""
 
-    values: NDArray[np.float32]
-    """``log1p`` of counts per 10,000 of each token's gene, 0 at ``<cls>``, shape (n_tokens,)."""
+    values: NDArray[np.float32] | None = None
+    """``log1p`` of counts per 10,000 of the gene of each token, 0 at ``<cls>``, array of shape (n_tokens,); None unless requested."""
 
     n_genes: NDArray[np.int32] | None = None
-    """Genes of the vocabulary that each cell expresses, before the cut to ``max_length``, shape (n_cells,)."""
+    """Number of expressed genes of the vocabulary before truncation to ``max_length``, array of shape (n_cells,)."""
+
+    known_fraction: NDArray[np.float32] | None = None
+    """Fraction of the counts of each cell in genes of the vocabulary, array of shape (n_cells,); NaN for cells without counts."""
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
 
     def __getitem__(self, cell: int) -> NDArray[np.int32]:
-        """Token ids of one cell."""
+        """Return the token ids of one cell."""
         if not -len(self) <= cell < len(self):
-            msg = f"cell {cell} is out of range: there are {len(self)} cells"
+            msg = f"cell {cell} is out of range for {len(self)} cells"
             raise IndexError(msg)
         cell %= len(self)
         return self.ids[self.indptr[cell] : self.indptr[cell + 1]]
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each cell, ``<cls>`` included, shape (n_cells,)."""
+        """Number of tokens per cell, including ``<cls>``, array of shape (n_cells,)."""
         return np.diff(self.indptr)
 
     @property
     def truncated(self) -> NDArray[np.bool_]:
-        """Whether genes of a cell were cut off at ``max_length``, shape (n_cells,)."""
+        """Whether a cell has more genes than tokens, array of shape (n_cells,)."""
         if self.n_genes is None:
             return np.zeros(len(self), dtype=bool)
         return self.n_genes > np.maximum(self.lengths - 1, 0)
 
     def take(self, cells: NDArray[np.integer] | Sequence[int]) -> RaggedTokens:
-        """Return the tokens of some cells, in the order given."""
+        """Return the tokens of some cells, in the given order."""
         cells = np.asarray(cells, dtype=np.int64)
-        lengths = self.lengths[cells]
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        # position of every token to copy: its cell's start, plus its place within the cell
-        source = np.repeat(self.indptr[cells] - indptr[:-1], lengths) + np.arange(indptr[-1])
-        return RaggedTokens(
-            indptr,
-            self.ids[source],
-            self.values[source],
+        return self._gather(
+            self.indptr[cells],
+            self.lengths[cells],
             None if self.n_genes is None else self.n_genes[cells],
+            None if self.known_fraction is None else self.known_fraction[cells],
         )
 
     def truncate(self, max_length: int) -> RaggedTokens:
-        """Cut every cell to its first ``max_length`` tokens, ``<cls>`` included."""
+        """Return the first ``max_length`` tokens of every cell, including ``<cls>``."""
+        n_genes = self.n_genes
+        if n_genes is None:
+            n_genes = np.maximum(self.lengths - 1, 0).astype(np.int32)
         lengths = np.minimum(self.lengths, max_length)
+        return self._gather(self.indptr[:-1], lengths, n_genes, self.known_fraction)
+
+    def _gather(
+        self,
+        starts: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        n_genes: NDArray[np.int32] | None,
+        known_fraction: NDArray[np.float32] | None,
+    ) -> RaggedTokens:
         indptr = np.concatenate([[0], np.cumsum(lengths)])
-        source = np.repeat(self.indptr[:-1] - indptr[:-1], lengths) + np.arange(indptr[-1])
-        n_genes = (
-            np.maximum(self.lengths - 1, 0).astype(np.int32)
-            if self.n_genes is None
-            else self.n_genes
-        )
-        return RaggedTokens(indptr, self.ids[source], self.values[source], n_genes)
+        # source of every token: start of its cell plus its position within the cell
+        source = np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1])
+        values = None if self.values is None else self.values[source]
+        return RaggedTokens(indptr, self.ids[source], values, n_genes, known_fraction)
 
     @classmethod
     def concatenate(cls, parts: Iterable[RaggedTokens]) -> RaggedTokens:
-        """Join the cells of several collections, in order. A generator of them is held once, not twice, in memory."""
+        """Concatenate cells in order. A generator of parts is held in memory once, not twice.
+
+        Optional arrays are kept only if all parts have them.
+        """
         lengths = [np.zeros(0, dtype=np.int64)]
         genes: list[NDArray[np.int32] | None] = [np.zeros(0, dtype=np.int32)]
-        ids, values = _Growing(np.int32), _Growing(np.float32)
-        for part in parts:
+        fractions: list[NDArray[np.float32] | None] = [np.zeros(0, dtype=np.float32)]
+        ids = _Growing(np.int32)
+        values: _Growing | None = None
+        for number, part in enumerate(parts):
             lengths.append(part.lengths)
             genes.append(part.n_genes)
+            fractions.append(part.known_fraction)
             ids.extend(part.ids)
-            values.extend(part.values)
-        known = [of_part for of_part in genes if of_part is not None]
+            if number == 0 and part.values is not None:
+                values = _Growing(np.float32)
+            if values is None or part.values is None:
+                values = None
+            else:
+                values.extend(part.values)
         return cls(
             np.concatenate([[0], np.cumsum(np.concatenate(lengths))]),
             ids.finish(),
-            values.finish(),
-            np.concatenate(known) if len(known) == len(genes) else None,
+            None if values is None else values.finish(),
+            _joined(genes),
+            _joined(fractions),
         )
 
 
+def _joined(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
+
+
 class _Growing:
-    """A vector that grows at its end; large ones are moved by the operating system, not copied."""
+    """A vector that grows at its end; the operating system moves large ones without copying."""
 
     def __init__(self, dtype: type[np.generic]) -> None:
         self._array: NDArray[Any] = np.empty(0, dtype=dtype)
@@ -145,60 +168,70 @@ class _Growing:
         return self._array
 
     def _resize(self, size: int) -> None:
-        # nobody else has seen the array yet, so that no reference can be left behind
+        # the array has not been exposed yet, so no other reference can exist
         self._array.resize(size, refcheck=False)
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Turns rows of counts into tokens, given which gene each column is.
+    """Converts rows of raw counts to rank-value tokens (arXiv 2408.12373, section 3.1).
 
-    For raw counts ``x`` of one cell over the genes of the vocabulary, genes are ranked by ``x / median`` descending, zeros left
-    out, ties by token id ascending; ``log1p(10_000 x / sum(x))`` goes with each. Two columns of one gene are summed first.
+    For raw counts ``x`` of one cell, restricted to the genes of the vocabulary, genes with ``x > 0`` are sorted by ``x / median``
+    in descending order; ties are broken by ascending token id. The median is the non-zero median of the gene in the pretraining
+    corpus. Columns of the same gene are summed first.
     """
 
     gene_match: GeneMatch
-    """Which gene each column of the matrix is."""
+    """Gene of each column of the matrix."""
 
     max_length: int = MAX_LENGTH
-    """Most tokens of a cell, ``<cls>`` included."""
+    """Maximum number of tokens per cell, including ``<cls>``."""
+
+    return_values: bool = False
+    """Whether to compute ``log1p(10_000 x / sum(x))`` of each token."""
 
     def __post_init__(self) -> None:
         if self.max_length < 2:
-            msg = f"max_length is {self.max_length}; a cell needs at least 2 tokens, <cls> and one gene"
+            msg = f"max_length must be at least 2 (<cls> and one gene), got {self.max_length}"
             raise ArgumentError(msg)
 
     def __call__(self, rows: csr_array) -> RaggedTokens:
-        """Tokenize one chunk of rows, a CSR array of shape (n_cells, n_columns) of non-negative finite counts."""
+        """Tokenize rows: a CSR array of shape (n_cells, n_columns) of non-negative finite counts with a valid structure."""
         if rows.shape[1] != self.gene_match.n_columns:
-            msg = f"the matrix has {rows.shape[1]:,} columns, but {self.gene_match.n_columns:,} were matched to genes"
+            msg = (
+                f"the matrix must have one column for each of the {self.gene_match.n_columns:,} matched names, got {rows.shape[1]:,} "
+                "columns"
+            )
             raise ArgumentError(msg)
-        column_token = self.gene_match.tokens
+        column_token = np.where(self.gene_match.excluded, np.int32(-2), self.gene_match.tokens)
         medians = GeneVocabulary.load().median_of_token
         indptr = rows.indptr.astype(np.int64, copy=False)
         indices = rows.indices.astype(np.int32, copy=False)
-        # numba compiles for these two only; every count that matters fits float64
+        # the kernels are compiled for these two types; float64 represents all realistic counts exactly
         dtype = np.float32 if rows.data.dtype == np.float32 else np.float64
         data: NDArray[np.floating] = rows.data.astype(dtype, copy=False)
         n_cells = rows.shape[0]
         distinct = self.gene_match.n_duplicates == 0 and bool(rows.has_canonical_format)
 
         n_genes = np.zeros(n_cells, dtype=np.int32)
+        fraction = np.zeros(n_cells, dtype=np.float32)
         in_threads(
             n_cells,
             lambda a, b: count_kept(
-                indptr, indices, data, column_token, len(medians), distinct, a, b, n_genes
+                indptr, indices, data, column_token, len(medians), distinct, a, b, n_genes, fraction
             ),
             block=_ROWS_PER_TASK,
         )
         lengths = np.where(n_genes > 0, np.minimum(n_genes + np.int64(1), self.max_length), 0)
         out_indptr = np.concatenate([[0], np.cumsum(lengths)])
         ids = np.empty(out_indptr[-1], dtype=np.int32)
-        values = np.empty(out_indptr[-1], dtype=np.float32)
+        values = np.empty(out_indptr[-1] if self.return_values else 0, dtype=np.float32)
         counts = indptr, indices, data, column_token, medians, CLS_ID, distinct
         in_threads(
             n_cells,
             lambda a, b: rank_rows(*counts, a, b, out_indptr, ids, values),
             block=_ROWS_PER_TASK,
         )
-        return RaggedTokens(out_indptr, ids, values, n_genes)
+        return RaggedTokens(
+            out_indptr, ids, values if self.return_values else None, n_genes, fraction
+        )

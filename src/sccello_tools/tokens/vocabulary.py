@@ -1,4 +1,4 @@
-"""The genes that the model knows: Ensembl id, token id and median expression of each."""
+"""Gene vocabulary of the model: Ensembl id, token id, symbol and median expression of each gene."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ PAD_ID: Final = 0
 MASK_ID: Final = 1
 CLS_ID: Final = 25426
 VOCABULARY_SIZE: Final = 25427
-UNMATCHED: Final = -1  # token of a column that names no gene of the vocabulary
+UNMATCHED: Final = -1  # token of a column that is not a gene of the vocabulary
 
 
 @dataclass(frozen=True, eq=False)
 class GeneVocabulary:
-    """The published vocabulary: 25,424 human genes (METHOD: Vocabulary; arXiv 2408.12373, section 3.1).
+    """The published vocabulary of 25,424 human genes (arXiv 2408.12373, section 3.1).
 
     Examples
     --------
@@ -38,19 +38,19 @@ class GeneVocabulary:
     """
 
     gene_ids: NDArray[np.str_]
-    """Unversioned Ensembl ids, ascending, array of shape (n_genes,)."""
+    """Unversioned Ensembl ids in ascending order, array of shape (n_genes,)."""
 
     tokens: NDArray[np.int32]
-    """Token id of each gene, shape (n_genes,)."""
+    """Token id of each gene, array of shape (n_genes,)."""
 
     symbols: NDArray[np.str_]
-    """Symbol of each gene, "" where it has none, shape (n_genes,)."""
+    """Symbol of each gene, "" if it has none, array of shape (n_genes,)."""
 
     median_of_token: NDArray[np.float64]
-    """Non-zero median expression (counts per 10,000) by token id, shape (25427,); NaN for special tokens."""
+    """Non-zero median expression (counts per 10,000) by token id, array of shape (25427,); NaN for special tokens."""
 
     sha256: str
-    """Hash of the table (uncompressed), the identity of this vocabulary in manifests."""
+    """sha256 of the uncompressed table, which identifies the vocabulary in manifests."""
 
     @classmethod
     @cache
@@ -95,7 +95,7 @@ class GeneVocabulary:
 
     @cached_property
     def genes_by_symbol(self) -> dict[str, tuple[str, ...]]:
-        """Ensembl ids by symbol; 1,324 symbols name more than one."""
+        """Ensembl ids by symbol; 1,324 symbols have more than one."""
         found: dict[str, list[str]] = {}
         for gene, symbol in self.symbol_of.items():
             found.setdefault(symbol, []).append(gene)
@@ -104,21 +104,21 @@ class GeneVocabulary:
 
 @cache
 def gene_aliases() -> dict[str, tuple[str, ...]]:
-    """Ensembl ids of the vocabulary by any symbol that was ever published for them, today's included."""
+    """Ensembl ids of the vocabulary by any published symbol, current or former."""
     table = _alias_table()
     return _group([*table["alias"], *table["symbol"]], [*table["gene_id"]] * 2)
 
 
 @cache
 def current_symbols() -> dict[str, tuple[str, ...]]:
-    """Ensembl ids of the vocabulary by the symbol that NCBI and Ensembl give them today."""
+    """Ensembl ids of the vocabulary by the current symbol of NCBI and Ensembl."""
     table = _alias_table()
     return _group(table["symbol"], table["gene_id"])
 
 
 @cache
 def primary_genes() -> frozenset[str]:
-    """Of genes that share a symbol, those that are annotated on the primary assembly of the human genome."""
+    """Genes on the primary assembly of the human genome among those that share a symbol."""
     text = files("sccello_tools.resources").joinpath("primary_genes.txt").read_text()
     return frozenset(line for line in text.splitlines() if not line.startswith("#"))
 
