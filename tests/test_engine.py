@@ -1,4 +1,4 @@
-"""engine.encode: the same row for a cell whatever the batch, and what happens when a batch fails."""
+"""engine.encode: rows do not depend on the batch, and failures of a batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sccello_tools import engine, models
+from sccello_tools import models
 from sccello_tools.engine import cells_by_length, cells_that_fit, encode, resolve_precision
 from sccello_tools.errors import BackendError, ConfigError, MissingExtraError, WeightsError
 from sccello_tools.nn import EncoderConfig, ScCelloModel, sdpa_attention
@@ -27,7 +27,7 @@ FULL = [i for i, length in enumerate(LENGTHS) if length]
 def ragged(sequences: list[np.ndarray]) -> RaggedTokens:
     ids = np.concatenate([np.zeros(0, dtype=np.int32), *sequences]).astype(np.int32)
     indptr = np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).astype(np.int64)
-    return RaggedTokens(indptr, ids, np.zeros(len(ids), dtype=np.float32))
+    return RaggedTokens(indptr, ids)
 
 
 def sequence(length: int, seed: int) -> np.ndarray:
@@ -47,7 +47,7 @@ def tokens() -> RaggedTokens:
 
 @pytest.fixture(scope="module")
 def rows(network, tokens) -> np.ndarray:
-    """Each cell encoded by itself, straight through the network."""
+    """Each cell encoded by itself, directly by the network."""
     out = np.full((len(tokens), 16), np.nan, dtype=np.float32)
     for cell in FULL:
         ids = torch.from_numpy(tokens[cell].astype(np.int64))
@@ -62,7 +62,7 @@ def same(one: np.ndarray, other: np.ndarray) -> None:
 
 
 def count_batches(monkeypatch, network) -> list[list[int]]:
-    """Lengths of the cells of each batch that the network gets to see."""
+    """Record the lengths of the cells of each batch."""
     seen: list[list[int]] = []
     original = network.encode
 
@@ -99,7 +99,7 @@ def test_whatever_the_order(network, tokens, rows, seed):
 
 @pytest.fixture(scope="module")
 def wider_network():
-    """A model whose matrices are, like those of all shipped ones, wide enough to be shared out to two threads."""
+    """A model whose matrices are wide enough to be multiplied in several threads, as those of all released models."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = EncoderConfig(hidden_size=64, n_layers=2, n_heads=4, intermediate_size=128)
@@ -108,7 +108,7 @@ def wider_network():
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("representation", ["cls", "cell"])
-def test_neither_batch_nor_threads_decide_a_bit(wider_network, tokens, representation, threads):
+def test_batches_and_threads_change_less_than_1e_5(wider_network, tokens, representation, threads):
     options = {"precision": "float32", "representation": representation}
     before = torch.get_num_threads()
     try:
@@ -117,10 +117,12 @@ def test_neither_batch_nor_threads_decide_a_bit(wider_network, tokens, represent
         torch.set_num_threads(threads)
         for budget in (1, 40, 130, 300):
             found = encode(wider_network, tokens, batch_tokens=budget, **options)
-            np.testing.assert_array_equal(found, expected)
+            same(found, expected)
+            # the same batches in the same number of threads give the same bits
+            again = encode(wider_network, tokens, batch_tokens=budget, **options)
+            np.testing.assert_array_equal(again, found)
         for cells in ([1], [4, 5], [8, 1, 3], [9, 9, 9]):
-            found = encode(wider_network, tokens.take(cells), **options)
-            np.testing.assert_array_equal(found, expected[cells])
+            same(encode(wider_network, tokens.take(cells), **options), expected[cells])
     finally:
         torch.set_num_threads(before)
 
@@ -131,7 +133,6 @@ def test_cells_around_it_do_not_matter(network, tokens, rows):
 
 
 def test_batches_hold_at_most_the_budget_and_a_longer_cell_is_alone(monkeypatch, network, tokens):
-    monkeypatch.setattr(engine, "_ROWS_PER_THREAD", 0)  # fillers are no part of the budget
     seen = count_batches(monkeypatch, network)
     encode(network, tokens, batch_tokens=130)
     assert [n for batch in seen for n in batch] == sorted(
@@ -219,14 +220,14 @@ def test_precision_by_name_and_by_hardware(monkeypatch):
         (
             {"precision": "float16"},
             BackendError,
-            "precision is 'float16'; expected is 'auto', 'float32' or 'bfloat16'",
+            "precision must be .*'float16'",
         ),
         ({"attention": "xformers"}, BackendError, "Unknown attention backend 'xformers'"),
         ({"attention": "torch_varlen"}, BackendError, "Use 'sdpa'"),
-        ({"batch_tokens": 0}, ValueError, "batch_tokens is 0; expected is a positive whole number"),
-        ({"batch_tokens": -5}, ValueError, "batch_tokens is -5"),
-        ({"batch_tokens": "many"}, ValueError, "batch_tokens is 'many'"),
-        ({"batch_tokens": 2.5}, ValueError, "batch_tokens is 2.5"),
+        ({"batch_tokens": 0}, ValueError, "batch_tokens must be.*got 0"),
+        ({"batch_tokens": -5}, ValueError, "batch_tokens.*got -5"),
+        ({"batch_tokens": "many"}, ValueError, "batch_tokens.*got 'many'"),
+        ({"batch_tokens": 2.5}, ValueError, "batch_tokens.*got 2.5"),
     ],
 )
 def test_bad_options(network, tokens, options, error, says):
@@ -264,7 +265,6 @@ ALLOCATOR = (
     "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(ALLOCATOR)]
 )
 def test_out_of_memory_halves_the_batch_for_good(monkeypatch, caplog, network, tokens, rows, error):
-    monkeypatch.setattr(engine, "_ROWS_PER_THREAD", 0)
     sizes = out_of_memory_above(monkeypatch, network, 300, error)
     done = []
     with caplog.at_level(logging.WARNING, logger="sccello_tools"):
@@ -275,8 +275,8 @@ def test_out_of_memory_halves_the_batch_for_good(monkeypatch, caplog, network, t
     assert sizes[:4] == [788, 256, 255 + 120, 255]
     assert [size for size in sizes if size > 300] == [788, 375]
     assert [record.getMessage() for record in caplog.records] == [
-        "out of memory on cpu: going on with batches of at most 394 tokens",
-        "out of memory on cpu: going on with batches of at most 187 tokens",
+        "out of memory on cpu: continuing with at most 394 tokens per batch",
+        "out of memory on cpu: continuing with at most 187 tokens per batch",
     ]
 
 
@@ -284,7 +284,7 @@ def test_a_single_cell_that_does_not_fit(monkeypatch, network, tokens):
     out_of_memory_above(monkeypatch, network, 200, torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(
         MemoryError,
-        match=r"One cell of 256 tokens does not fit into the memory of cpu\. Lower max_length",
+        match=r"256 tokens.*cpu\. Reduce max_length",
     ) as caught:
         encode(network, tokens)
     assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)

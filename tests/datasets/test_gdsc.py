@@ -46,9 +46,7 @@ def test_a_folder_reads_as_the_excerpt(folder):
 
 def test_a_missing_file_is_named(folder):
     (folder / "drug_smiles.tsv").unlink()
-    with pytest.raises(
-        FileFormatError, match=r"drug_smiles\.tsv cannot be read.*folder"
-    ):
+    with pytest.raises(FileFormatError, match=r"drug_smiles\.tsv cannot be read.*folder"):
         sccello.datasets.gdsc(folder)
 
 

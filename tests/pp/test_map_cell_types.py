@@ -69,14 +69,13 @@ def test_string_column(adata):
     assert other.obs[KEY].tolist() == NAMES
 
 
-def test_copy_leaves_the_original_alone(adata):
+def test_key_added(adata):
     before = adata.obs.copy()
-    changed = map_cell_types(adata, "label", key_added="type", copy=True)
-    pd.testing.assert_frame_equal(adata.obs, before)
-    assert not adata.uns
-    assert changed.obs["type"].tolist() == NAMES
-    assert changed.obs["type_ontology_term_id"].tolist() == IDS
-    assert "type" in changed.uns
+    map_cell_types(adata, "label", key_added="type")
+    pd.testing.assert_frame_equal(adata.obs[["label"]], before)
+    assert adata.obs["type"].tolist() == NAMES
+    assert adata.obs["type_ontology_term_id"].tolist() == IDS
+    assert list(adata.uns) == ["type"]
 
 
 def test_view_gets_data_of_its_own(adata):
@@ -92,8 +91,8 @@ def test_backed(adata, tmp_path):
     backed = anndata.read_h5ad(tmp_path / "x.h5ad", backed="r")
     map_cell_types(backed, "label")
     assert backed.obs[KEY].tolist() == NAMES
-    with pytest.raises(BackedDataError, match="copy=True would read all of it"):
-        map_cell_types(backed, "label", copy=True)
+    with pytest.raises(BackedDataError, match="view"):
+        map_cell_types(backed[:2], "label")
     backed.file.close()
 
 
@@ -122,9 +121,7 @@ def test_overrides_settle_what_is_open(adata):
     assert adata.obs[KEY].tolist()[1] == "pancreatic ductal cell"
     assert adata.obs[f"{KEY}_match"].tolist()[4] == "override"
     assert report.n_mapped == 5
-    with pytest.raises(
-        LabelError, match="overrides names 'ductal cells', which is not among the 6 labels"
-    ):
+    with pytest.raises(LabelError, match=r"overrides.*'ductal cells'.*6 labels"):
         map_cell_types(adata, "label", overrides={"ductal cells": "CL:0002079"})
 
 
@@ -153,20 +150,18 @@ def test_another_ontology_by_path(adata, tmp_path):
         report = map_cell_types(adata, "label", ontology=ontology)
         assert adata.obs[KEY].tolist()[0] == "T lymphocyte"
         assert adata.uns[KEY]["ontology_release"] == report.release == "2020-01-01"
-    with pytest.raises(OntologyError, match="No ontology file"):
+    with pytest.raises(OntologyError, match=r"no\.obo"):
         map_cell_types(adata, "label", ontology=tmp_path / "no.obo")
 
 
 def test_column_that_is_not_there(adata):
-    with pytest.raises(
-        LabelError, match=r"no column 'cell_type' \(columns: 'label'\)\. Name the one"
-    ):
+    with pytest.raises(LabelError, match=r"no column 'cell_type' \(columns: 'label'\)"):
         map_cell_types(adata, "cell_type")
 
 
 @pytest.mark.parametrize("labels", [[None, None], ["", " "]])
 def test_column_without_labels(labels):
-    with pytest.raises(LabelError, match="holds no label: every value is missing or empty"):
+    with pytest.raises(LabelError, match="no labels: all values are missing or empty"):
         map_cell_types(labelled(labels, dtype=object), "label")
 
 
@@ -174,7 +169,7 @@ def test_too_few_labels_get_a_term():
     adata = labelled(["T cells", *map(str, range(19))])
     with pytest.raises(
         LabelError,
-        match=r"Only 1 of 20 labelled cells.*at least 10%(.|\n)*overrides=, or lower min_mapped",
+        match=r"Only 1 of 20 labelled cells.*min_mapped=10%(.|\n)*overrides=",
     ):
         map_cell_types(adata, "label")
     assert adata.obs.columns.tolist() == ["label"]
@@ -190,5 +185,5 @@ def test_numbers_of_clusters_are_no_cell_types():
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])
 def test_min_mapped_is_a_share(adata, share):
-    with pytest.raises(ValueError, match="expected is a share between 0 and 1"):
+    with pytest.raises(ValueError, match=r"min_mapped must be in \[0, 1\]"):
         map_cell_types(adata, "label", min_mapped=share)

@@ -25,7 +25,7 @@ EQUAL_MEDIANS = [
 
 
 def plain_tokens(counts, genes, max_length=2048):
-    """Tokens of one cell as METHOD has it, in plain Python; ``counts`` and ``genes`` are lists, "" is no gene."""
+    """Tokens of one cell by the definition, in plain Python; ``counts`` and ``genes`` are lists, "" is no gene."""
     summed = {}
     for count, gene in zip(counts, genes):
         if gene:
@@ -44,6 +44,9 @@ def assert_same(tokens: RaggedTokens, others: RaggedTokens) -> None:
     """Equal bit for bit."""
     for name in ("indptr", "ids", "values", "n_genes"):
         a, b = getattr(tokens, name), getattr(others, name)
+        if a is None or b is None:
+            assert a is b, name
+            continue
         assert a.dtype == b.dtype, name
         assert a.tobytes() == b.tobytes(), name
 
@@ -61,7 +64,8 @@ def golden_matrix(golden):
 
 
 def test_golden_tokens_and_values(golden, golden_matrix):
-    tokens = Tokenizer(match_gene_names(golden["var_names"].tolist()))(golden_matrix)
+    match = match_gene_names(golden["var_names"].tolist())
+    tokens = Tokenizer(match, return_values=True)(golden_matrix)
     np.testing.assert_array_equal(tokens.indptr, golden["token_indptr"])
     np.testing.assert_array_equal(tokens.ids, golden["token_ids"])
     np.testing.assert_allclose(tokens.values, golden["log1p_cp10k"], rtol=0, atol=1e-6)
@@ -71,14 +75,15 @@ def test_golden_tokens_and_values(golden, golden_matrix):
 
 def test_golden_tokens_whatever_the_order_of_the_genes(golden, golden_matrix):
     names = golden["var_names"]
-    expected = Tokenizer(match_gene_names(names.tolist()))(golden_matrix)
+    expected = Tokenizer(match_gene_names(names.tolist()), return_values=True)(golden_matrix)
     order = np.random.default_rng(0).permutation(len(names))
     shuffled = sparse.csr_array(golden_matrix[:, order])
-    assert_same(Tokenizer(match_gene_names(names[order].tolist()))(shuffled), expected)
+    match = match_gene_names(names[order].tolist())
+    assert_same(Tokenizer(match, return_values=True)(shuffled), expected)
 
 
 def test_permuted_cells_give_permuted_tokens(golden, golden_matrix):
-    tokenizer = Tokenizer(match_gene_names(golden["var_names"].tolist()))
+    tokenizer = Tokenizer(match_gene_names(golden["var_names"].tolist()), return_values=True)
     order = np.random.default_rng(1).permutation(golden_matrix.shape[0])
     assert_same(tokenizer(golden_matrix[order]), tokenizer(golden_matrix).take(order))
 
@@ -153,7 +158,10 @@ def test_agrees_with_plain_python(case, max_length):
     names, matrix = case
     match = match_gene_names(names, min_matched=0)
     before = matrix.data.copy(), matrix.indices.copy()
-    tokens = Tokenizer(match, max_length)(matrix)
+    tokens = Tokenizer(match, max_length, return_values=True)(matrix)
+    without = Tokenizer(match, max_length)(matrix)
+    assert without.values is None
+    np.testing.assert_array_equal(without.ids, tokens.ids)
     np.testing.assert_array_equal(matrix.data, before[0])
     np.testing.assert_array_equal(matrix.indices, before[1])
 
@@ -173,9 +181,12 @@ def test_trusted_fractions_rank_the_same_in_any_order_of_genes(gene_ids):
     rng = np.random.default_rng(2)
     x = rng.exponential(size=(5, len(gene_ids))) * (rng.random((5, len(gene_ids))) < 0.4)
     order = rng.permutation(len(gene_ids))
-    tokens = Tokenizer(match_gene_names(gene_ids))(sparse.csr_array(x))
-    names = [gene_ids[i] for i in order]
-    assert_same(Tokenizer(match_gene_names(names))(sparse.csr_array(x[:, order])), tokens)
+    tokens = Tokenizer(match_gene_names(gene_ids), return_values=True)(sparse.csr_array(x))
+    match = match_gene_names([gene_ids[i] for i in order])
+    assert_same(
+        Tokenizer(match, return_values=True)(sparse.csr_array(x[:, order])),
+        tokens,
+    )
     assert tokens[3].tolist() == plain_tokens(x[3].tolist(), gene_ids)[0]
 
 
@@ -190,9 +201,9 @@ def test_two_columns_of_one_gene_are_summed():
     names = ["CD3E", "NKG7", "ENSG00000198851.15"]
     match = match_gene_names(names, min_matched=1)
     assert match.n_duplicates == 1
-    tokens = Tokenizer(match)(sparse.csr_array(np.array([[2.0, 3.0, 5.0]])))
-    single = match_gene_names(["CD3E", "NKG7"], min_matched=1)
-    assert_same(tokens, Tokenizer(single)(sparse.csr_array(np.array([[7.0, 3.0]]))))
+    tokens = Tokenizer(match, return_values=True)(sparse.csr_array(np.array([[2.0, 3.0, 5.0]])))
+    single = Tokenizer(match_gene_names(["CD3E", "NKG7"], min_matched=1), return_values=True)
+    assert_same(tokens, single(sparse.csr_array(np.array([[7.0, 3.0]]))))
 
 
 def test_rows_without_genes_keep_their_place():
@@ -201,6 +212,17 @@ def test_rows_without_genes_keep_their_place():
     assert tokens.lengths.tolist() == [0, 2, 0]
     assert tokens.n_genes.tolist() == [0, 1, 0]
     assert not tokens.truncated.any()
+    np.testing.assert_array_equal(tokens.known_fraction, np.float32([0, 1, np.nan]))
+
+
+def test_fraction_of_counts_in_genes_of_the_vocabulary():
+    names = ["CD3E", "no such gene", "CD4_antibody", "BLANK_0001", "NKG7"]
+    types = ["Gene Expression"] * 2 + ["Antibody Capture"] + ["Gene Expression"] * 2
+    match = match_gene_names(names, min_matched=1, feature_types=types)
+    tokens = Tokenizer(match)(sparse.csr_array(np.array([[1.0, 3, 500, 90, 2], [0, 4, 1, 0, 0]])))
+    np.testing.assert_array_equal(tokens.known_fraction, [0.5, 0])
+    np.testing.assert_array_equal(tokens.take([1, 0]).known_fraction, [0, 0.5])
+    np.testing.assert_array_equal(tokens.truncate(2).known_fraction, [0.5, 0])
 
 
 def test_no_rows():
@@ -211,17 +233,17 @@ def test_no_rows():
 
 def test_matrix_must_fit_the_genes():
     tokenizer = Tokenizer(match_gene_names(["CD3E", "NKG7"], min_matched=1))
-    with pytest.raises(ValueError, match="3 columns, but 2 were matched"):
+    with pytest.raises(ValueError, match="each of the 2 matched names, got 3"):
         tokenizer(sparse.csr_array(np.ones((1, 3))))
 
 
 def test_max_length_needs_room_for_a_gene():
-    with pytest.raises(ValueError, match="max_length is 1; a cell needs at least 2 tokens"):
+    with pytest.raises(ValueError, match=r"max_length must be at least 2.*got 1"):
         Tokenizer(match_gene_names(["CD3E"], min_matched=1), max_length=1)
 
 
 def test_float32_integers_and_read_only_data_give_the_same(dense_counts, gene_ids):
-    tokenizer = Tokenizer(match_gene_names(gene_ids))
+    tokenizer = Tokenizer(match_gene_names(gene_ids), return_values=True)
     expected = tokenizer(sparse.csr_array(dense_counts))
     for dtype in (np.float64, np.int64, np.int32, np.int16, np.uint8, np.uint64, np.longdouble):
         assert_same(tokenizer(sparse.csr_array(dense_counts).astype(dtype)), expected)
@@ -236,7 +258,8 @@ def test_float32_integers_and_read_only_data_give_the_same(dense_counts, gene_id
 
 @pytest.fixture
 def tokens(dense_counts, gene_ids):
-    return Tokenizer(match_gene_names(gene_ids), max_length=120)(sparse.csr_array(dense_counts))
+    tokenizer = Tokenizer(match_gene_names(gene_ids), max_length=120, return_values=True)
+    return tokenizer(sparse.csr_array(dense_counts))
 
 
 def test_take_orders_repeats_and_leaves_out(tokens):
@@ -251,7 +274,8 @@ def test_take_orders_repeats_and_leaves_out(tokens):
 
 
 def test_truncate_is_what_a_shorter_max_length_gives(tokens, dense_counts, gene_ids):
-    shorter = Tokenizer(match_gene_names(gene_ids), max_length=40)(sparse.csr_array(dense_counts))
+    tokenizer = Tokenizer(match_gene_names(gene_ids), max_length=40, return_values=True)
+    shorter = tokenizer(sparse.csr_array(dense_counts))
     assert_same(tokens.truncate(40), shorter)
     assert_same(tokens.truncate(10_000), tokens)
 
@@ -264,10 +288,15 @@ def test_concatenate_joins_what_take_splits(tokens):
     assert len(RaggedTokens.concatenate([])) == 0
     unknown = RaggedTokens(tokens.indptr, tokens.ids, tokens.values)
     assert RaggedTokens.concatenate([tokens, unknown]).n_genes is None
+    without_values = RaggedTokens(tokens.indptr, tokens.ids)
+    for parts in ([tokens, without_values], [without_values, tokens], [without_values]):
+        joined = RaggedTokens.concatenate(parts)
+        assert joined.values is None
+        assert joined.ids.tolist() == tokens.ids.tolist() * len(parts)
 
 
 def test_indexing(tokens):
     np.testing.assert_array_equal(tokens[-1], tokens[29])
     for cell in (30, -31):
-        with pytest.raises(IndexError, match=f"cell {cell} is out of range: there are 30 cells"):
+        with pytest.raises(IndexError, match=f"cell {cell} is out of range for 30 cells"):
             tokens[cell]

@@ -46,7 +46,7 @@ _PEAK = re.compile(r"(chr)?[\dXYM]{1,2}[:_-]\d+[-_:]\d+", re.IGNORECASE)
 _MOUSE_SYMBOL = re.compile(
     r"[A-Z][a-z]+[a-z0-9-]*|[A-Z][a-z]+\d*[A-Z]?[a-z0-9-]*|\d{7}[A-Z]\d{2}Rik|mt-[A-Z][a-z0-9]+|Gm\d+"
 )
-_LOWER_CASE = re.compile(r"(?=.*[a-z])[a-z0-9.:_-]+")
+_LOWER_CASE = re.compile(r"[a-z][a-z0-9.:_-]*[a-z0-9][a-z0-9.:_-]*")
 _PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9.]*?(?:_+|-+|:+|\|))(?=.)")
 
 _SYMBOLS = "Ensembl IDs (ENSG...) or human gene symbols are required"

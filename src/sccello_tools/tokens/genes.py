@@ -49,7 +49,7 @@ class GeneMatch:
     """
 
     gene_ids: NDArray[np.str_]
-    """Unversioned Ensembl id of each column, "" if unmatched, array of shape (n_columns,)."""
+    """Unversioned Ensembl ID of each column, "" if unmatched, array of shape (n_columns,)."""
 
     tokens: NDArray[np.int32]
     """Token id of each column, -1 if unmatched, array of shape (n_columns,)."""
@@ -58,7 +58,7 @@ class GeneMatch:
     """Whether a column is known not to be a gene: another feature type, a control probe or a spike-in. Array of shape (n_columns,)."""
 
     n_by_id: int
-    """Number of columns matched by Ensembl id."""
+    """Number of columns matched by Ensembl ID."""
 
     n_by_symbol: int
     """Number of columns matched by the vocabulary's symbol."""
@@ -124,7 +124,7 @@ class GeneMatch:
     def __str__(self) -> str:
         summary = (
             f"{self.n_matched:,} of {self.n_columns:,} genes match ({self.looks_like}): "
-            f"{self.n_by_id:,} by Ensembl id, {self.n_by_symbol:,} by symbol, {self.n_by_alias:,} by alias; "
+            f"{self.n_by_id:,} by Ensembl ID, {self.n_by_symbol:,} by symbol, {self.n_by_alias:,} by alias; "
             f"{self.n_genes:,} of the vocabulary's {self.n_vocabulary:,} genes are covered"
         )
         parts = [summary, *(f"{n:,} names changed: {kind}" for kind, n in self.n_repaired.items())]
@@ -181,15 +181,15 @@ def match_gene_names(
     min_matched: int = DEFAULT_MIN_MATCHED,
     feature_types: Sequence[Any] | NDArray[Any] | None = None,
 ) -> GeneMatch:
-    """Match names to the genes of the vocabulary: Ensembl ids with or without version, current and former symbols, also mixed.
+    """Match names to the genes of the vocabulary: Ensembl IDs with or without version, current and former symbols, also mixed.
 
     A name is matched by the first rule that applies; the order of the names does not matter:
 
-    1. Ensembl id, without its version.
+    1. Ensembl ID, without its version.
     2. Current symbol (NCBI, Ensembl) or symbol of the vocabulary.
     3. A name made unique ("INS-1", "INS.1") next to its base name ("INS") is the gene of the base name.
     4. Former or alternative symbol, unless three or more columns share it.
-    5. A changed name, if this gives exactly one gene: prefix of a human genome ("GRCh38_"), Ensembl id within a longer name, "." or
+    5. A changed name, if this gives exactly one gene: prefix of a human genome ("GRCh38_"), Ensembl ID within a longer name, "." or
        "_" instead of "-" ("HLA.A"), symbol converted to a date ("2-Sep").
 
     A symbol of several genes is assigned to the one that no other column names; among several of those, to the one with this

@@ -1,4 +1,4 @@
-"""Gene vocabulary of the model: Ensembl id, token id, symbol and median expression of each gene."""
+"""Gene vocabulary of the model: Ensembl ID, token id, symbol and median expression of each gene."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class GeneVocabulary:
     """
 
     gene_ids: NDArray[np.str_]
-    """Unversioned Ensembl ids in ascending order, array of shape (n_genes,)."""
+    """Unversioned Ensembl IDs in ascending order, array of shape (n_genes,)."""
 
     tokens: NDArray[np.int32]
     """Token id of each gene, array of shape (n_genes,)."""
@@ -76,17 +76,17 @@ class GeneVocabulary:
 
     @cached_property
     def token_of(self) -> dict[str, int]:
-        """Token id by Ensembl id."""
+        """Token id by Ensembl ID."""
         return dict(zip(self.gene_ids.tolist(), self.tokens.tolist()))
 
     @cached_property
     def gene_of(self) -> dict[int, str]:
-        """Ensembl id by token id."""
+        """Ensembl ID by token id."""
         return dict(zip(self.tokens.tolist(), self.gene_ids.tolist()))
 
     @cached_property
     def symbol_of(self) -> dict[str, str]:
-        """Symbol by Ensembl id; genes without a symbol are absent."""
+        """Symbol by Ensembl ID; genes without a symbol are absent."""
         return {
             gene: symbol
             for gene, symbol in zip(self.gene_ids.tolist(), self.symbols.tolist())
@@ -95,7 +95,7 @@ class GeneVocabulary:
 
     @cached_property
     def genes_by_symbol(self) -> dict[str, tuple[str, ...]]:
-        """Ensembl ids by symbol; 1,324 symbols have more than one."""
+        """Ensembl IDs by symbol; 1,324 symbols have more than one."""
         found: dict[str, list[str]] = {}
         for gene, symbol in self.symbol_of.items():
             found.setdefault(symbol, []).append(gene)
@@ -104,14 +104,14 @@ class GeneVocabulary:
 
 @cache
 def gene_aliases() -> dict[str, tuple[str, ...]]:
-    """Ensembl ids of the vocabulary by any published symbol, current or former."""
+    """Ensembl IDs of the vocabulary by any published symbol, current or former."""
     table = _alias_table()
     return _group([*table["alias"], *table["symbol"]], [*table["gene_id"]] * 2)
 
 
 @cache
 def current_symbols() -> dict[str, tuple[str, ...]]:
-    """Ensembl ids of the vocabulary by the current symbol of NCBI and Ensembl."""
+    """Ensembl IDs of the vocabulary by the current symbol of NCBI and Ensembl."""
     table = _alias_table()
     return _group(table["symbol"], table["gene_id"])
 
