@@ -11,7 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 import sccello_tools as sccello
-from sccello_tools.__main__ import app
+from sccello_tools.cli import app
 from sccello_tools.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Cells of one step, laid out flat."""
+"""Packed batches of training cells."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ if TYPE_CHECKING:
 
 
 class Position(NamedTuple):
-    """Where a stream of batches stands: the batch that comes next."""
+    """Position in a stream of batches: the next batch."""
 
     epoch: int = 0
     group: int = 0
-    """Which filling of the buffer."""
+    """Index of the buffer within the epoch."""
     batch: int = 0
-    """Which batch of that filling."""
+    """Index of the batch within the buffer."""
 
 
-_START = Position()
+START = Position()
 
 
 class Batch(NamedTuple):
-    """Cells laid out flat."""
+    """Packed cells, sorted by decreasing length."""
 
     ids: torch.Tensor
     """(T,) int64 token ids."""
     cu_seqlens: torch.Tensor
-    """(B + 1,) int32 bounds of the cells."""
+    """(B + 1,) int32 boundaries of the cells."""
     max_seqlen: int
-    """Tokens of the longest cell."""
+    """Number of tokens of the longest cell."""
     cell_types: torch.Tensor
     """(B,) int64 index of each cell's type among the types of the run."""
     sources: torch.Tensor
-    """(B,) int64 number of each cell's source."""
+    """(B,) int64 index of each cell's source."""
     rows: torch.Tensor
     """(B,) int64 row of each cell in its source."""
-    position: Position = _START
-    """Of a stream: the batch after this one."""
+    position: Position = START
+    """In a stream: the batch after this one."""
 
 
 def pack_batch(
@@ -52,26 +52,26 @@ def pack_batch(
     sources: NDArray[np.int64],
     rows: NDArray[np.int64],
     cropped: bool,
-    position: Position = _START,
+    position: Position = START,
 ) -> Batch:
-    """Lay cells out flat, longest first.
+    """Pack cells into a batch.
 
     Parameters
     ----------
     cells
         Token ids of each cell.
     cell_types, sources, rows
-        What :class:`Batch` says of them, shape (n_cells,) each.
+        Fields of :class:`Batch`, each of shape (n_cells,).
     cropped
-        Cut all cells to the length of the shortest.
+        Truncate all cells to the length of the shortest one.
     position
-        The batch after this one.
+        The next batch of the stream.
     """
     if cropped:
         shortest = min(len(ids) for ids in cells)
         cells = [ids[:shortest] for ids in cells]
     lengths = np.array([len(ids) for ids in cells])
-    # cells of equal length stand together, so that attention can take them at once
+    # adjacent cells of equal length can be processed by attention at once
     order = np.argsort(-lengths, kind="stable")
     return Batch(
         ids=torch.from_numpy(np.concatenate([cells[i] for i in order]).astype(np.int64)),
@@ -84,3 +84,16 @@ def pack_batch(
         rows=torch.from_numpy(rows[order]),
         position=position,
     )
+
+
+def describe_cells(batch: Batch, names: Sequence[str], *, at_most: int = 5) -> str:
+    """List the first cells of a batch by source and row, for messages."""
+    rows: dict[str, list[int]] = {}
+    for source, row in zip(batch.sources.tolist(), batch.rows.tolist(), strict=True):
+        name = names[source] if source < len(names) else f"source {source}"
+        rows.setdefault(name, []).append(row)
+    parts = []
+    for name, found in rows.items():
+        more = f" and {len(found) - at_most} more" if len(found) > at_most else ""
+        parts.append(f"{name} rows {', '.join(map(str, found[:at_most]))}{more}")
+    return "; ".join(parts)

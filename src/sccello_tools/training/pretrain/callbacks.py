@@ -1,4 +1,4 @@
-"""What a run remembers of itself, and when it gives up."""
+"""Callbacks of a pretraining run: loss curve, stream position, divergence, sharded weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sccello_tools._logging import logger
 from sccello_tools.errors import TrainingError
 from sccello_tools.nn import ScCelloModel
 
-from .module import describe_cells
+from .batch import describe_cells
 
 if TYPE_CHECKING:
     from typing import Any
@@ -29,11 +29,11 @@ LOSSES = (
     "gene_accuracy",
     "type_accuracy",
 )
-_MEMORY = 50  # steps over which the running mean of the loss forgets
+_MEMORY = 50  # batches over which the running mean of the loss is taken
 
 
 class LossCurve(L.Callback):
-    """Keeps losses and accuracies by step, with seconds since the start, and survives a resumed run."""
+    """Records losses and accuracies by step with the elapsed seconds; restored when a run is resumed."""
 
     def __init__(self, log_every: int = 50) -> None:
         self.rows: list[dict[str, float]] = []
@@ -49,7 +49,7 @@ class LossCurve(L.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Take down the step's values, means over its batches."""
+        """Record the step's values, averaged over its accumulated batches."""
         del pl_module, outputs, batch
         metrics = trainer.callback_metrics
         values = {name: float(metrics[name]) for name in LOSSES if name in metrics}
@@ -68,27 +68,25 @@ class LossCurve(L.Callback):
             **row,
         })  # fmt: skip
         if step % self._log_every == 0:
-            logger.info(
-                "step %d: %s", step, ", ".join(f"{name} {value:.3f}" for name, value in row.items())
-            )
+            logger.info("step %d: %s", step, format_scores(row))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
+        """Return the state stored in a checkpoint."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up where a checkpoint left off."""
+        """Restore the state from a checkpoint."""
         self.rows = list(state_dict["rows"])
         if self.rows:
             self._started = time.monotonic() - self.rows[-1]["seconds"]
 
     def table(self) -> pd.DataFrame:
-        """Return the curve, one row a step."""
+        """Return the curve, one row per step."""
         return pd.DataFrame(self.rows)
 
 
-class Bookmark(L.Callback):
-    """Tells the stream after each batch where it stands, so that a checkpoint can say so."""
+class StreamPosition(L.Callback):
+    """Stores the position of the stream after each batch, so that a checkpoint contains it."""
 
     def __init__(self, stream: StreamDataModule) -> None:
         self._stream = stream
@@ -101,20 +99,20 @@ class Bookmark(L.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Note the batch that comes next."""
+        """Store the position of the next batch."""
         del trainer, pl_module, outputs, batch_idx
         self._stream.position = batch.position
 
 
 class DivergenceStop(L.Callback):
-    """Ends a run whose loss has climbed far above its lowest and stays there.
+    """Stops a run whose loss has increased far above its minimum.
 
     Parameters
     ----------
     factor
-        How many times its lowest the running mean of the loss may be.
+        Maximum ratio of the running mean of the loss to its minimum.
     after
-        Steps before which nothing is judged: the rise of the learning rate.
+        Number of steps without a check: the warm-up.
     source_names
         Names of the sources, for the message.
     """
@@ -131,7 +129,7 @@ class DivergenceStop(L.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Look at the running mean of the loss.
+        """Check the running mean of the loss.
 
         Raises
         ------
@@ -141,7 +139,7 @@ class DivergenceStop(L.Callback):
         del pl_module, outputs, batch_idx
         loss = float(trainer.callback_metrics["loss"])
         self._n += 1
-        # a plain mean at first, which an exponential one grows out of
+        # an ordinary mean of the first batches, then an exponential one
         self._mean += (loss - self._mean) / min(self._n, _MEMORY)
         step = trainer.global_step
         if self._n < _MEMORY // 2 or step <= self._after:
@@ -149,31 +147,31 @@ class DivergenceStop(L.Callback):
         self._lowest = min(self._lowest, self._mean)
         if self._mean > self._factor * self._lowest:
             msg = (
-                f"The loss diverges: over the last {_MEMORY} batches it is {self._mean:.4g} on average, and was {self._lowest:.4g}, "
-                f"at step {step}. The last batch, with loss {loss:.4g}, is of {describe_cells(batch, self._names)}. "
-                "Lower learning_rate or gradient_clip and go on from an earlier checkpoint, or raise divergence."
+                f"The loss diverges at step {step}: its mean over the last {_MEMORY} batches is {self._mean:.4g}, the minimum was "
+                f"{self._lowest:.4g}. The last batch, with loss {loss:.4g}, contains {describe_cells(batch, self._names)}. "
+                "Reduce learning_rate or gradient_clip and restart from an earlier checkpoint, or increase divergence."
             )
             raise TrainingError(msg)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
+        """Return the state stored in a checkpoint."""
         return {"mean": self._mean, "lowest": self._lowest, "n": self._n}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up where a checkpoint left off."""
+        """Restore the state from a checkpoint."""
         self._mean, self._lowest = state_dict["mean"], state_dict["lowest"]
         self._n = state_dict["n"]
 
 
 class FullWeights(L.Callback):
-    """Collects the whole model at the end of a run whose weights lie in pieces on the devices (FSDP)."""
+    """Gathers the whole model at the end of a run with sharded weights (FSDP)."""
 
     def __init__(self) -> None:
         self.network: ScCelloModel | None = None
-        """The trained model, on the main process of such a run; else None."""
+        """The trained model on the main process of a sharded run, otherwise None."""
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the pieces together, while the processes still talk to each other."""
+        """Gather the shards while the processes are still connected."""
         if not isinstance(trainer.strategy, L.pytorch.strategies.FSDPStrategy):
             return
         weights = trainer.strategy.lightning_module_state_dict()  # all processes take part
@@ -186,3 +184,8 @@ class FullWeights(L.Callback):
             if name.startswith("network.")
         })  # fmt: skip
         self.network = network
+
+
+def format_scores(scores: dict[str, float]) -> str:
+    """Return scores as text for the log."""
+    return ", ".join(f"{name} {value:.3f}" for name, value in scores.items())

@@ -1,4 +1,4 @@
-"""The batches of a run: drawn from labelled tokens in memory, or streamed from blocks of cells."""
+"""Batches of a run: sampled from tokens in memory, or streamed from blocks of cells."""
 
 from __future__ import annotations
 
@@ -25,27 +25,20 @@ if TYPE_CHECKING:
     from .config import PretrainConfig
     from .sources import BlockSource
 
-__all__ = [
-    "Batch",
-    "LabelledTokens",
-    "StreamDataModule",
-    "TokenDataModule",
-    "draw_cells",
-    "streams",
-]
-
 
 class _Draw(NamedTuple):
-    """What one step trains on."""
+    """Cells of one batch."""
 
-    cells: list[tuple[int, int]]
-    """Source and row of each cell."""
+    sources: NDArray[np.int64]
+    """(B,) source of each cell."""
+    cells: NDArray[np.int64]
+    """(B,) index of each cell in its source."""
     cropped: bool
-    """Whether all are cut to the shortest."""
+    """Whether all cells are truncated to the shortest one."""
 
 
 class _TokenBatches(Dataset[Batch]):
-    """Maps a draw of (source, cell) pairs to a packed batch."""
+    """Maps drawn cells to a packed batch."""
 
     def __init__(
         self, sources: Sequence[LabelledTokens], types: Sequence[str], max_length: int
@@ -53,28 +46,28 @@ class _TokenBatches(Dataset[Batch]):
         index_of = {cell_type: index for index, cell_type in enumerate(types)}
         self.tokens = [source.tokens.truncate(max_length) for source in sources]
         self.types = [
-            # a type of which no cell has tokens is not among those of the run, and never drawn
+            # types without any tokens are not among the types of the run, and never drawn
             np.array([index_of.get(t, -1) for t in source.cell_types], dtype=np.int64)
             for source in sources
         ]
         self.rows = [source.row_numbers for source in sources]
 
     def __getitem__(self, draw: _Draw) -> Batch:
-        cells = draw.cells
+        drawn = list(zip(draw.sources, draw.cells, strict=True))
         return pack_batch(
-            [self.tokens[source][cell] for source, cell in cells],
-            cell_types=np.array([self.types[source][cell] for source, cell in cells]),
-            sources=np.array([source for source, _ in cells]),
-            rows=np.array([self.rows[source][cell] for source, cell in cells]),
+            [self.tokens[source][int(cell)] for source, cell in drawn],
+            cell_types=np.array([self.types[source][cell] for source, cell in drawn]),
+            sources=draw.sources,
+            rows=np.array([self.rows[source][cell] for source, cell in drawn]),
             cropped=draw.cropped,
         )
 
 
 class _WeightedBatches(Sampler[_Draw]):
-    """Draws batches with replacement: sources by their share, types by their balance.
+    """Draws batches with replacement, sources by their weight and types by their balance.
 
-    Batch ``i`` depends on the seed and ``i`` only, so a resumed run, which asks ``done`` where it stands, draws what it would have.
-    In a parallel run each rank draws its own.
+    Batch ``i`` depends only on the seed, the rank and ``i``, so a resumed run draws the same batches. ``done`` returns the number of
+    batches that were already trained on.
     """
 
     def __init__(
@@ -85,85 +78,84 @@ class _WeightedBatches(Sampler[_Draw]):
         rank: int = 0,
     ) -> None:
         self.config, self.done, self.rank = config, done, rank
-        owners, weights = [], []
         named = sum(config.source_weights.get(source.source, 0.0) for source in sources)
         unnamed = sum(
             len(source.tokens) for source in sources if source.source not in config.source_weights
         )
-        for number, source in enumerate(sources):
+        weights = []
+        for source in sources:
             within = _type_weights(source, config.balance)
-            share = config.source_weights.get(source.source)
-            if share is None:
-                share = (1 - named) * len(source.tokens) / unnamed
-            weights.append(share * within / within.sum())
-            owners += [(number, cell) for cell in range(len(source.tokens))]
-        self.owners = owners
-        chances = np.concatenate(weights)
-        if not chances.sum() > 0:
-            msg = f"source_weights are {config.source_weights}: no cell of {[s.source for s in sources]} would ever be drawn"
+            weight = config.source_weights.get(source.source)
+            if weight is None:
+                weight = (1 - named) * len(source.tokens) / unnamed
+            weights.append(weight * within / within.sum())
+        joined = np.concatenate(weights)
+        if not joined.sum() > 0:
+            msg = f"source_weights {config.source_weights} give every cell of {', '.join(s.source for s in sources)} zero probability"
             raise ConfigError(msg)
-        self.probabilities = chances / chances.sum()
+        self.probabilities = joined / joined.sum()
+        sizes = [len(source.tokens) for source in sources]
+        self.sources = np.repeat(np.arange(len(sources)), sizes)
+        self.cells = np.concatenate([np.arange(n) for n in sizes])
 
     def __iter__(self) -> Iterator[_Draw]:
         for number in range(self.done(), len(self)):
             rng = np.random.default_rng(
                 (self.config.seed, number, *([self.rank] if self.rank else []))
             )
-            drawn = rng.choice(len(self.owners), size=self.config.batch_cells, p=self.probabilities)
+            drawn = self.draw(rng, self.config.batch_cells)
             cropped = bool(rng.random() < self.config.crop)
-            yield _Draw([self.owners[i] for i in drawn], cropped)
+            yield _Draw(self.sources[drawn], self.cells[drawn], cropped)
 
     def __len__(self) -> int:
-        # of the whole run: Lightning counts on from where a resumed run stood
+        # of the whole run: Lightning continues its count when a run is resumed
         return self.config.max_steps * self.config.accumulate
+
+    def draw(self, rng: np.random.Generator, n_cells: int) -> NDArray[np.int64]:
+        """Draw cells of all sources, numbered consecutively."""
+        return rng.choice(len(self.cells), size=n_cells, p=self.probabilities)
 
 
 def _type_weights(source: LabelledTokens, balance: float) -> NDArray[np.float64]:
-    """Chance of each cell of a source; cells without tokens are never drawn."""
+    """Return the relative probability of each cell of a source; cells without tokens are never drawn."""
     _, index, counts = np.unique(source.cell_types, return_inverse=True, return_counts=True)
-    chance = np.power(counts[index].astype(np.float64), -balance)
-    return np.where(source.tokens.lengths > 0, chance, 0.0)
+    weight = np.power(counts[index].astype(np.float64), -balance)
+    return np.where(source.tokens.lengths > 0, weight, 0.0)
 
 
-def streams(sources: Sequence[BlockSource], config: PretrainConfig) -> bool:
-    """Say whether a run streams its batches: from a corpus on disk, on request, or for batches of equal tokens."""
+def is_streamed(sources: Sequence[BlockSource], config: PretrainConfig) -> bool:
+    """Return whether a run streams its batches: from a corpus on disk, on request, or with ``batch_tokens``."""
     in_memory = all(isinstance(source, LabelledTokens) for source in sources)
     return not in_memory or bool(config.stream) or config.batch_tokens is not None
 
 
-def draw_cells(
+def sample_cells(
     sources: Sequence[BlockSource], types: Sequence[str], config: PretrainConfig, *, n_cells: int
 ) -> tuple[RaggedTokens, NDArray[np.str_]]:
-    """Return tokens and types of cells drawn with the chances that training draws them with."""
+    """Return tokens and types of cells sampled with the probabilities of training."""
     names = np.array(types)
-    if streams(sources, config):
+    if is_streamed(sources, config):
         tokens, index = BlockStream(sources, types, config).sample(n_cells)
         return tokens, names[index]
-    held = [source for source in sources if isinstance(source, LabelledTokens)]
-    chances = _WeightedBatches(held, config, done=lambda: 0)
-    rng = np.random.default_rng(config.seed)
-    drawn = rng.choice(
-        len(chances.owners), size=min(n_cells, len(chances.owners)), p=chances.probabilities
-    )
-    rows = [
-        np.array([chances.owners[i][1] for i in drawn if chances.owners[i][0] == k], dtype=np.int64)
-        for k in range(len(held))
-    ]
+    in_memory = [source for source in sources if isinstance(source, LabelledTokens)]
+    sampler = _WeightedBatches(in_memory, config, done=lambda: 0)
+    drawn = sampler.draw(np.random.default_rng(config.seed), min(n_cells, len(sampler.cells)))
+    rows = [sampler.cells[drawn[sampler.sources[drawn] == k]] for k in range(len(in_memory))]
     tokens = RaggedTokens.concatenate(
         source.tokens.truncate(config.max_length).take(cells)
-        for source, cells in zip(held, rows, strict=True)
+        for source, cells in zip(in_memory, rows, strict=True)
     )
-    kinds = [source.cell_types[cells] for source, cells in zip(held, rows, strict=True)]
-    return tokens, np.concatenate(kinds)
+    found = [source.cell_types[cells] for source, cells in zip(in_memory, rows, strict=True)]
+    return tokens, np.concatenate(found)
 
 
 class TokenDataModule(L.LightningDataModule):
-    """Batches for pretraining, drawn from labelled tokens in memory.
+    """Training batches sampled from labelled tokens in memory.
 
     Parameters
     ----------
     sources
-        Labelled tokens; at least one cell in each must have tokens.
+        Labelled tokens; each has at least one cell with tokens.
     types
         Cell Ontology ids of the run, in the order of the model's prototypes.
     config
@@ -178,23 +170,20 @@ class TokenDataModule(L.LightningDataModule):
         self.names = tuple(source.source for source in sources)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the loader of the batches up to ``max_steps`` that are still to do."""
+        """Return the loader of the remaining batches up to ``max_steps``."""
         dataset = _TokenBatches(self.sources, self.types, self.config.max_length)
         rank = self.trainer.global_rank if self.trainer is not None else 0
         sampler = _WeightedBatches(self.sources, self.config, done=self._batches_done, rank=rank)
         return DataLoader(dataset, sampler=sampler, batch_size=None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: what the run is trained on."""
-        return {
-            "types": list(self.types),
-            "sources": {source.source: len(source.tokens) for source in self.sources},
-            "processes": self.trainer.world_size if self.trainer is not None else 1,
-        }
+        """Return the state stored in a checkpoint: the identity of the data."""
+        n_processes = self.trainer.world_size if self.trainer is not None else 1
+        return _identity(self.types, self.sources, n_processes)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse the checkpoint of a run on other data, or on another number of processes."""
-        _refuse_other_data({"processes": 1, **state_dict}, self.state_dict())
+        """Refuse the checkpoint of a run with other data or another number of processes."""
+        _check_identity(state_dict, self.state_dict())
 
     def _batches_done(self) -> int:
         steps = self.trainer.global_step if self.trainer is not None else 0
@@ -202,7 +191,7 @@ class TokenDataModule(L.LightningDataModule):
 
 
 class _StreamBatches(IterableDataset[Batch]):
-    """Batches of a stream; each loader process walks the whole stream and packs its share."""
+    """Batches of a stream; each loader process iterates over the whole stream and packs its part."""
 
     def __init__(self, stream: BlockStream, start: Position) -> None:
         self.stream, self.start = stream, start
@@ -214,10 +203,10 @@ class _StreamBatches(IterableDataset[Batch]):
 
 
 class StreamDataModule(L.LightningDataModule):
-    """Batches for pretraining, streamed from blocks of cells in memory or on disk.
+    """Training batches streamed from blocks of cells in memory or on disk.
 
-    A checkpoint keeps where each rank stands. The number of loader processes changes nothing in the batches; each of them reads the
-    blocks of its rank and holds a buffer of its own.
+    A checkpoint stores the position of each rank. The number of loader processes does not change the batches; each of them reads all
+    blocks of its rank and holds its own buffer.
 
     Parameters
     ----------
@@ -228,7 +217,7 @@ class StreamDataModule(L.LightningDataModule):
     config
         Size of batches and buffer, balance, seed.
     n_workers
-        Processes on each device that read and pack; 0 does it between the steps.
+        Number of processes per device that read and pack; 0 reads in the training process.
     """
 
     def __init__(
@@ -243,7 +232,7 @@ class StreamDataModule(L.LightningDataModule):
         self.sources, self.types, self.config = sources, types, config
         self.names = BlockStream(sources, types, config).names
         self.position = Position()
-        """The batch after the last that was trained on; kept by a callback."""
+        """The next batch; updated by a callback."""
         self._n_workers = n_workers
 
     @property
@@ -253,39 +242,46 @@ class StreamDataModule(L.LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the loader of the batches from the position on, without end."""
+        """Return the loader of all batches from the current position."""
         stream = BlockStream(self.sources, self.types, self.config, self._part)
         dataset = _StreamBatches(stream, self.position)
         return DataLoader(dataset, batch_size=None, num_workers=self._n_workers)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: what the run is trained on, and where each rank stands."""
+        """Return the state stored in a checkpoint: the identity of the data and the position of each rank."""
         positions: list[Any] = [tuple(self.position)]
         n = self._part[1]
         if n > 1:
             positions = [None] * n
             torch.distributed.all_gather_object(positions, tuple(self.position))
-        return {**self._identity(), "positions": positions}
+        return {**_identity(self.types, self.sources, n), "positions": positions}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up this rank's position; refuse the checkpoint of a run on other data, or on another number of processes."""
-        _refuse_other_data(state_dict, self._identity())
-        self.position = Position(*state_dict["positions"][self._part[0]])
-
-    def _identity(self) -> dict[str, Any]:
-        return {
-            "types": list(self.types),
-            "sources": [source.identity for source in self.sources],
-            "processes": self._part[1],
-        }
+        """Restore the position of this rank; refuse the checkpoint of a run with other data or another number of processes."""
+        rank, n = self._part
+        _check_identity(state_dict, _identity(self.types, self.sources, n))
+        self.position = Position(*state_dict["positions"][rank])
 
 
-def _refuse_other_data(there: dict[str, Any], here: dict[str, Any]) -> None:
-    if differing := {
-        key: (there.get(key), here[key]) for key in here if there.get(key) != here[key]
-    }:
+def _identity(
+    types: Sequence[str], sources: Sequence[BlockSource], n_processes: int
+) -> dict[str, Any]:
+    return {
+        "types": list(types),
+        "sources": [source.identity for source in sources],
+        "processes": n_processes,
+    }
+
+
+def _check_identity(stored: dict[str, Any], current: dict[str, Any]) -> None:
+    differing = [
+        f"{key}: {stored.get(key)} instead of {current[key]}"
+        for key in current
+        if stored.get(key) != current[key]
+    ]
+    if differing:
         msg = (
-            f"The checkpoint belongs to a run on other data (there, here): {differing}. "
-            "Give another checkpoint_dir, or the data of that run."
+            f"The checkpoint belongs to a run with other data ({'; '.join(differing)}). "
+            "Pass another checkpoint_dir, or the data of that run."
         )
         raise ConfigError(msg)

@@ -1,10 +1,8 @@
-"""One call from labelled tokens to a trained network."""
+"""Run pretraining: from labelled tokens to a trained network."""
 
 from __future__ import annotations
 
-import logging
-import warnings
-from contextlib import contextmanager
+import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,22 +10,28 @@ import lightning as L
 import numpy as np
 import torch
 
+from sccello_tools._logging import logger
 from sccello_tools.errors import ConfigError, LabelError
-from sccello_tools.nn import EncoderConfig, ScCelloModel
+from sccello_tools.nn import ScCelloModel
 from sccello_tools.ontology import ancestor_mask, pagerank_rows, similarity_levels
+from sccello_tools.training.trainer import (
+    QUIET_OPTIONS,
+    as_callbacks,
+    check_trainer_options,
+    lightning_session,
+)
 
-from .callbacks import Bookmark, DivergenceStop, FullWeights, LossCurve
-from .datamodule import StreamDataModule, TokenDataModule, draw_cells, streams
-from .gene_start import N_CELLS, start_spectral
+from .callbacks import DivergenceStop, FullWeights, LossCurve, StreamPosition
+from .datamodule import StreamDataModule, TokenDataModule, is_streamed, sample_cells
+from .initialize import N_CELLS, fresh_network, start_from, start_spectral
 from .module import PretrainModule
 from .sources import LabelledTokens
-from .validation import N_REFERENCE, Watch, ZeroShot
-from .warm_start import start_from
+from .validation import N_REFERENCE, EarlyStopping, ZeroShotValidation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
-    from typing import Any
+    from typing import Any, Final
 
     import pandas as pd
 
@@ -36,8 +40,8 @@ if TYPE_CHECKING:
     from .config import PretrainConfig
     from .sources import BlockSource
 
-# What the configuration decides, and a trainer may not decide otherwise: the sampler and a resumed run count on it.
-_DECIDED = {
+# Trainer options that the configuration determines: the sampler and resumed runs depend on them.
+_CONFIGURED: Final = {
     "max_steps": "max_steps",
     "max_epochs": "max_steps",
     "precision": "precision",
@@ -48,22 +52,18 @@ _DECIDED = {
 
 @dataclass(frozen=True, eq=False)
 class TrainingResult:
-    """What a pretraining run leaves."""
+    """Result of a pretraining run."""
 
     network: ScCelloModel
     """The trained model, in evaluation mode."""
-
     labels: tuple[str, ...]
     """Cell Ontology id of each prototype."""
-
     curve: pd.DataFrame
-    """Losses and accuracies by step; scores of held-out cells at the steps that looked at them."""
-
+    """Losses and accuracies by step, with validation scores at the steps that have them."""
     is_main: bool = True
-    """Whether this process is the one that writes; all others of a parallel run have the same weights."""
-
+    """Whether this is the main process, which writes files; all processes have the same weights."""
     best_step: int = 0
-    """The step whose weights were kept, if held-out cells decided; else 0."""
+    """Step whose weights were kept by early stopping; otherwise 0."""
 
 
 def fit(
@@ -78,29 +78,29 @@ def fit(
     n_workers: int = 0,
     trainer_kwargs: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
-    """Pretrain a model, from scratch or from the weights of an earlier one.
+    """Pretrain a model, from random weights or from those of another model.
 
-    The result depends on the sources, the ontology, the configuration and the number of processes only. A resumed run goes on as if it
-    had never stopped. The global state of random number generators is left as it was.
+    The result depends only on the sources, the ontology, the configuration and the number of processes. A resumed run gives the same
+    result as an uninterrupted one. The global state of random number generators is restored.
 
     Parameters
     ----------
     sources
         Labelled tokens of one or more sources, or corpora on disk. Ids must be current terms of ``ontology``.
     ontology
-        The Cell Ontology that the losses align to.
+        The Cell Ontology used by the alignment loss.
     config
-        Size, losses, schedule.
+        Model size, losses, schedule.
     validation
-        Labelled cells that do not train, to be scored every ``config.validate_every`` steps.
+        Labelled cells that are not trained on, scored every ``config.validate_every`` steps.
     checkpoint_dir
-        Folder for Lightning checkpoints; a run that finds ``last.ckpt`` there goes on from it.
+        Folder for Lightning checkpoints; a run is resumed from its ``last.ckpt`` if there is one.
     checkpoint_every
         Steps between two checkpoints.
     earlier
-        A model to start from, and the Cell Ontology ids of its prototypes. Its sizes must be those of ``config``.
+        A model to start from and the Cell Ontology ids of its prototypes. Its sizes must be those of ``config``.
     n_workers
-        Processes on each device that read a stream; see :class:`~sccello_tools.training.pretrain.datamodule.StreamDataModule`.
+        Processes per device that read a stream; see :class:`~sccello_tools.training.pretrain.datamodule.StreamDataModule`.
     trainer_kwargs
         Passed to ``lightning.Trainer``: devices, num_nodes, strategy, loggers, callbacks.
 
@@ -111,37 +111,40 @@ def fit(
     Raises
     ------
     LabelError
-        If there are no cells with tokens, fewer than two cell types, or none of a type that trains in ``validation``.
+        If there are no cells with tokens, fewer than two cell types, or none of the validation types is in the training data.
     CorpusError
-        If a corpus is damaged, or has fewer blocks than there are processes.
+        If a corpus is damaged or has fewer blocks than there are processes.
     ConfigError
-        If ``source_weights``, ``trainer_kwargs`` or ``earlier`` do not fit, or the checkpoint belongs to another run.
+        If ``source_weights``, ``trainer_kwargs`` or ``earlier`` do not fit, or the checkpoint is damaged or belongs to another run.
     TrainingError
-        If the loss is no longer a number, or diverges.
+        If the loss is not finite or diverges.
+    KeyboardInterrupt
+        On Ctrl-C. The last checkpoint is kept.
     """
     trainer_kwargs = dict(trainer_kwargs or {})
     _check_options(sources, config, trainer_kwargs, validation)
-    counts = [_types_of(source) for source in sources]
-    sources = [source for source, found in zip(sources, counts, strict=True) if found]
-    types = tuple(sorted(set().union(*counts)))
+    found = [_types_of(source) for source in sources]
+    sources = [source for source, types in zip(sources, found, strict=True) if types]
+    types = tuple(sorted(set().union(*found)))
     if len(types) < 2:
         msg = f"Pretraining needs cells of at least two cell types, found {list(types)}. Pass more data, or check label_key."
         raise LabelError(msg)
     levels = similarity_levels(pagerank_rows(ontology, types, columns=types))
     ancestors = ancestor_mask(ontology, types, types)
     data: StreamDataModule | TokenDataModule
-    if streams(sources, config):
+    if is_streamed(sources, config):
         data = StreamDataModule(sources, types, config, n_workers=n_workers)
     else:
-        held = [source for source in sources if isinstance(source, LabelledTokens)]
-        data = TokenDataModule(held, types, config)
-    curve = LossCurve()
-    callbacks: list[Any] = [curve]
-    watch = None
+        in_memory = [source for source in sources if isinstance(source, LabelledTokens)]
+        data = TokenDataModule(in_memory, types, config)
+    curve, full_weights = LossCurve(), FullWeights()
+    callbacks: list[L.Callback] = [curve]
+    stopping = None
     if validation is not None:
-        reference = draw_cells(sources, types, config, n_cells=N_REFERENCE)
-        watch = Watch(ZeroShot(validation, reference, ontology, seed=config.seed), config)
-        callbacks.append(watch)
+        reference = sample_cells(sources, types, config, n_cells=N_REFERENCE)
+        zero_shot = ZeroShotValidation(validation, reference, ontology, seed=config.seed)
+        stopping = EarlyStopping(zero_shot, config)
+        callbacks.append(stopping)
     if config.divergence:
         callbacks.append(
             DivergenceStop(
@@ -149,12 +152,9 @@ def fit(
             )
         )
     if isinstance(data, StreamDataModule):
-        callbacks.append(Bookmark(data))
-    sharded = FullWeights()
-    callbacks.append(sharded)
-    given = trainer_kwargs.pop("callbacks", None) or []
-    callbacks += [given] if isinstance(given, L.Callback) else list(given)
-    resume = None
+        callbacks.append(StreamPosition(data))
+    callbacks += [full_weights, *as_callbacks(trainer_kwargs.pop("callbacks", None))]
+    checkpoint = None
     if checkpoint_dir is not None:
         callbacks.append(
             L.pytorch.callbacks.ModelCheckpoint(
@@ -162,32 +162,27 @@ def fit(
                 every_n_train_steps=checkpoint_every,
                 save_top_k=0,
                 save_last=True,
-                enable_version_counter=False,  # or a resumed run could write beside the file that the next one reads
+                enable_version_counter=False,  # a resumed run must overwrite the file that the next one reads
             )
         )
-        resume = checkpoint_dir / "last.ckpt"
+        checkpoint = last_checkpoint(checkpoint_dir)
     options: dict[str, Any] = {
+        **QUIET_OPTIONS,
         "max_steps": config.max_steps,
         "precision": "bf16-mixed" if config.precision == "bfloat16" else "32-true",
         "gradient_clip_val": config.gradient_clip,
         "accumulate_grad_batches": config.accumulate,
-        "logger": False,
         "enable_checkpointing": checkpoint_dir is not None,
-        "enable_model_summary": False,
-        "enable_progress_bar": False,
-        "log_every_n_steps": 1,
-        "use_distributed_sampler": False,  # ours draws other cells on each rank by itself
+        "use_distributed_sampler": False,  # the data module draws different cells on each rank
         **trainer_kwargs,
         "callbacks": callbacks,
     }
-    devices = range(torch.cuda.device_count())
-    with torch.random.fork_rng(devices), _lightning_quiet():
-        torch.manual_seed(config.seed)
-        network = _fresh_network(config, len(types))
+    with lightning_session(config.seed):
+        network = fresh_network(config, len(types))
         if earlier is None and config.gene_start == "spectral":
             std = config.embedding_std or config.initializer_range
-            drawn, _ = draw_cells(sources, types, config, n_cells=N_CELLS)
-            start_spectral(network, drawn, std=std, seed=config.seed)
+            cells, _ = sample_cells(sources, types, config, n_cells=N_CELLS)
+            start_spectral(network, cells, std=std, seed=config.seed)
         if earlier is not None:
             start_from(network, types, earlier=earlier[0], earlier_types=earlier[1])
         module = PretrainModule(
@@ -198,20 +193,43 @@ def fit(
             data.names,
         )
         trainer = L.Trainer(**options)
-        trainer.fit(
-            module,
-            datamodule=data,
-            ckpt_path=resume if resume is not None and resume.exists() else None,
-        )
-    network = sharded.network or network
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+        except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit
+            if checkpoint_dir is not None and (checkpoint_dir / "last.ckpt").exists():
+                logger.warning("interrupted; the run can be resumed from %s", checkpoint_dir)
+            raise
+    network = full_weights.network or network
     table = curve.table()
     return TrainingResult(
         network.requires_grad_().eval(),
         types,
-        table if watch is None else watch.joined(table),
+        table if stopping is None else stopping.add_to(table),
         trainer.is_global_zero,
-        0 if watch is None else watch.best_step,
+        0 if stopping is None else stopping.best_step,
     )
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the last checkpoint in a folder, or None if there is none.
+
+    Raises
+    ------
+    ConfigError
+        If the file is truncated or damaged.
+    """
+    path = folder / "last.ckpt"
+    if not path.exists():
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError) as error:
+        damaged = str(error)
+    if damaged:
+        msg = f"The checkpoint {path} is truncated or damaged ({damaged}). Restore it, or delete it to start from the first step."
+        raise ConfigError(msg)
+    return path
 
 
 def _types_of(source: BlockSource) -> set[str]:
@@ -224,78 +242,22 @@ def _check_options(
     trainer_kwargs: Mapping[str, Any],
     validation: LabelledTokens | None,
 ) -> None:
-    if decided := sorted(set(trainer_kwargs) & set(_DECIDED)):
-        fields = ", ".join(sorted({_DECIDED[name] for name in decided}))
-        msg = f"trainer_kwargs holds {decided}, which PretrainConfig decides. Set there: {fields}."
-        raise ConfigError(msg)
+    check_trainer_options(trainer_kwargs, _CONFIGURED, owner="PretrainConfig")
     if config.patience is not None and validation is None:
-        msg = f"patience is {config.patience}, but there are no held-out cells to look at. Pass validation=, or patience=None."
+        msg = f"patience={config.patience} needs validation cells. Pass validation=, or patience=None."
         raise ConfigError(msg)
     strategy = str(trainer_kwargs.get("strategy", ""))
     if validation is not None and "fsdp" in strategy.lower():
         msg = (
-            f"strategy is {strategy!r}, which leaves no process with a whole model to look at held-out cells with. "
-            "Take strategy='ddp' (the published model fits any device), or score the finished model."
+            f"validation is not available with strategy={strategy!r}, because no process has the whole model. "
+            "Use strategy='ddp' (the published model fits on any device), or evaluate the finished model."
         )
         raise ConfigError(msg)
     names = [name for source in sources for name in dict.fromkeys(source.block_sources)]
     names = names or [source.source for source in sources if isinstance(source, LabelledTokens)]
     if unknown := sorted(set(config.source_weights) - set(names)):
-        msg = f"source_weights name sources that are not there: {unknown}. There are: {names}."
+        msg = f"source_weights name unknown sources: {', '.join(unknown)}. The sources are {', '.join(names)}."
         raise ConfigError(msg)
     if config.source_weights and len(set(names)) < len(names):
-        msg = f"source_weights need sources of different names, found {names}. Pass a mapping of names."
+        msg = f"source_weights need distinct source names, got {', '.join(names)}. Pass a mapping from names to data."
         raise ConfigError(msg)
-
-
-@contextmanager
-def _lightning_quiet() -> Iterator[None]:
-    """Keep Lightning's tips and remarks from the user, but not its other warnings."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            # batches are cut from memory, which takes no workers
-            warnings.filterwarnings("ignore", message=".*does not have many workers")
-            # batches depend on the step alone, which the checkpoint holds
-            warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
-            # of checkpoints written at another interval
-            warnings.filterwarnings(
-                "ignore", message=r".*callbacks used to create the checkpoint.*\[\"ModelCheckpoint"
-            )
-            yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
-
-
-def _fresh_network(config: PretrainConfig, n_types: int) -> ScCelloModel:
-    network = ScCelloModel(
-        EncoderConfig(
-            hidden_size=config.hidden_size,
-            n_layers=config.n_layers,
-            n_heads=config.n_heads,
-            intermediate_size=config.intermediate_size,
-            max_positions=config.max_length,
-            dropout=config.dropout,
-            attention_dropout=config.attention_dropout,
-            n_prototypes=max(600, n_types),  # published: 600 rows, the first n used
-            tau=config.tau,
-            initializer_range=config.initializer_range,
-        )
-    )
-    if config.embedding_std is not None:
-        _let_genes_speak(network, config.embedding_std)
-    return network
-
-
-@torch.no_grad()
-def _let_genes_speak(network: ScCelloModel, std: float) -> None:
-    """Draw embeddings so that a token is first of all its gene, then its position; see ``PretrainConfig.embedding_std``."""
-    encoder = network.encoder
-    encoder.word_embeddings.weight.normal_(std=std)
-    encoder.word_embeddings.weight[network.config.pad_token_id] = 0
-    encoder.position_embeddings.weight.normal_(std=std / 10)
-    encoder.legacy_embeddings.zero_()

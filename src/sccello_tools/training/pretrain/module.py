@@ -1,18 +1,21 @@
-"""The training step: three losses and a regulariser on packed cells (METHOD: Losses)."""
+"""The training step: three losses and a regulariser on packed cells (arXiv 2408.12373, section 3.3)."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import TYPE_CHECKING
 
 import lightning as L
 import numpy as np
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from sccello_tools.errors import ConfigError, TrainingError
 from sccello_tools.nn import losses, resolve_attention
+from sccello_tools.nn.attention import equal_length_runs
 
-from .activations import cell_by_cell, encode_hidden
+from .batch import describe_cells
 from .config import PretrainConfig
 from .parallel import gather_rows, n_processes, sum_over_processes
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
     from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
-    from sccello_tools.nn import ScCelloModel
+    from sccello_tools.nn import AttentionFn, Encoder, ScCelloModel
     from sccello_tools.nn.losses import MaskedTokens
 
     from .batch import Batch
@@ -31,28 +34,15 @@ if TYPE_CHECKING:
 _DEFAULTS = PretrainConfig().to_dict()
 
 
-def describe_cells(batch: Batch, names: Sequence[str], *, at_most: int = 5) -> str:
-    """Name the first cells of a batch by source and row."""
-    rows: dict[str, list[int]] = {}
-    for source, row in zip(batch.sources.tolist(), batch.rows.tolist(), strict=True):
-        name = names[source] if source < len(names) else f"source {source}"
-        rows.setdefault(name, []).append(row)
-    said = []
-    for name, found in rows.items():
-        more = f" and {len(found) - at_most} more" if len(found) > at_most else ""
-        said.append(f"{name} rows {', '.join(map(str, found[:at_most]))}{more}")
-    return "; ".join(said)
-
-
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Mix seed, step and rank into a seed that is unlike that of any other step."""
+    """Return a distinct seed for each combination of run seed, step and rank."""
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
 
 
 class PretrainModule(L.LightningModule):
     """scCello's pretraining objective.
 
-    Each step seeds torch's global generator, from which dropout draws, by its number.
+    Each step seeds torch's global generator, which determines dropout, from the seed of the run and its number.
 
     Parameters
     ----------
@@ -63,9 +53,9 @@ class PretrainModule(L.LightningModule):
     levels
         (n_types, n_types) int: ontology similarity level of the column type to the row type.
     ancestors
-        (n_types, n_types) bool: whether the column type is an ancestor of the row type, or itself.
+        (n_types, n_types) bool: whether the column type is an ancestor of the row type, or the same.
     source_names
-        Names of the sources of cells by number, for messages.
+        Names of the sources, for messages.
     """
 
     levels: torch.Tensor
@@ -83,7 +73,7 @@ class PretrainModule(L.LightningModule):
         self.network, self.config, self.source_names = network, config, tuple(source_names)
         for name, parameter in network.named_parameters():
             if name.startswith("binary_ce_loss_"):
-                # nothing uses them, and DDP waits for the gradient of whatever wants one
+                # unused; DDP waits for the gradients of all parameters that require one
                 parameter.requires_grad_(False)  # noqa: FBT003 - torch's signature
         self._matrices = frozenset(name for name, p in self.named_parameters() if p.ndim >= 2)
         self.register_buffer("levels", levels, persistent=False)
@@ -92,7 +82,7 @@ class PretrainModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Return the weighted sum of the losses of one batch."""
         step, part = self.global_step, batch_idx % self.config.accumulate
-        # dropout by step: a resumed run drops what it would have; other on each device of a parallel run
+        # the same dropout in a resumed run, different dropout on each device
         torch.manual_seed(
             step_seed(self.config.seed, step * self.config.accumulate + part, self.global_rank)
         )
@@ -104,7 +94,7 @@ class PretrainModule(L.LightningModule):
             "regularization": self.config.weight_regularization,
         }
         total = torch.stack([weights[name] * parts[name] for name in weights]).sum()
-        # of all processes, so that all of them stop at a loss that is no number
+        # over all processes, so that all of them stop at a non-finite loss
         sizes = total.new_tensor([len(batch.cell_types), len(batch.ids)])
         values = torch.cat([torch.stack([total, *parts.values()]).detach(), sizes])
         *sums, n_cells, n_tokens = sum_over_processes(values).tolist()
@@ -112,7 +102,8 @@ class PretrainModule(L.LightningModule):
             name: value / n_processes() for name, value in zip(["loss", *parts], sums, strict=True)
         }
         if not math.isfinite(found["loss"]):
-            raise TrainingError(self._no_number(batch, step, total, {n: found[n] for n in weights}))
+            parts_of_loss = {name: found[name] for name in weights}
+            raise TrainingError(self._non_finite(batch, step, total, parts_of_loss))
         self.log_dict(
             {**found, "cells": n_cells, "tokens": n_tokens}, batch_size=len(batch.cell_types)
         )
@@ -121,9 +112,9 @@ class PretrainModule(L.LightningModule):
     def losses(self, batch: Batch, *, step: int, part: int = 0) -> dict[str, torch.Tensor]:
         """Compute the losses and accuracies of one batch.
 
-        The gene loss and the cell losses share one pass over the masked cells, as published. With several processes, each value is this
-        process's share, and the mean of the shares is the value over the cells of all: a process with more masked tokens counts for
-        more, and cells are aligned to those of all processes.
+        All losses are computed from one forward pass over the masked cells, as published. With several processes, the mean of this
+        method's values over processes equals the value over all cells: a process with more masked tokens has more weight, and cells are
+        aligned to the cells of all processes.
         """
         network, config = self.network, self.config
         masked, generator = self._masked(batch, step, part)
@@ -137,7 +128,7 @@ class PretrainModule(L.LightningModule):
             negatives=config.n_negatives,
             generator=generator,
         )
-        if not len(masked.positions):  # all processes must have gradients for the same weights
+        if not len(masked.positions):  # all processes need gradients for the same weights
             masked_gene = masked_gene + 0 * sum(p.sum() for p in network.cls.parameters())
         at_cls = batch.cu_seqlens[:-1].long()
         cells = network.cell_representation(hidden[at_cls])
@@ -165,20 +156,19 @@ class PretrainModule(L.LightningModule):
         )
         totals = sum_over_processes(torch.cat([counts, alignment.n_terms[None]]))
         n = n_processes()
-        tokens_share, cells_share = (n * counts / totals[:2].clamp(min=1)).unbind()
+        token_weight, cell_weight = (n * counts / totals[:2].clamp(min=1)).unbind()
         return {
-            "masked_gene": masked_gene * tokens_share,
+            "masked_gene": masked_gene * token_weight,
             "alignment": alignment.total * n / totals[2].clamp(min=1),
-            "coherence": coherence * cells_share,
-            "regularization": regularization * cells_share,
-            "gene_accuracy": gene_accuracy * tokens_share,
-            "type_accuracy": type_accuracy * cells_share,
+            "coherence": coherence * cell_weight,
+            "regularization": regularization * cell_weight,
+            "gene_accuracy": gene_accuracy * token_weight,
+            "type_accuracy": type_accuracy * cell_weight,
         }
 
     def _masked(self, batch: Batch, step: int, part: int) -> tuple[MaskedTokens, torch.Generator]:
-        """Choose the tokens to be told, and return the generator for what else is drawn."""
-        # a generator by step: the same batch is masked alike in a resumed run
-        # on the CPU, so that it is masked alike on every device
+        """Mask tokens, and return the generator for the other random choices of the step."""
+        # seeded by step and on the CPU: the same masks in a resumed run and on every device
         seed = self.config.seed * 1_000_003 + step + (self.global_rank << 40) + (part << 52)
         generator = torch.Generator().manual_seed(seed)
         special = self.network.config
@@ -210,16 +200,16 @@ class PretrainModule(L.LightningModule):
             recompute=self.config.checkpoint_activations,
         )
 
-    def _no_number(
+    def _non_finite(
         self, batch: Batch, step: int, total: torch.Tensor, found: dict[str, float]
     ) -> str:
-        where = "another process's batch"
+        where = "the batch of another process"
         if not torch.isfinite(total):
-            where = f"the batch of {describe_cells(batch, self.source_names)}"
+            where = f"the batch with {describe_cells(batch, self.source_names)}"
         loss = sum(found.values())
         return (
-            f"The loss is {loss} at step {step} ({found}), on {where}. "
-            "Lower learning_rate, or raise warmup_steps; if it is always these cells, look at their counts."
+            f"The loss is {loss} at step {step} ({found}), in {where}. "
+            "Reduce learning_rate or increase warmup_steps; if the same cells fail repeatedly, check their counts."
         )
 
     def configure_gradient_clipping(
@@ -228,7 +218,7 @@ class PretrainModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the norm of the whole gradient, which under FSDP lies in pieces on the devices."""
+        """Clip the norm of the whole gradient, which FSDP shards over the devices."""
         clip = getattr(self.trainer.model, "clip_grad_norm_", None)
         if clip is None:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -236,24 +226,44 @@ class PretrainModule(L.LightningModule):
             clip(gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store with a checkpoint what run it belongs to."""
+        """Store the configuration and the identity of the ontology in the checkpoint."""
         checkpoint["pretrain_config"] = self.config.to_dict()
+        checkpoint["ontology_sha256"] = self._ontology_sha256()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another run."""
-        # settings that came after the checkpoint was written had their defaults
-        found = {**_DEFAULTS, **checkpoint.get("pretrain_config", {})}
-        differing = {
-            key: (found[key], value)
-            for key, value in self.config.to_dict().items()
-            if found[key] != value
-        }
+        """Refuse the checkpoint of another run.
+
+        Raises
+        ------
+        ConfigError
+            If its configuration or its kind of data source differs, or it is not a checkpoint of this package.
+        """
+        stored = checkpoint.get("pretrain_config")
+        if stored is None:
+            msg = "The checkpoint was not written by sccello_tools pretraining. Pass another checkpoint_dir."
+            raise ConfigError(msg)
+        stored = {**_DEFAULTS, **stored}  # fields added since have their defaults
+        differing = [
+            f"{name}: {stored[name]!r} instead of {value!r}"
+            for name, value in self.config.to_dict().items()
+            if stored[name] != value
+        ]
         if differing:
             msg = (
-                f"The checkpoint belongs to another run; settings (there, here): {differing}. "
-                "Give another checkpoint_dir, or the settings of that run."
+                f"The checkpoint belongs to a run with other settings ({', '.join(differing)}). "
+                "Pass another checkpoint_dir, or the settings of that run."
             )
             raise ConfigError(msg)
+        data = type(self.trainer.datamodule).__qualname__  # type: ignore[attr-defined]
+        same_ontology = checkpoint["ontology_sha256"] == self._ontology_sha256()
+        if data not in checkpoint or not same_ontology:
+            what = "cell types, ontology" if not same_ontology else "data in memory or on disk"
+            msg = f"The checkpoint belongs to a run with other data ({what}). Pass another checkpoint_dir, or the data of that run."
+            raise ConfigError(msg)
+
+    def _ontology_sha256(self) -> str:
+        tables = (self.levels, self.ancestors)
+        return hashlib.sha256(b"".join(t.cpu().numpy().tobytes() for t in tables)).hexdigest()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with linear warm-up and cosine decay; matrices decay, vectors do not."""
@@ -284,3 +294,78 @@ class PretrainModule(L.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def encode_hidden(
+    encoder: Encoder,
+    ids: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    max_seqlen: int,
+    *,
+    attention: AttentionFn,
+    cls_only: bool = False,
+    recompute: bool = False,
+) -> torch.Tensor:
+    """Return the last hidden states, like the encoder.
+
+    Parameters
+    ----------
+    encoder
+        The encoder.
+    ids, cu_seqlens, max_seqlen, attention, cls_only
+        See :class:`~sccello_tools.nn.Encoder`.
+    recompute
+        Store only the input of each layer and recompute the layer in the backward pass.
+    """
+    if not recompute:
+        out: torch.Tensor = encoder(
+            ids, cu_seqlens, max_seqlen, attention=attention, cls_only=cls_only
+        )
+        return out
+    x = checkpoint(encoder.embed, ids, cu_seqlens, max_seqlen, use_reentrant=False)
+    for number, layer in enumerate(encoder.layers, start=1):
+        if cls_only and number == len(encoder.layers):
+            x = checkpoint(layer.forward_first, x, cu_seqlens, max_seqlen, use_reentrant=False)
+        else:
+            x = checkpoint(layer, x, cu_seqlens, max_seqlen, attention, use_reentrant=False)
+    hidden: torch.Tensor = x
+    return hidden
+
+
+def cell_by_cell(attention: AttentionFn) -> AttentionFn:
+    """Run an attention backend on one cell at a time, and recompute it in the backward pass.
+
+    A backend that stores a (length x length) matrix per head and cell, such as torch on a CPU with dropout, then stores those of one
+    cell only.
+    """
+
+    def run(
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        cu_seqlens: torch.Tensor,
+        max_seqlen: int,
+        *,
+        dropout_p: float = 0.0,
+    ) -> torch.Tensor:
+        del max_seqlen
+        outputs = []
+        for cells in equal_length_runs(cu_seqlens):
+            bounds = torch.tensor([0, cells.length], dtype=torch.int32, device=q.device)
+            for start in range(cells.start, cells.stop, cells.length):
+                part = slice(start, start + cells.length)
+                outputs.append(
+                    checkpoint(
+                        attention,
+                        q[part],
+                        k[part],
+                        v[part],
+                        bounds,
+                        cells.length,
+                        dropout_p=dropout_p,
+                        use_reentrant=False,
+                    )
+                )
+        return torch.cat(outputs)
+
+    return run

@@ -1,4 +1,4 @@
-"""What several processes must share, so that their losses are those of one batch."""
+"""Communication between processes, so that their losses equal those of a single large batch."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ class Gathered(NamedTuple):
     """Rows of all processes."""
 
     rows: torch.Tensor
-    """(B, ...): those of rank 0, then rank 1, and so on."""
+    """(B, ...) rows of rank 0, then rank 1, and so on."""
     first: int
-    """Place of this process's first row among them."""
+    """Index of this process's first row."""
 
 
 def n_processes() -> int:
-    """Return the number of processes that train together; 1 where nothing is distributed."""
+    """Return the number of training processes; 1 if training is not distributed."""
     if distributed.is_available() and distributed.is_initialized():
         return int(distributed.get_world_size())
     return 1
 
 
 def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
-    """Add up a tensor over all processes; it takes no part in the gradient."""
+    """Sum a tensor over all processes, without gradient."""
     total = values.detach().clone()
     if n_processes() > 1:
         distributed.all_reduce(total)
@@ -36,20 +36,20 @@ def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
 
 
 def wait_for_main() -> None:
-    """Wait until all processes are here: the main one may be writing what the others are about to read."""
+    """Wait until all processes have reached this point, for instance until the main one has written a file."""
     if n_processes() > 1:
         distributed.barrier()
 
 
 def gather_rows(rows: torch.Tensor) -> Gathered:
-    """Collect the rows of all processes, differentiably, however many each has.
+    """Concatenate the rows of all processes, differentiably; their numbers may differ.
 
-    The backward pass hands each process the sum of what all processes want changed in its rows.
+    In the backward pass each process receives the sum over all processes of the gradients of its rows.
 
     Parameters
     ----------
     rows
-        (b, ...) of this process.
+        (b, ...) rows of this process.
     """
     if n_processes() == 1:
         return Gathered(rows, 0)
@@ -64,8 +64,8 @@ def gather_rows(rows: torch.Tensor) -> Gathered:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor, sizes: list[int], first: int) -> torch.Tensor:
-        ctx.mine = slice(first, first + len(rows))
-        # every backend can gather tensors of one size only
+        ctx.own = slice(first, first + len(rows))
+        # not every backend can gather tensors of different sizes
         padded = rows.new_zeros((max(sizes), *rows.shape[1:]))
         padded[: len(rows)] = rows
         parts = [torch.empty_like(padded) for _ in sizes]
@@ -76,4 +76,4 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         total = grads[0].contiguous().clone()
         distributed.all_reduce(total)
-        return total[ctx.mine], None, None
+        return total[ctx.own], None, None

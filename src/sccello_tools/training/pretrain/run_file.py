@@ -1,25 +1,23 @@
-"""A whole run in one YAML file: data, output, devices, configuration."""
+"""A whole pretraining run in one YAML file: data, output, devices, configuration."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
+from sccello_tools._config import Count, NonNegativeInt, config_dataclass, read_yaml
 from sccello_tools.errors import ConfigError
-from sccello_tools.training.yaml import read_yaml, refuse_unknown
 
 from .config import PretrainConfig
 
-if TYPE_CHECKING:
-    from typing import Any, Literal
-
+LoggerName = Literal["csv", "tensorboard", "wandb"]
 _PATHS = ("out", "validation", "checkpoint_dir")
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class RunFile:
-    """What ``sccello pretrain`` reads. Paths in the file are relative to its folder.
+    """Content of the file that ``sccello pretrain`` reads. Paths in the file are relative to its folder.
 
     Examples
     --------
@@ -33,35 +31,41 @@ class RunFile:
     """
 
     data: dict[str, Path]
-    """Training cells by name: corpora, or h5ad files."""
+    """Training cells by name: corpora or h5ad files."""
     out: Path
-    """Folder to write the model to."""
+    """Output folder for the model."""
     config: PretrainConfig = field(default_factory=PretrainConfig)
-    """Size of the model, losses, schedule."""
+    """Model size, losses, schedule."""
     validation: Path | None = None
-    """Labelled cells that do not train: a corpus or an h5ad file."""
+    """Labelled cells that are not trained on: a corpus or an h5ad file."""
     start_from: str | None = None
-    """Name or folder of a model to train further."""
+    """Name or folder of a model to continue training."""
     label_key: str = "cell_type_ontology_term_id"
     """Column of obs with Cell Ontology ids, in h5ad files."""
     layer: str | None = None
-    """Layer with raw counts, in h5ad files; X if not given."""
+    """Layer with raw counts in h5ad files, or raw.X; X by default."""
+    gene_ids: str | None = None
+    """Column of var with gene names in h5ad files; var_names by default."""
+    counts: Literal["check", "trust"] = "check"
+    """check accepts integer counts only, trust also fractions."""
+    min_matched: NonNegativeInt = 500
+    """Minimum number of matched genes in h5ad files."""
     checkpoint_dir: Path | None = None
-    """Folder for checkpoints; ``checkpoints`` in ``out`` if not given."""
-    checkpoint_every: int = 200
+    """Folder for checkpoints; ``checkpoints`` in ``out`` by default."""
+    checkpoint_every: Count = 200
     """Steps between two checkpoints."""
     devices: int | list[int] | str = "auto"
     """Devices of each node."""
-    num_nodes: int = 1
-    """Machines."""
+    num_nodes: Count = 1
+    """Number of machines."""
     strategy: str = "auto"
-    """How devices share the work: auto, ddp, fsdp."""
-    n_workers: int = 0
-    """Processes on each device that read a corpus ahead."""
-    loggers: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ()
+    """Distribution over devices: auto, ddp, fsdp."""
+    n_workers: NonNegativeInt = 0
+    """Processes per device that read a corpus ahead."""
+    loggers: tuple[LoggerName, ...] = ()
     """Loggers, which write to ``logs`` in ``out``."""
     weights_dtype: Literal["float32", "float16"] = "float32"
-    """Precision of the weights on disk."""
+    """Precision of the saved weights."""
 
     @property
     def checkpoints(self) -> Path:
@@ -75,42 +79,41 @@ class RunFile:
         Raises
         ------
         ConfigError
-            If the file is missing or no YAML, lacks ``data`` or ``out``, or holds a name or value that is not known.
+            If the file is missing or not YAML, lacks ``data`` or ``out``, or a name or value is invalid.
         """
         path = Path(path)
         values = read_yaml(path)
         try:
-            return cls(**_checked(cls, values, path.parent))
+            return cls(**_prepare(values, path.parent))
         except ConfigError as error:
             msg = f"{path}: {error}"
             raise ConfigError(msg) from error
 
 
-def _checked(cls: type[RunFile], values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    refuse_unknown(values, [item.name for item in fields(cls)], "a run")
-    if missing := [name for name in ("data", "out") if not values.get(name)]:
-        msg = f"{' and '.join(missing)} must be given: the training cells, and the folder to write the model to"
+def _prepare(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Resolve paths, build the configuration and explain settings at the wrong level."""
+    settings = values.get("config") or {}
+    if not isinstance(settings, dict):
+        msg = f"config must contain names and values of PretrainConfig, got {settings!r}"
         raise ConfigError(msg)
-    given = {**values, "data": _named_paths(values["data"], folder)}
+    of_run = {item.name for item in fields(RunFile)}  # type: ignore[arg-type]
+    of_config = {item.name for item in fields(PretrainConfig)}  # type: ignore[arg-type]
+    if misplaced := [name for name in values if name in of_config - of_run]:
+        msg = f"{', '.join(misplaced)} must be placed under config:"
+        raise ConfigError(msg)
+    if misplaced := [name for name in settings if name in of_run - of_config]:
+        msg = f"{', '.join(misplaced)} must be placed at the top level, not under config:"
+        raise ConfigError(msg)
+    prepared = {**values, "config": PretrainConfig(**settings)}
+    if "data" in values:
+        prepared["data"] = _named_paths(values["data"], folder)
     for name in _PATHS:
-        if given.get(name) is not None:
-            given[name] = folder / str(given[name])
-    config = given.pop("config", None) or {}
-    if not isinstance(config, dict):
-        msg = f"config is {config!r}; expected are names and values of PretrainConfig"
-        raise ConfigError(msg)
-    loggers = given.pop("loggers", None) or ()
-    loggers = (loggers,) if isinstance(loggers, str) else tuple(loggers)
-    if given.get("weights_dtype", "float32") not in {"float32", "float16"}:
-        msg = f"weights_dtype is {given['weights_dtype']!r}; expected is 'float32' or 'float16'"
-        raise ConfigError(msg)
-    for name in ("checkpoint_every", "num_nodes", "n_workers"):
-        least = 0 if name == "n_workers" else 1
-        found = given.get(name, least)
-        if not isinstance(found, int) or found < least:
-            msg = f"{name} is {found!r}; expected is a whole number from {least}"
-            raise ConfigError(msg)
-    return {**given, "config": PretrainConfig.from_dict(config), "loggers": loggers}
+        if values.get(name) is not None:
+            prepared[name] = folder / str(values[name])
+    loggers = values.get("loggers") or []
+    loggers = [loggers] if isinstance(loggers, str) else loggers
+    prepared["loggers"] = tuple(loggers) if isinstance(loggers, list) else loggers
+    return prepared
 
 
 def _named_paths(data: Any, folder: Path) -> dict[str, Path]:
@@ -119,6 +122,6 @@ def _named_paths(data: Any, folder: Path) -> dict[str, Path]:
     if isinstance(data, list):
         data = {Path(str(entry)).stem: entry for entry in data}
     if not isinstance(data, dict) or not all(isinstance(entry, str) for entry in data.values()):
-        msg = f"data is {data!r}; expected is a path, a list of paths, or names with a path each"
+        msg = f"data must be a path, a list of paths, or names with one path each, got {data!r}"
         raise ConfigError(msg)
     return {str(name): folder / entry for name, entry in data.items()}

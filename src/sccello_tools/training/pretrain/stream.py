@@ -1,4 +1,4 @@
-"""Batches from blocks of cells: shuffled in a buffer, balanced, cut by tokens, from any position on."""
+"""Streamed batches: blocks of cells are shuffled in a buffer, balanced and split into batches, from any position."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sccello_tools._logging import logger
 from sccello_tools.errors import ConfigError, CorpusError
 from sccello_tools.tokens import RaggedTokens
 
-from .batch import Position, pack_batch
+from .batch import START, Position, pack_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,10 +23,7 @@ if TYPE_CHECKING:
     from .sources import BlockSource
 
 MAX_REPEATS = 16
-"""Times that a cell of a rare type may come in an epoch; more would fill a buffer with one cell."""
-
-
-_START = Position()
+"""Maximum number of times a cell is repeated per epoch; more would fill a buffer with copies of one cell."""
 
 
 class _Buffer(NamedTuple):
@@ -39,11 +36,11 @@ class _Buffer(NamedTuple):
 
 
 class BlockStream:
-    """Batches of cells without end, epoch after epoch.
+    """An endless stream of batches.
 
-    In each epoch the blocks of all sources are shuffled and dealt to the ranks; a rank reads as many as fill its buffer, repeats or
-    leaves out cells so that types and sources get their shares, shuffles what there is and cuts it into batches. What a batch holds
-    depends on the seed, its position and the rank alone, so a run goes on from any position, with any number of loader processes.
+    In each epoch the blocks of all sources are shuffled and distributed over the ranks. A rank reads blocks until its buffer is full,
+    repeats or omits cells according to the weights of types and sources, shuffles them and splits them into batches. A batch depends
+    only on the seed, its position and the rank, so a run can continue from any position with any number of loader processes.
 
     Parameters
     ----------
@@ -52,7 +49,7 @@ class BlockStream:
     types
         Cell Ontology ids of the run, in the order of the model's prototypes.
     config
-        Size of batches and buffer, balance, shares, seed.
+        Size of batches and buffer, balance, source weights, seed.
     part
         (rank, number of ranks).
 
@@ -61,7 +58,7 @@ class BlockStream:
     CorpusError
         If there are fewer blocks than ranks.
     ConfigError
-        If no cell would ever be drawn.
+        If all cells have zero probability.
     """
 
     def __init__(
@@ -82,7 +79,7 @@ class BlockStream:
         self._source_of = np.array([number[name] for name in named], dtype=np.int64)
         if len(self._sizes) < part[1]:
             msg = (
-                f"There are {len(self._sizes)} blocks of cells for {part[1]} processes, and each needs one. "
+                f"{len(self._sizes)} blocks of cells are too few for {part[1]} processes. "
                 "Build the corpus with smaller shards (cells_per_shard=), or train on fewer devices."
             )
             raise CorpusError(msg)
@@ -90,17 +87,17 @@ class BlockStream:
 
     def batches(
         self,
-        position: Position = _START,
+        position: Position = START,
         wanted: Callable[[int], bool] = lambda _: True,
     ) -> Iterator[Batch]:
-        """Yield the batches from a position on.
+        """Yield the batches from a position.
 
         Parameters
         ----------
         position
-            The first batch to give.
+            The first batch.
         wanted
-            Called with 0, 1, 2, ...; batches for which it is false are passed over without being packed.
+            Called with 0, 1, 2, ...; batches for which it returns False are skipped without being packed.
         """
         epoch, group, first = position
         number = 0
@@ -121,7 +118,7 @@ class BlockStream:
             epoch, group, first = epoch + 1, 0, 0
 
     def sample(self, n_cells: int) -> tuple[RaggedTokens, NDArray[np.int64]]:
-        """Return tokens and types of cells as training draws them, the first of them."""
+        """Return tokens and types of the first cells of the stream."""
         parts: list[RaggedTokens] = []
         types: list[NDArray[np.int64]] = []
         groups = self._groups(0)
@@ -136,7 +133,7 @@ class BlockStream:
         return RaggedTokens.concatenate(parts), np.concatenate(types)
 
     def _groups(self, epoch: int) -> list[NDArray[np.int64]]:
-        """Deal the shuffled blocks of an epoch to fillings of about equal size."""
+        """Divide the shuffled blocks of an epoch into buffers of about equal size."""
         rng = np.random.default_rng((self._config.seed, epoch, 0))
         mine = rng.permutation(len(self._sizes))[self._part[0] :: self._part[1]]
         ends = np.cumsum(self._sizes[mine])
@@ -147,7 +144,7 @@ class BlockStream:
     def _fill(
         self, blocks: NDArray[np.int64], epoch: int, group: int
     ) -> tuple[_Buffer, list[NDArray[np.int64]], NDArray[np.bool_]]:
-        """Read blocks and deal their cells to batches; also which batches are cropped."""
+        """Read blocks and return the cells of each batch and whether it is cropped."""
         rng = np.random.default_rng((self._config.seed, epoch, 1, group, self._part[0]))
         buffer = self._read(blocks)
         expected = self._repeats[buffer.sources, buffer.cell_types]
@@ -162,7 +159,7 @@ class BlockStream:
             batches = []
             by_length = np.argsort(lengths[drawn], kind="stable")
             for bucket in np.array_split(by_length, config.length_buckets):
-                cells = drawn[np.sort(bucket)]  # back in random order
+                cells = drawn[np.sort(bucket)]  # restore the random order
                 batches += cut_by_tokens(cells, lengths[cells], config.batch_tokens)
             batches = [batches[i] for i in rng.permutation(len(batches))]
         return buffer, batches, rng.random(len(batches)) < config.crop
@@ -189,16 +186,16 @@ class BlockStream:
 def cut_by_tokens(
     cells: NDArray[np.int64], lengths: NDArray[np.int64], budget: int
 ) -> list[NDArray[np.int64]]:
-    """Cut cells, in order, into the fewest batches of about equal numbers of tokens that keep to a budget.
+    """Split cells, in order, into the fewest batches of about equal size that do not exceed a number of tokens.
 
     Parameters
     ----------
     cells
-        Numbers of the cells.
+        Indices of the cells.
     lengths
-        Their tokens; none may be above the budget.
+        Number of tokens of each; at most ``budget``.
     budget
-        Most tokens of a batch.
+        Maximum number of tokens in a batch.
     """
     if not len(cells):
         return []
@@ -206,7 +203,7 @@ def cut_by_tokens(
     total = int(ends[-1])
     n = -(-total // budget)
     while True:
-        # a cell goes to the batch that its middle falls into
+        # a cell belongs to the batch that contains its midpoint
         owner = ((ends - lengths / 2) * n / total).astype(np.int64)
         if np.bincount(owner, weights=lengths).max() <= budget or n >= len(cells):
             break
@@ -235,10 +232,10 @@ def _repeats(
     types: Sequence[str],
     config: PretrainConfig,
 ) -> NDArray[np.float64]:
-    """How often a cell comes in an epoch on average, by source and type, shape (n_sources, n_types).
+    """Return the average number of times a cell is drawn per epoch, by source and type, shape (n_sources, n_types).
 
-    Types of a source get shares by count to the power of (1 - balance), sources theirs by ``source_weights``. The mean over all cells
-    is 1, and no cell comes more than MAX_REPEATS times.
+    Types of a source are weighted by count to the power of (1 - balance), sources by ``source_weights``. The mean over all cells
+    is 1, and the maximum is MAX_REPEATS.
     """
     counts = np.zeros((len(names), len(types)))
     index_of = {cell_type: i for i, cell_type in enumerate(types)}
@@ -253,20 +250,20 @@ def _repeats(
     weights = config.source_weights
     named = sum(weights.get(name, 0.0) for name in names)
     unnamed = sum(size for name, size in zip(names, sizes, strict=True) if name not in weights)
-    shares = np.array([
+    source_weights = np.array([
         weights.get(name, (1 - named) * size / max(unnamed, 1))
         for name, size in zip(names, sizes, strict=True)
     ])  # fmt: skip
     within = np.where(counts > 0, np.maximum(counts, 1) ** (1 - config.balance), 0.0)
-    within *= (shares / np.maximum(within.sum(axis=1), 1e-300))[:, None]
+    within *= (source_weights / np.maximum(within.sum(axis=1), 1e-300))[:, None]
     if not within.sum() > 0:
-        msg = f"source_weights are {weights}: no cell of {list(names)} would ever be drawn"
+        msg = f"source_weights {weights} give every cell of {', '.join(names)} zero probability"
         raise ConfigError(msg)
-    wanted = within / within.sum() * counts.sum()  # cells an epoch
+    wanted = within / within.sum() * counts.sum()  # cells per epoch
     per_cell = np.divide(wanted, counts, out=np.zeros_like(wanted), where=counts > 0)
     if per_cell.max() > MAX_REPEATS:
         logger.warning(
-            "%d groups of cells are too rare for their share and come %d times an epoch, the most that a cell may",
+            "%d combinations of source and type are too rare for their weight; their cells are repeated %d times per epoch, the maximum",
             int((per_cell > MAX_REPEATS).sum()),
             MAX_REPEATS,
         )

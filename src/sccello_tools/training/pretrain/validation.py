@@ -1,4 +1,4 @@
-"""Zero-shot scores of held-out cells while training, and an early stop on them."""
+"""Zero-shot scores of validation cells during training, and early stopping on them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from sccello_tools._logging import logger
 from sccello_tools.engine import encode
 from sccello_tools.errors import LabelError
 from sccello_tools.metrics import annotation_score, clustering_score, knn_vote
+
+from .callbacks import format_scores
 
 if TYPE_CHECKING:
     from typing import Any
@@ -28,94 +30,94 @@ if TYPE_CHECKING:
     from .sources import LabelledTokens
 
 N_REFERENCE = 2_000
-"""Training cells whose neighbours vote."""
-N_HELD_OUT = 2_000
-"""Held-out cells that are looked at, at most."""
+"""Number of training cells among which neighbours are searched."""
+N_VALIDATION = 2_000
+"""Maximum number of validation cells that are scored."""
 
 
-class HeldOutScores(NamedTuple):
-    """What a look at the held-out cells found."""
+class ValidationScores(NamedTuple):
+    """Zero-shot scores of the validation cells."""
 
     knn_accuracy: float
-    """Share of cells that 15 neighbours among training cells name right; a subtype of the truth is right."""
+    """Fraction of cells whose 15 nearest training cells predict the label or a subtype of it."""
     knn_recall: float
-    """The same as the mean over types."""
+    """The same, averaged over types."""
     nmi: float
-    """Mutual information of types and Louvain clusters, at the best resolution."""
+    """Normalised mutual information of types and Louvain clusters at the best resolution."""
 
 
-class ZeroShot:
-    """Held-out cells and the training cells that name them.
+class ZeroShotValidation:
+    """Validation cells and the training cells that predict their types.
 
     Parameters
     ----------
-    held_out
-        Labelled cells that do not train. Types that training lacks are clustered, but have no share in the neighbour vote.
+    validation
+        Labelled cells that are not trained on. Types absent from training count only in the clustering score.
     reference
         Tokens and Cell Ontology ids of training cells.
     ontology
-        To tell which answers are right.
+        Determines which predictions are correct.
     seed
-        Of the choice of held-out cells, where there are too many.
+        Seed of the sample, if there are more than ``N_VALIDATION`` cells.
 
     Raises
     ------
     LabelError
-        If the held-out cells are of fewer than two types, or of none that trains.
+        If the validation cells have fewer than two types, or none of them occurs in training.
     """
 
     def __init__(
         self,
-        held_out: LabelledTokens,
+        validation: LabelledTokens,
         reference: tuple[RaggedTokens, NDArray[np.str_]],
         ontology: CellOntology,
         *,
         seed: int,
     ) -> None:
-        cells = np.flatnonzero(held_out.tokens.lengths > 0)
-        if len(cells) > N_HELD_OUT:
-            chosen = np.random.default_rng(seed).choice(len(cells), N_HELD_OUT, replace=False)
+        cells = np.flatnonzero(validation.tokens.lengths > 0)
+        if len(cells) > N_VALIDATION:
+            chosen = np.random.default_rng(seed).choice(len(cells), N_VALIDATION, replace=False)
             cells = cells[np.sort(chosen)]
-        self._tokens, self._types = held_out.tokens.take(cells), held_out.cell_types[cells]
+        self._tokens, self._types = validation.tokens.take(cells), validation.cell_types[cells]
         self._reference, self._names = reference
-        kinds = {str(t) for t in np.unique(self._types)}
+        types = {str(t) for t in np.unique(self._types)}
         known = {str(t) for t in np.unique(self._names)}
-        answers = {t: {t, *ontology.descendants(t)} for t in kinds}
-        self._accepted = {t: right for t, right in answers.items() if right & known}
-        if len(kinds) < 2 or not self._accepted:
+        correct = {t: {t, *ontology.descendants(t)} for t in types}
+        self._accepted = {t: terms for t, terms in correct.items() if terms & known}
+        if len(types) < 2 or not self._accepted:
             msg = (
-                f"Validation needs cells of at least two types, one of which trains; found {sorted(kinds)[:5]}, "
-                f"and training has {sorted(known)[:5]}. Pass other cells in validation=."
+                f"validation needs cells of at least two types, one of them in the training data; found {sorted(types)[:5]}, "
+                f"and the training data have {sorted(known)[:5]}."
             )
             raise LabelError(msg)
 
-    def __call__(self, network: ScCelloModel) -> HeldOutScores:
-        """Score a network, on the device that it is on."""
+    def __call__(self, network: ScCelloModel) -> ValidationScores:
+        """Score a network on its current device."""
         reference = encode(network, self._reference, precision="float32")
         vectors = encode(network, self._tokens, precision="float32")
         votes = knn_vote(reference, self._names, vectors)
         score = annotation_score(self._types, votes, self._accepted)
         clusters = clustering_score(vectors, self._types)
-        return HeldOutScores(score.accuracy, score.mean_recall, clusters.nmi)
+        return ValidationScores(score.accuracy, score.mean_recall, clusters.nmi)
 
 
-class Watch(L.Callback):
-    """Scores held-out cells every so many steps, stops a run that no longer gets better, and keeps its best weights.
+class EarlyStopping(L.Callback):
+    """Scores validation cells at intervals, stops when they no longer improve and restores the best weights.
 
     Parameters
     ----------
     zero_shot
-        The held-out cells.
+        The validation cells.
     config
-        How often, which score decides, and how long to wait.
+        Interval, monitored score and patience.
     """
 
-    def __init__(self, zero_shot: ZeroShot, config: PretrainConfig) -> None:
+    def __init__(self, zero_shot: ZeroShotValidation, config: PretrainConfig) -> None:
         self._zero_shot, self._config = zero_shot, config
         self.rows: list[dict[str, float]] = []
         self.best_step = 0
-        """The step whose weights are kept; 0 if none are."""
-        self._best, self._waited = -float("inf"), 0
+        """Step whose weights are kept; 0 without early stopping."""
+        self._best, self._n_worse = -float("inf"), 0
         self._weights: dict[str, torch.Tensor] = {}
 
     def on_train_batch_end(
@@ -126,7 +128,7 @@ class Watch(L.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Look, if it is time."""
+        """Validate if it is due."""
         del outputs, batch
         step = trainer.global_step
         is_last = step == self._config.max_steps
@@ -134,56 +136,56 @@ class Watch(L.Callback):
             return
         if not is_last and step % self._config.validate_every:
             return
-        # one process looks, and all of them do what it says
+        # the main process computes the scores, and all processes act on them
         network = cast("ScCelloModel", pl_module.network)
         found = self._zero_shot(network) if trainer.is_global_zero else ()
-        scores = HeldOutScores(*trainer.strategy.broadcast(tuple(found)))
+        scores = ValidationScores(*trainer.strategy.broadcast(tuple(found)))
         values = {f"validation_{name}": value for name, value in scores._asdict().items()}
         pl_module.log_dict(values, batch_size=1)
         self.rows.append({"step": step, **values})
-        logger.info(
-            "step %d, held-out cells: %s",
-            step,
-            ", ".join(f"{name} {value:.3f}" for name, value in scores._asdict().items()),
-        )
+        logger.info("step %d, validation: %s", step, format_scores(scores._asdict()))
         if self._config.patience is None:
             return
         score = getattr(scores, self._config.monitor)
         if score > self._best:
-            self._best, self._waited, self.best_step = score, 0, step
+            self._best, self._n_worse, self.best_step = score, 0, step
             self._weights = {
                 name: value.detach().cpu().clone() for name, value in network.state_dict().items()
             }
             return
-        self._waited += 1
-        if self._waited >= self._config.patience:
-            logger.info("no better for %d looks; back to step %d", self._waited, self.best_step)
+        self._n_worse += 1
+        if self._n_worse >= self._config.patience:
+            logger.info(
+                "stopped after %d validations without improvement; weights of step %d restored",
+                self._n_worse,
+                self.best_step,
+            )
             trainer.should_stop = True
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the best weights back."""
+        """Restore the best weights."""
         del trainer
         if self._weights:
             cast("ScCelloModel", pl_module.network).load_state_dict(self._weights)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
+        """Return the state stored in a checkpoint."""
         return {
             "rows": self.rows,
             "best": self._best,
             "best_step": self.best_step,
-            "waited": self._waited,
+            "n_worse": self._n_worse,
             "weights": self._weights,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up where a checkpoint left off."""
+        """Restore the state from a checkpoint."""
         self.rows, self._best = list(state_dict["rows"]), state_dict["best"]
-        self.best_step, self._waited = state_dict["best_step"], state_dict["waited"]
+        self.best_step, self._n_worse = state_dict["best_step"], state_dict["n_worse"]
         self._weights = dict(state_dict["weights"])
 
-    def joined(self, curve: pd.DataFrame) -> pd.DataFrame:
-        """Add the scores to a curve, at the steps that were looked at."""
+    def add_to(self, curve: pd.DataFrame) -> pd.DataFrame:
+        """Return a loss curve with the validation scores at the steps that have them."""
         if not self.rows:
             return curve
         return curve.merge(pd.DataFrame(self.rows), on="step", how="left")
