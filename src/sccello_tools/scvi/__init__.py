@@ -1,4 +1,4 @@
-"""scCello with the habits of scvi-tools; needs the extra "scvi"."""
+"""scvi-tools compatible API; needs the extra "scvi"."""
 
 from __future__ import annotations
 

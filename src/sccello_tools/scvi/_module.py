@@ -1,4 +1,4 @@
-"""Encoder and classifier as scvi-tools calls them: inference, generative, loss."""
+"""Encoder and classifier as an scvi-tools module: inference, generative, loss."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 class ScCelloModule(BaseModuleClass):  # type: ignore[misc]
-    """A pretrained encoder and a linear layer on its ``<cls>`` rows.
+    """A pretrained encoder and a linear layer on its ``<cls>`` embeddings.
 
     Parameters
     ----------
     config
         Size of the encoder.
     n_labels
-        Labels of the classifier.
+        Number of labels of the classifier.
     genes
         Which gene each column of the count matrix is.
     """
@@ -42,7 +42,7 @@ class ScCelloModule(BaseModuleClass):  # type: ignore[misc]
         super().__init__()
         self.network = ScCelloModel(config)
         self.classifier = nn.Linear(config.hidden_size, n_labels)
-        # what logits are divided by for probabilities; measured on the held-out cells
+        # divisor of the logits, calibrated on the validation cells
         self.register_buffer("temperature", torch.ones(()))
         self.tokenizer = Tokenizer(genes, config.max_positions)
 
@@ -51,12 +51,12 @@ class ScCelloModule(BaseModuleClass):  # type: ignore[misc]
 
     @auto_move_data  # type: ignore[untyped-decorator]
     def inference(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Encode (B, n_vars) counts to (B, d) ``<cls>`` rows ``z``; NaN for cells without any gene of the vocabulary."""
+        """Encode (B, n_vars) counts as (B, d) ``<cls>`` embeddings ``z``; NaN for cells without counts in any gene of the vocabulary."""
         tokens = self.tokenizer(sparse.csr_array(x.detach().cpu().numpy()))
         full = np.flatnonzero(tokens.lengths > 0)
         z = x.new_full((len(tokens), self.network.config.hidden_size), torch.nan)
         if len(full):
-            # cells of equal length stand together, so that attention can take them at once
+            # adjacent cells of equal length can be processed by attention at once
             full = full[np.argsort(-tokens.lengths[full], kind="stable")]
             ids, cu_seqlens, max_seqlen = pack(tokens, full, x.device)
             dropout_p = self.network.config.attention_dropout if self.training else 0.0
@@ -73,7 +73,7 @@ class ScCelloModule(BaseModuleClass):  # type: ignore[misc]
 
     @auto_move_data  # type: ignore[untyped-decorator]
     def generative(self, z: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Map (B, d) rows to (B, n_labels) ``logits``; scvi-tools' name for the second half, though nothing is generated."""
+        """Map (B, d) embeddings to (B, n_labels) ``logits``; the name is part of scvi-tools' interface."""
         return {"logits": self.classifier(z)}
 
     def loss(
@@ -82,7 +82,7 @@ class ScCelloModule(BaseModuleClass):  # type: ignore[misc]
         inference_outputs: dict[str, torch.Tensor],
         generative_outputs: dict[str, torch.Tensor],
     ) -> LossOutput:
-        """Cross-entropy over the cells that have a label and a gene of the vocabulary."""
+        """Cross-entropy over the cells with a label and tokens."""
         del inference_outputs
         logits = generative_outputs["logits"]
         labels = tensors[REGISTRY_KEYS.LABELS_KEY].long().view(-1).to(logits.device)
@@ -98,7 +98,7 @@ class ScCelloModule(BaseModuleClass):  # type: ignore[misc]
         )
 
     def sample(self, *args: Any, **kwargs: Any) -> None:
-        """Refuse: the model tells cells apart, it makes none.
+        """Raise an error: the model is not generative.
 
         Raises
         ------
@@ -106,5 +106,5 @@ class ScCelloModule(BaseModuleClass):  # type: ignore[misc]
             Always.
         """
         del args, kwargs
-        msg = "scCello has no generative part to sample counts from. Call get_latent_representation() or predict()."
+        msg = "scCello is not generative and cannot sample counts. Use get_latent_representation() or predict()."
         raise NotImplementedError(msg)

@@ -1,67 +1,152 @@
-"""The two stages of training on scvi-tools' TrainRunner: a linear probe, then the encoder."""
+"""Training on scvi-tools' TrainRunner: the cells that can be trained on, and the two stages of fine-tuning."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scvi import REGISTRY_KEYS
 from scvi.train import TrainRunner
 
-from sccello_tools.engine import encode
-from sccello_tools.training.finetune.callbacks import BestEpoch
-from sccello_tools.training.finetune.data import FinetuneData
-from sccello_tools.training.finetune.fit import (
-    freeze_heads,
-    head_of,
-    held_out_scores,
-    label_weights,
-)
-from sccello_tools.training.finetune.lora import add_lora, merge_lora
-from sccello_tools.training.finetune.module import FinetuneModule
+from sccello_tools._anndata.counts import iter_token_chunks
+from sccello_tools.errors import ConfigError, LabelError
+from sccello_tools.tokens import RaggedTokens, Tokenizer
+from sccello_tools.training.finetune.data import FinetuneData, hold_out
+from sccello_tools.training.finetune.fit import train_stages
+from sccello_tools.training.finetune.module import BestEpoch
+from sccello_tools.training.trainer import as_callbacks, keyboard_interrupts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
+    from anndata import AnnData
     from numpy.typing import NDArray
 
-    from sccello_tools.tokens import RaggedTokens
     from sccello_tools.training.finetune import FinetuneConfig
     from sccello_tools.training.finetune.config import Mode
-    from sccello_tools.training.finetune.split import Split
+    from sccello_tools.training.finetune.data import Split
+    from sccello_tools.training.finetune.fit import Stage
 
-    from ._cells import TrainingCells
     from ._model import ScCello
 
 
+class TrainingCells(NamedTuple):
+    """Cells with a label and tokens."""
+
+    tokens: RaggedTokens
+    """Tokens of the cells."""
+    codes: NDArray[np.intp]
+    """(n_cells,) label of each cell."""
+    rows: NDArray[np.intp]
+    """(n_cells,) row of each cell in the AnnData."""
+    split: Split
+    """Training and validation cells."""
+
+
 class CellSplitter(FinetuneData):
-    """Training and held-out cells, with what TrainRunner wants to know of them.
+    """Training and validation cells with the attributes that TrainRunner reads.
 
     Parameters
     ----------
-    cells, codes, split, batch_cells, seed
-        As :class:`~sccello_tools.training.finetune.data.FinetuneData`.
-    rows
-        (n_cells,) row of each cell in the AnnData.
+    stage
+        Provides the cached embeddings or tokens.
+    cells
+        Training cells.
     n_obs
-        Rows of the AnnData.
+        Number of rows of the AnnData.
+    config
+        Batch size and seed.
     """
 
     def __init__(
-        self,
-        cells: NDArray[np.float32] | RaggedTokens,
-        codes: NDArray[np.intp],
-        split: Split,
-        *,
-        rows: NDArray[np.intp],
-        n_obs: int,
-        batch_cells: int,
-        seed: int,
+        self, stage: Stage, cells: TrainingCells, *, n_obs: int, config: FinetuneConfig
     ) -> None:
-        super().__init__(cells, codes, split, batch_cells=batch_cells, seed=seed)
-        self.train_idx, self.val_idx = rows[split.train], rows[split.held_out]
+        super().__init__(
+            stage.cells, cells.codes, cells.split, batch_cells=config.batch_cells, seed=config.seed
+        )
+        rows = cells.rows
+        self.train_idx, self.val_idx = rows[cells.split.train], rows[cells.split.validation]
         self.test_idx = np.setdiff1d(np.arange(n_obs), rows)
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
+
+
+def tokens_of(
+    model: ScCello,
+    adata: AnnData,
+    indices: Sequence[int] | None = None,
+    batch_size: int | None = None,
+) -> RaggedTokens:
+    """Tokenize cells, matching their genes by name.
+
+    Parameters
+    ----------
+    model
+        Provides the counts source of its setup and the number of positions.
+    adata
+        Cells; they need not be registered.
+    indices
+        Rows to tokenize; all by default.
+    batch_size
+        Rows of counts in memory at a time.
+
+    Raises
+    ------
+    GeneMatchError, NotCountsError
+        If the matrix does not hold raw counts of human genes.
+    """
+    source = model.counts_source
+    tokenizer = Tokenizer(source.gene_match(adata), model.module.network.config.max_positions)
+    chunks = iter_token_chunks(
+        adata if indices is None else adata[np.asarray(indices)],
+        tokenizer,
+        source,
+        chunk_cells=batch_size,
+    )
+    return RaggedTokens.concatenate(chunk.tokens for chunk in chunks)
+
+
+def cells_to_train(model: ScCello, config: FinetuneConfig) -> TrainingCells:
+    """Tokenize the cells of a model and hold some out: whole batches if there are several, otherwise a fraction of each label.
+
+    Raises
+    ------
+    ConfigError
+        If the model has no cells.
+    LabelError
+        If there are fewer than two labels.
+    GroupError
+        If no batch can be held out.
+    """
+    if model.adata is None:
+        msg = "The model was loaded without cells. Pass them to train: ScCello.load(folder, adata=...)."
+        raise ConfigError(msg)
+    labels = model.labels_
+    if len(labels) < 2:
+        msg = f"Training needs cells of at least two labels, found {labels}. Pass their column to setup_anndata(adata, labels_key=...)."
+        raise LabelError(msg)
+    tokens = tokens_of(model, model.adata)
+    codes, batches = (
+        np.asarray(model.data_registry(key)).ravel().astype(np.intp)
+        for key in (REGISTRY_KEYS.LABELS_KEY, REGISTRY_KEYS.BATCH_KEY)
+    )
+    rows = np.flatnonzero((codes < len(labels)) & (tokens.lengths > 0))
+    if (n_labels := len(np.unique(codes[rows]))) < 2:
+        msg = (
+            f"Training needs cells of at least two labels; the {len(rows):,} cells with a label and tokens have {n_labels}. "
+            f"Cells labelled {model.unlabeled_category_!r} are not trained on."
+        )
+        raise LabelError(msg)
+    mapping = model.get_state_registry(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
+    names = np.array([str(name) for name in mapping])
+    split = hold_out(
+        codes[rows],
+        validation=config.validation,
+        groups=names[batches[rows]] if len(np.unique(batches[rows])) > 1 else None,
+        labels=labels,
+        seed=config.seed,
+    )
+    return TrainingCells(tokens.take(rows), codes[rows], rows, split)
 
 
 def run_training(
@@ -72,80 +157,56 @@ def run_training(
     config: FinetuneConfig,
     options: dict[str, Any],
 ) -> None:
-    """Train the classifier of a model, and its encoder if the mode says so.
+    """Train the classifier of a model and, depending on the mode, its encoder.
 
     Parameters
     ----------
     model
-        Changed in place.
+        Modified in place.
     cells
-        What to train on, and what is held out.
+        Training and validation cells.
     mode
         "linear", "lora" or "full".
     config
         Schedule of that mode.
     options
-        Passed to TrainRunner and by it to scvi-tools' Trainer.
+        Passed to TrainRunner, which passes them to scvi-tools' Trainer.
     """
-    tokens, codes, rows, split = cells
-    # a rate or a number of epochs that was given is meant for the mode that was asked for
-    probing = config if mode == "linear" else replace(config, learning_rate=None, max_epochs=None)
     module, n_obs = model.module, model.adata.n_obs
-    n_labels = module.classifier.out_features
-    weights = label_weights(codes[split.train], n_labels, balance=config.balance)
 
-    def run(inputs: NDArray[np.float32] | RaggedTokens, floor: tuple[float, float] | None) -> None:
-        learning = None if floor is None else module.network
-        stage, schedule = (mode, config) if learning is not None else ("linear", probing)
-        plan = FinetuneModule(
-            module.classifier,
-            schedule,
-            learning_rate=schedule.rate(stage),
-            network=learning,
-            label_weights=weights,
-        )
-        splitter = CellSplitter(
-            inputs,
-            codes,
-            split,
-            rows=rows,
-            n_obs=n_obs,
-            batch_cells=schedule.batch_cells,
-            seed=schedule.seed,
-        )
+    def train(stage: Stage) -> None:
         chosen = {
             "early_stopping": True,
-            "early_stopping_monitor": f"validation_{schedule.monitor}",
-            "early_stopping_mode": "min" if schedule.monitor == "loss" else "max",
-            "early_stopping_patience": schedule.patience,
-            "gradient_clip_val": schedule.gradient_clip,
+            "early_stopping_monitor": f"validation_{config.monitor}",
+            "early_stopping_mode": "min" if config.monitor == "loss" else "max",
+            "early_stopping_patience": config.patience,
+            "gradient_clip_val": config.gradient_clip,
             "log_every_n_steps": 1,
             **options,
-            "callbacks": [BestEpoch(schedule.monitor, floor), *(options.get("callbacks") or [])],
+            "callbacks": [
+                BestEpoch(config.monitor, stage.floor),
+                *as_callbacks(options.get("callbacks")),
+            ],
         }
         TrainRunner(
             model,
-            training_plan=plan,
-            data_splitter=splitter,
-            max_epochs=schedule.epochs(stage),
+            training_plan=stage.module,
+            data_splitter=CellSplitter(stage, cells, n_obs=n_obs, config=config),
+            max_epochs=stage.n_epochs,
             **chosen,
         )()
 
-    held_out = split.held_out
-    features = encode(module.network, tokens)
-    run(features, None)
-    if mode != "linear":
-        scores = held_out_scores(head_of(module.classifier), features[held_out], codes[held_out])
-        if mode == "lora":
-            add_lora(module.network, rank=config.lora_rank, alpha=config.lora_alpha)
-        freeze_heads(module.network)
-        try:
-            run(tokens, (scores[config.monitor], scores["loss"]))
-        finally:
-            merge_lora(module.network)
-    seen = features[held_out] if mode == "linear" else encode(module.network, tokens.take(held_out))
-    right = np.arange(n_labels) == codes[held_out][:, None]
-    calibrated = head_of(module.classifier).calibrated(seen, right)
-    module.temperature.fill_(calibrated.temperature)
-    model.held_out_scores_ = held_out_scores(calibrated, seen, codes[held_out])
-    model.held_out_batches_ = split.donors
+    with keyboard_interrupts():
+        head, scores = train_stages(
+            module.network,
+            module.classifier,
+            cells.tokens,
+            cells.codes,
+            cells.split,
+            mode=mode,
+            config=config,
+            train=train,
+        )
+    module.temperature.fill_(head.temperature)
+    model.validation_scores_ = scores
+    model.validation_batches_ = cells.split.groups

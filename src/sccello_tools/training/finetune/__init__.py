@@ -1,4 +1,4 @@
-"""Fine-tuning on Lightning: a classifier of a user's own labels on a frozen or a learning encoder."""
+"""Fine-tuning on Lightning: a classifier of a user's labels on a frozen or trained encoder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Classifier", "FinetuneConfig", "FinetuneResult", "classifier_of", "f
 
 
 def __getattr__(name: str) -> Any:
-    # predicting needs neither Lightning nor the seconds that its import takes
+    # prediction does not need Lightning, which takes seconds to import
     if name in {"FinetuneResult", "fit_classifier"}:
         return getattr(importlib.import_module(".fit", __name__), name)
     msg = f"module {__name__!r} has no attribute {name!r}"

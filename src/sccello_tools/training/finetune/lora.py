@@ -1,4 +1,4 @@
-"""Low-rank updates of the encoder's projections (LoRA, arXiv 2106.09685), merged into the weights when training is over."""
+"""Low-rank updates of the encoder's projections (LoRA, arXiv 2106.09685), merged into the weights after training."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PROJECTIONS: Final = ("qkv", "attention_out", "feed_forward_in", "feed_forward_o
 
 
 class LowRankUpdate(nn.Module):
-    """``W + (alpha / rank) up down``, of which only the two thin matrices are trained; at first it changes nothing.
+    """``W + (alpha / rank) up down``, of which only the two low-rank matrices are trained; initially the update is zero.
 
-    It stands behind the weight itself rather than beside the layer, so that code which reads the weight sees the update too.
+    It is a parametrisation of the weight rather than a parallel layer, so that code which reads the weight sees the update.
 
     Parameters
     ----------
@@ -47,14 +47,14 @@ class LowRankUpdate(nn.Module):
 
 
 def add_lora(network: ScCelloModel, *, rank: int, alpha: float) -> None:
-    """Freeze a network but for low-rank updates of all attention and feed-forward projections.
+    """Freeze a network except for low-rank updates of all attention and feed-forward projections.
 
     Parameters
     ----------
     network
-        Changed in place. Updates are drawn from torch's global generator.
+        Modified in place. Updates are initialised from torch's global generator.
     rank
-        Rank of each update; a matrix too thin for it gets its own smaller side.
+        Rank of each update, at most the smaller dimension of its matrix.
     alpha
         Each update is scaled by this over the rank.
     """
@@ -66,12 +66,12 @@ def add_lora(network: ScCelloModel, *, rank: int, alpha: float) -> None:
 
 
 def merge_lora(network: ScCelloModel) -> None:
-    """Write the updates into the weights and take them away: the network is again as any other.
+    """Merge the updates into the weights and remove them.
 
     Parameters
     ----------
     network
-        Changed in place; one without updates stays as it is.
+        Modified in place; nothing happens without updates.
     """
     for linear in _projections(network):
         if parametrize.is_parametrized(linear, "weight"):

@@ -1,13 +1,15 @@
-"""The fine-tuning step: cross-entropy of a linear layer on ``<cls>`` rows, frozen or not."""
+"""The fine-tuning step: cross-entropy of a linear layer on ``<cls>`` embeddings, with a frozen or trained encoder."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
 import lightning as L
+import pandas as pd
 import torch
 from torch.nn import functional
 
+from sccello_tools._logging import logger
 from sccello_tools.errors import TrainingError
 from sccello_tools.nn import resolve_attention
 
@@ -19,27 +21,27 @@ if TYPE_CHECKING:
 
     from sccello_tools.nn import ScCelloModel
 
-    from .config import FinetuneConfig
+    from .config import FinetuneConfig, Monitor
     from .data import TokenBatch
 
 
 class FinetuneModule(L.LightningModule):
     """A classifier of cells.
 
-    Logs ``train_loss``, ``validation_loss``, ``validation_accuracy`` and ``validation_macro_f1`` once an epoch.
+    Logs ``train_loss``, ``validation_loss``, ``validation_accuracy`` and ``validation_macro_f1`` per epoch.
 
     Parameters
     ----------
     head
-        The linear layer: a row a label.
+        The linear layer, with one row per label.
     config
         Schedule.
     learning_rate
-        Its peak.
+        Peak learning rate.
     network
-        The encoder, where it is to learn too; its parameters that need a gradient are trained.
+        The encoder if it is trained too; its parameters that require a gradient are updated.
     label_weights
-        (n_labels,) what a cell of each label counts.
+        (n_labels,) weight of the cells of each label.
     """
 
     label_weights: torch.Tensor
@@ -60,7 +62,7 @@ class FinetuneModule(L.LightningModule):
         self.config, self.learning_rate = config, learning_rate
         n_labels = head.out_features
         self.register_buffer("label_weights", label_weights.float(), persistent=False)
-        # truth by prediction, and summed cross-entropy and cells, of the held-out cells of an epoch
+        # of one epoch's validation cells: truth by prediction; summed cross-entropy and number of cells
         self.register_buffer("confusion", torch.zeros(n_labels, n_labels), persistent=False)
         self.register_buffer("losses", torch.zeros(2), persistent=False)
         self.train()
@@ -86,14 +88,14 @@ class FinetuneModule(L.LightningModule):
         del batch_idx
         loss = functional.cross_entropy(self(batch), batch.codes, weight=self.label_weights)
         if not torch.isfinite(loss):
-            msg = f"The loss is {float(loss.detach())} at step {self.global_step}. Lower learning_rate, or raise warmup."
+            msg = f"The loss is {float(loss.detach())} at step {self.global_step}. Reduce learning_rate or increase warmup."
             raise TrainingError(msg)
         n_cells = len(batch.codes)
         self.log("train_loss", loss.detach(), batch_size=n_cells, on_step=False, on_epoch=True)
         return loss
 
     def validation_step(self, batch: FeatureBatch | TokenBatch, batch_idx: int) -> None:
-        """Count right and wrong answers for held-out cells."""
+        """Update the confusion matrix and the loss of the validation cells."""
         del batch_idx
         logits = self(batch)
         n_labels = self.head.out_features
@@ -103,8 +105,8 @@ class FinetuneModule(L.LightningModule):
         self.losses += torch.stack([loss, loss.new_tensor(float(len(batch.codes)))])
 
     def on_validation_epoch_end(self) -> None:
-        """Log the scores of the held-out cells, over all devices."""
-        # cells that a parallel run repeats to give each device as many count twice; of hundreds that is next to nothing
+        """Log the scores of the validation cells, over all devices."""
+        # with several devices, a few cells are repeated to give each device the same number; negligible
         confusion = self.trainer.strategy.reduce(self.confusion.clone(), reduce_op="sum")
         losses = self.trainer.strategy.reduce(self.losses.clone(), reduce_op="sum")
         self.confusion.zero_()
@@ -118,7 +120,7 @@ class FinetuneModule(L.LightningModule):
         )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with warm-up and linear decay; matrices decay, vectors do not."""
+        """AdamW with linear warm-up and linear decay; matrices are decayed, vectors are not."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         groups = [
             {
@@ -140,9 +142,88 @@ class FinetuneModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+class BestEpoch(L.Callback):
+    """Keeps the weights of the best epoch and restores them at the end; without validation the last weights remain.
+
+    Parameters
+    ----------
+    monitor
+        Validation score that is compared.
+    floor
+        Score and loss of the initial weights, if they are already trained; they are kept unless an epoch is better. The loss decides
+        between equal scores.
+    """
+
+    def __init__(self, monitor: Monitor, floor: tuple[float, float] | None = None) -> None:
+        self._name, self._sign = f"validation_{monitor}", -1.0 if monitor == "loss" else 1.0
+        self._has_floor = floor is not None
+        self._best = (-float("inf"), -float("inf"))
+        if floor is not None:
+            self._best = (self._sign * floor[0], -floor[1])
+        self._weights: dict[str, torch.Tensor] = {}
+        self._was_validated = self._is_validated = False  # in any epoch; in this epoch
+        self.epoch = 0
+        """Epoch whose weights are kept, from 1; 0 means the initial weights, or no validation."""
+        self.rows: list[dict[str, float]] = []
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the initial weights if they have a score."""
+        del trainer
+        if self._has_floor:
+            self._keep(pl_module)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note that this epoch has scores; between validations Lightning reports the previous ones."""
+        del pl_module
+        if not trainer.sanity_checking:
+            self._was_validated = self._is_validated = True
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Record the epoch's scores, and keep its weights if they are the best so far."""
+        values = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if self._is_validated or not name.startswith("validation_")
+        }
+        epoch = trainer.current_epoch + 1
+        self.rows.append({"epoch": epoch, **values})
+        logger.info(
+            "epoch %d: %s",
+            epoch,
+            ", ".join(f"{name} {value:.3f}" for name, value in values.items()),
+        )
+        if self._is_validated:
+            found = (self._sign * values[self._name], -values["validation_loss"])
+            if found > self._best:
+                self._best, self.epoch = found, epoch
+                self._keep(pl_module)
+        self._is_validated = False
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Restore the best weights."""
+        del trainer
+        if not self._was_validated:
+            return
+        with torch.no_grad():
+            for name, parameter in pl_module.named_parameters():
+                if name in self._weights:
+                    parameter.copy_(self._weights[name])
+
+    def table(self) -> pd.DataFrame:
+        """Return the curve, one row per epoch."""
+        return pd.DataFrame(self.rows)
+
+    def _keep(self, module: L.LightningModule) -> None:
+        self._weights = {
+            name: parameter.detach().clone()
+            for name, parameter in module.named_parameters()
+            if parameter.requires_grad
+        }
+
+
 def macro_f1(confusion: torch.Tensor) -> torch.Tensor:
-    """Mean F1 over the labels that (n_labels, n_labels) counts of truth by prediction hold, in truth or prediction."""
-    right = confusion.diagonal()
-    given_or_found = confusion.sum(dim=0) + confusion.sum(dim=1)
-    there = given_or_found > 0
-    return (2 * right[there] / given_or_found[there]).mean()
+    """Return the mean F1 over labels that occur in truth or prediction, from (n_labels, n_labels) counts of truth by prediction."""
+    correct = confusion.diagonal()
+    n_cells = confusion.sum(dim=0) + confusion.sum(dim=1)
+    used = n_cells > 0
+    return (2 * correct[used] / n_cells[used]).mean()

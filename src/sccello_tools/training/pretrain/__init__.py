@@ -1,4 +1,4 @@
-"""Pretraining on Lightning: configuration, data module, training module, one call to fit."""
+"""Pretraining on Lightning: configuration, data modules, training module, fit."""
 
 from __future__ import annotations
 
