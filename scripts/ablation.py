@@ -184,9 +184,9 @@ def run_one(name: str, arm: Arm, config: PretrainConfig, accelerator: str) -> di
     train = [source for source in _cells.train if arm.synthetic or source.source != SYNTHETIC]
     total = sum(SHARES[source.source] for source in train)
     weights = {source.source: SHARES[source.source] / total for source in train}
-    config = dataclasses.replace(config, source_weights=weights, **arm.config)
+    config = config.replace(source_weights=weights, **arm.config)
     if not arm.trained:  # one step at a rate that moves nothing: what training starts from
-        config = dataclasses.replace(config, max_steps=1, learning_rate=1e-12)
+        config = config.replace(max_steps=1, learning_rate=1e-12)
     started = time.perf_counter()
     result = fit(
         shuffled(train, config.seed) if arm.shuffled else train,
@@ -272,7 +272,7 @@ def run_all(args: argparse.Namespace) -> None:
         initargs=(args.cells, args.threads),
     ) as pool:
         running = {
-            pool.submit(run_one, name, ARMS[name], dataclasses.replace(base, seed=seed), args.accelerator): name
+            pool.submit(run_one, name, ARMS[name], base.replace(seed=seed), args.accelerator): name
             for name, seed in wanted
         }  # fmt: skip
         for future in as_completed(running):

@@ -10,7 +10,6 @@ Trains on `cells/train/` (and, unless --synthetic-each is 0, on synthetic cells 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import time
 from pathlib import Path
@@ -111,8 +110,7 @@ def main() -> None:
     config = PretrainConfig(
         max_steps=args.steps, seed=args.seed, source_weights=shares, warmup_steps=50, crop=0.75
     )
-    config = dataclasses.replace(
-        config, **{k: json.loads(v) for k, v in (item.split("=", 1) for item in args.set)}
+    config = config.replace(**{k: json.loads(v) for k, v in (item.split("=", 1) for item in args.set)}
     )
     started = time.monotonic()
     sccello.tl.pretrain(

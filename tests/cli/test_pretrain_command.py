@@ -54,6 +54,27 @@ def test_a_file_trains_a_model_and_resumes(folder: Path) -> None:
     pd.testing.assert_frame_equal(resumed, curve)
 
 
+def test_overwriting_starts_from_the_first_step(folder: Path) -> None:
+    path = str(folder / "run.yaml")
+    assert run(path).exit_code == 0
+    text = (folder / "run.yaml").read_text()
+    (folder / "run.yaml").write_text(text.replace("max_steps: 4", "max_steps: 3"))
+    assert isinstance(run(path).exception, ConfigError)
+    result = run(path, "--overwrite")
+    assert result.exit_code == 0, result.output
+    curve = pd.read_csv(folder / "model" / "training_curve.csv")
+    assert curve["step"].tolist() == [1, 2, 3]
+
+
+def test_h5ad_files_with_options(folder: Path) -> None:
+    values = yaml.safe_load((folder / "run.yaml").read_text())
+    del values["config"]["stream"]
+    values |= {"data": ["cells.h5ad"], "validation": "cells.h5ad", "min_matched": 10, "counts": "trust"}  # fmt: skip
+    (folder / "run.yaml").write_text(yaml.safe_dump(values))
+    result = run(str(folder / "run.yaml"))
+    assert result.exit_code == 0, result.output
+
+
 def test_the_published_run_is_printed() -> None:
     result = run("--print-config", "published")
     assert result.exit_code == 0

@@ -1,7 +1,8 @@
-"""ScCello with the habits of scvi-tools: setup, training, saving, transfer."""
+"""ScCello with the API of scvi-tools: setup, training, saving, query data."""
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import warnings
@@ -15,7 +16,7 @@ from scipy import sparse
 
 import sccello_tools as sccello
 from sccello_tools import models
-from sccello_tools.errors import ConfigError, GroupError, LabelError, NotCountsError
+from sccello_tools.errors import ArgumentError, ConfigError, GroupError, LabelError, NotCountsError
 from sccello_tools.nn import EncoderConfig, ScCelloModel
 
 with warnings.catch_warnings():
@@ -89,7 +90,7 @@ def trained(model):
 
 def test_embeds_before_training_like_tl_embed(model, adata, base):
     latent = model.get_latent_representation()
-    sccello.tl.embed(adata, base)
+    sccello.tl.embed(adata, model=base)
     assert np.array_equal(latent, adata.obsm["X_sccello"])
     part = model.get_latent_representation(indices=[3, 1], batch_size=1)
     assert np.allclose(part, latent[[3, 1]], atol=1e-5)
@@ -110,7 +111,7 @@ def test_learns_and_keeps_its_history(trained, adata, base):
     assert float(loss.iloc[-1]) < float(loss.iloc[0])
     # a whole donor is held out
     held = adata.obs["donor"].iloc[trained.validation_indices].unique()
-    assert tuple(held) == trained.held_out_batches_
+    assert tuple(held) == trained.validation_batches_
     assert len(held) == 1
     assert held[0] not in set(adata.obs["donor"].iloc[trained.train_indices])
     assert (trained.predict() == adata.obs["state"].astype(str)).mean() > 0.9
@@ -173,32 +174,112 @@ def test_saves_and_loads_with_and_without_cells(trained, adata, gene_ids, tmp_pa
     bare = ScCello.load(tmp_path / "m", adata=False, accelerator="cpu")
     with pytest.raises(ConfigError, match="loaded without cells"):
         bare.train(**QUIET)
+    with pytest.raises(ConfigError, match="loaded without cells"):
+        bare.predict()
     assert (bare.predict(cells(gene_ids)) == trained.predict()).all()
     with pytest.raises(ValueError, match="different class"):
         scvi.model.SCVI.load(tmp_path / "m", adata=adata)
 
 
-def test_goes_over_to_other_cells(trained, gene_ids):
+def test_predicts_cells_that_were_never_set_up(trained, gene_ids):
     other = cells(gene_ids, n=40, seed=1)
     truth = other.obs["state"].astype(str).to_numpy()
     other.obs["donor"] = pd.Categorical(["new"] * 40)  # a batch that training never saw
     del other.obs["state"]
-    with pytest.warns(UserWarning, match="Missing labels key state"):
-        found = trained.predict(other)
+    columns = list(other.obs)
+    found = trained.predict(other)
     assert (found == truth).mean() > 0.8
-    shuffled = cells(gene_ids, n=40, seed=1)[:, ::-1].copy()  # genes are found by name
+    assert (list(other.obs), dict(other.uns)) == (columns, {})
+    shuffled = cells(gene_ids, n=40, seed=1)[:, ::-1].copy()  # genes are matched by name
     assert (trained.predict(shuffled) == found).all()
     view = cells(gene_ids, n=40, seed=1)[5:15]
     assert (trained.predict(view) == found[5:15]).all()
+    assert view.is_view
 
 
-def test_other_genes_are_padded_as_in_scvi_tools(trained, gene_ids):
-    other = cells(gene_ids, n=40, seed=1)[:, 100:].copy()
-    with pytest.raises(ValueError, match="Number of vars"):
-        trained.predict(other)
-    ScCello.prepare_query_anndata(other, trained)
-    assert other.n_vars == 900
-    assert trained.predict(other).shape == (40,)
+@pytest.mark.parametrize(
+    "labels",
+    [["of another study"] * 40, [np.nan] * 40, ["well", "new"] * 20, list(range(40)), [True] * 40],
+)
+def test_labels_of_the_query_do_not_matter(trained, gene_ids, labels):
+    other = cells(gene_ids, n=40, seed=1)
+    expected = trained.predict(other)
+    other.obs["state"] = labels
+    assert (trained.predict(other) == expected).all()
+
+
+def test_genes_of_the_query_may_differ(trained, gene_ids):
+    other = cells(gene_ids, n=40, seed=1)
+    whole = trained.get_latent_representation(other)
+    x = other.X.tolil()
+    x[:, :100] = 0
+    zeroed = anndata.AnnData(x.tocsr(), other.obs, other.var)
+    fewer = zeroed[:, 100:].copy()  # the same tokens
+    latent = trained.get_latent_representation(zeroed)
+    assert np.allclose(trained.get_latent_representation(fewer), latent, atol=1e-5)
+    extra = sparse.csr_matrix(np.ones((40, 3), dtype=np.float32))
+    more = anndata.AnnData(
+        sparse.hstack([other.X, extra]).tocsr(),
+        other.obs,
+        pd.DataFrame(index=[*gene_ids, "unknown1", "unknown2", "unknown3"]),
+    )
+    assert np.allclose(trained.get_latent_representation(more), whole, atol=1e-5)
+    ScCello.prepare_query_anndata(fewer, trained)  # the way of other scvi-tools models
+    assert fewer.n_vars == 900
+    assert np.allclose(trained.get_latent_representation(fewer), latent, atol=1e-5)
+
+
+def test_loads_with_cells_of_other_genes_and_labels(trained, gene_ids, tmp_path):
+    trained.save(tmp_path / "m")
+    other = cells(gene_ids, n=40, seed=1)[:, 50:].copy()
+    other.obs["state"] = ["well", "of another study"] * 20
+    other.obs["donor"] = "new"
+    expected = trained.predict(other)
+    found = ScCello.load(tmp_path / "m", adata=other, accelerator="cpu")
+    assert found.labels_ == trained.labels_
+    assert (found.predict() == expected).all()
+    del other.obs["state"]
+    unlabelled = ScCello.load(tmp_path / "m", adata=other, accelerator="cpu")
+    assert (unlabelled.predict() == expected).all()
+    with pytest.raises(LabelError, match="at least two labels"):
+        unlabelled.train(**QUIET)
+
+
+@pytest.mark.parametrize("mode", ["linear", "full"])
+@pytest.mark.parametrize(
+    "options",
+    [{"early_stopping": False}, {"check_val_every_n_epoch": 2}, {"check_val_every_n_epoch": 5}],
+)
+def test_training_without_validation_in_every_epoch(model, mode, options):
+    before = model.get_latent_representation()
+    model.train(max_epochs=3, mode=mode, batch_size=8, plan_kwargs={"learning_rate": 0.01}, **QUIET, **options)  # fmt: skip
+    assert model.is_trained
+    assert model.validation_scores_["n_cells"] == 15
+    assert len(model.history["train_loss"]) == 3
+    changed = not np.allclose(model.get_latent_representation(), before, atol=1e-3)
+    if options == {"early_stopping": False}:  # the last weights are kept
+        assert changed == (mode == "full")
+
+
+def test_missing_and_uninformative_labels_do_not_train(gene_ids, base, caplog):
+    adata = cells(gene_ids)
+    labels = adata.obs["state"].astype(object).to_numpy()
+    labels[:5] = [np.nan, None, "nan", "doublet", "Unassigned"]
+    adata.obs["state"] = labels
+    with caplog.at_level(logging.WARNING, logger="sccello_tools"):
+        ScCello.setup_anndata(adata, labels_key="state")
+    assert "5 of 60 cells" in caplog.text
+    model = ScCello(adata, model=base)
+    assert model.labels_ == ["ill", "well"]
+    model.train(**FAST, **QUIET)
+    assert sorted(model.test_indices) == [0, 1, 2, 3, 4]
+
+
+def test_labels_do_not_depend_on_categories(gene_ids, base):
+    adata = cells(gene_ids)
+    adata.obs["state"] = adata.obs["state"].cat.set_categories(["well", "unused", "ill"])
+    ScCello.setup_anndata(adata, labels_key="state")
+    assert ScCello(adata, model=base).labels_ == ["ill", "well"]
 
 
 def test_unlabeled_and_empty_cells_do_not_train(gene_ids, base):
@@ -232,9 +313,15 @@ def test_counts_in_a_layer(gene_ids, base, model):
 
 
 def test_what_cannot_be(gene_ids, base, model):
-    with pytest.raises(ConfigError, match="mode is 'probe'"):
+    with pytest.raises(ConfigError, match=r"validation_size cannot be set.*validation="):
+        model.train(validation_size=0.1, **QUIET)
+    with pytest.raises(LabelError, match=r"no column 'nowhere'.*labels_key="):
+        ScCello.setup_anndata(cells(gene_ids), labels_key="nowhere")
+    with pytest.raises(ArgumentError, match=r"adata\.raw"):
+        ScCello.setup_anndata(cells(gene_ids), layer="raw.X")
+    with pytest.raises(ConfigError, match=r"mode.*'probe'"):
         model.train(mode="probe", **QUIET)
-    with pytest.raises(ConfigError, match=r"Unknown settings: \['rank'\]"):
+    with pytest.raises(ConfigError, match="'rank'"):
         model.train(plan_kwargs={"rank": 2}, **QUIET)
     adata = cells(gene_ids)
     with pytest.raises(ValueError, match=r"set up your AnnData with ScCello\.setup_anndata first"):
@@ -244,7 +331,7 @@ def test_what_cannot_be(gene_ids, base, model):
         ScCello(adata, model=base).train(**QUIET)
     adata.obs["alone"] = adata.obs["state"].astype(str)
     ScCello.setup_anndata(adata, labels_key="state", batch_key="alone")
-    with pytest.raises(GroupError, match="No donor can be held out"):
+    with pytest.raises(GroupError, match="No batch can be held out"):
         ScCello(adata, model=base).train(**QUIET)
     adata.X = adata.X.log1p()
     with pytest.warns(UserWarning, match="does not contain unnormalized count data"):

@@ -21,6 +21,7 @@ from sccello_tools.errors import (
     GroupError,
     LabelError,
     NotCountsError,
+    OutputExistsError,
     WeightsError,
 )
 from sccello_tools.nn import EncoderConfig, ScCelloModel
@@ -95,7 +96,7 @@ def test_learns_labels_and_loads_and_predicts(labelled, finetune, base, tmp_path
     classifier = classifier_of(models.load(tmp_path / "mine", keep=False))
     assert classifier.labels == ("ill, β", "well")
     assert (classifier.label_key, classifier.mode) == ("state", mode)
-    assert len(classifier.held_out_donors) == 1
+    assert len(classifier.validation_groups) == 1
     assert classifier.scores["n_cells"] == 15
     names = {path.name for path in (tmp_path / "mine").iterdir()}
     files = {"config.json", "model.safetensors", "labels.tsv", "metadata.json"}
@@ -115,16 +116,15 @@ def test_learns_labels_and_loads_and_predicts(labelled, finetune, base, tmp_path
 
 def test_embeddings_of_the_base_serve_a_linear_model(labelled, finetune, base, monkeypatch):
     model = finetune(labelled)
-    sccello.tl.embed(labelled, base)
+    sccello.tl.embed(labelled, model=base)
     monkeypatch.setattr("sccello_tools.tl._hidden_states.embed", None)
-    monkeypatch.setattr("sccello_tools.tl._predict.embed", None)
     sccello.tl.predict(labelled, model)
     assert labelled.uns["sccello_prediction"]["use_rep"] == "X_sccello"
 
 
 def test_the_embedding_of_another_model_stays(labelled, finetune, base):
     model = finetune(labelled, mode="full")
-    sccello.tl.embed(labelled, base)
+    sccello.tl.embed(labelled, model=base)
     before = labelled.obsm["X_sccello"].copy()
     sccello.tl.predict(labelled, model)
     assert np.array_equal(labelled.obsm["X_sccello"], before)
@@ -143,9 +143,8 @@ def test_cells_without_label_or_gene_are_left_out_and_counted(labelled, finetune
     labelled.X = x.tocsr()
     with caplog.at_level(logging.WARNING, logger="sccello_tools"):
         model = finetune(labelled)
-    assert [r.getMessage() for r in caplog.records] == [
-        "finetune: 3 of 60 cells have no label in 'state' or no gene and are left out"
-    ]
+    said = [r.getMessage() for r in caplog.records]
+    assert ["2 have no label" in said[0], "excluded 1 labelled" in said[1]] == [True, True]
     assert classifier_of(model).labels == ("ill, β", "well")
     with pytest.warns(UserWarning, match="1 of 60 cells have no count"):
         sccello.tl.predict(labelled, model, return_scores=True)
@@ -154,6 +153,57 @@ def test_cells_without_label_or_gene_are_left_out_and_counted(labelled, finetune
     scores = labelled.obsm["sccello_prediction_scores"]
     assert scores.columns.tolist() == ["ill, β", "well"]
     assert np.allclose(scores.drop(index="cell5").sum(axis=1), 1, atol=1e-5)
+
+
+def test_uninformative_labels_are_excluded_and_counted(labelled, finetune, caplog):
+    labels = labelled.obs["state"].astype(object)
+    labels.iloc[:12] = ["Unknown", "nan", "NA", "doublet"] * 3
+    labelled.obs["state"] = pd.Categorical(labels)
+    with caplog.at_level(logging.WARNING, logger="sccello_tools"):
+        model = finetune(labelled)
+    assert classifier_of(model).labels == ("ill, β", "well")
+    assert "12 of 60 cells" in caplog.text
+    assert "'doublet' (3)" in caplog.text
+
+
+def test_a_model_is_replaced_on_request_only(labelled, finetune, base, tmp_path):
+    path = tmp_path / "file"
+    path.write_text("x")
+    with pytest.raises(OutputExistsError, match="file"):
+        finetune(labelled, out=path, overwrite=True)
+    finetune(labelled, mode="linear")
+    with pytest.raises(OutputExistsError, match="overwrite=True"):
+        finetune(labelled)
+    labelled.obs["sex"] = np.where(np.arange(60) % 2, "f", "m")
+    model = finetune(labelled, "sex", overwrite=True)
+    assert classifier_of(model).labels == ("f", "m")
+
+
+def test_labels_that_no_file_can_hold_as_columns(labelled, finetune, tmp_path):
+    labelled.obs["state"] = np.where(labelled.obs["state"] == "well", "T/NK", "B")
+    model = finetune(labelled)
+    with pytest.warns(UserWarning, match="T/NK"):
+        sccello.tl.predict(labelled, model, return_scores=True)
+    assert set(labelled.obs["sccello_prediction"].cat.categories) == {"B", "T/NK"}
+    labelled.write_h5ad(tmp_path / "cells.h5ad")
+    assert "sccello_prediction_scores" in anndata.read_h5ad(tmp_path / "cells.h5ad").obsm
+
+
+def test_a_second_prediction_removes_the_scores_of_the_first(labelled, finetune):
+    model = finetune(labelled)
+    sccello.tl.predict(labelled, model, return_scores=True)
+    sccello.tl.predict(labelled, model)
+    assert "sccello_prediction_scores" not in labelled.obsm
+
+
+def test_the_spare_embedding_is_computed_again_for_other_counts(labelled, finetune, base):
+    model = finetune(labelled, mode="full")
+    sccello.tl.embed(labelled, model=base)
+    sccello.tl.predict(labelled, model)
+    first = labelled.obsm["X_sccello_prediction"].copy()
+    labelled.layers["half"] = (labelled.X // 2).tocsr()
+    sccello.tl.predict(labelled, model, layer="half")
+    assert not np.allclose(labelled.obsm["X_sccello_prediction"], first, atol=1e-3)
 
 
 def test_a_rare_label_is_said_and_trains(labelled, finetune, caplog):

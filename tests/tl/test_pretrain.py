@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +12,13 @@ import torch
 
 import sccello_tools as sccello
 from sccello_tools import models
-from sccello_tools.errors import ConfigError, GeneMatchError, LabelError, NotCountsError
+from sccello_tools.errors import (
+    ConfigError,
+    GeneMatchError,
+    LabelError,
+    NotCountsError,
+    OutputExistsError,
+)
 from sccello_tools.ontology import CellOntology
 from sccello_tools.training.pretrain import PretrainConfig
 
@@ -100,9 +104,7 @@ def weights(model) -> dict[str, torch.Tensor]:
 def test_a_seed_decides(labelled, pretrain, config, tmp_path):
     one = weights(pretrain(labelled, out=tmp_path / "1"))
     two = weights(pretrain(labelled, out=tmp_path / "2"))
-    other = weights(
-        pretrain(labelled, out=tmp_path / "3", config=dataclasses.replace(config, seed=1))
-    )
+    other = weights(pretrain(labelled, out=tmp_path / "3", config=config.replace(seed=1)))
     assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
     assert not torch.allclose(
         one["encoder.word_embeddings.weight"], other["encoder.word_embeddings.weight"]
@@ -148,7 +150,8 @@ def test_cells_without_label_or_gene_are_left_out_and_counted(labelled, pretrain
         # no warning that their embedding is NaN: nothing is embedded here
         model = pretrain({"blood": labelled})
     said = [r.getMessage() for r in caplog.records]
-    assert said == ["blood: 4 of 30 cells have no label or no gene and are left out"]
+    assert ["3 have no label" in said[0], "excluded 1 of 30" in said[1]] == [True, True]
+    assert all(line.startswith("blood: ") for line in said)
     assert model.entry.training_data.n_cells == 26
 
 
@@ -173,7 +176,7 @@ def test_float16_halves_the_file(labelled, pretrain, tmp_path):
 def test_starts_from_an_earlier_model(labelled, pretrain, tmp_path, config):
     first = pretrain(labelled, out=tmp_path / "first")
     # a rate so small that what the second run starts from is still to be seen in what it ends with
-    still = replace(config, learning_rate=1e-9, seed=5)
+    still = config.replace(learning_rate=1e-9, seed=5)
     second = pretrain(
         labelled, out=tmp_path / "second", config=still, start_from=tmp_path / "first"
     )
@@ -185,15 +188,11 @@ def test_starts_from_an_earlier_model(labelled, pretrain, tmp_path, config):
 
 def test_goes_on_from_its_checkpoint(labelled, pretrain, tmp_path, config):
     options = {"checkpoint_dir": tmp_path / "runs", "out": tmp_path / "a"}
-    first = weights(
-        pretrain(labelled, config=dataclasses.replace(config, max_steps=200), **options)
-    )
+    first = weights(pretrain(labelled, config=config.replace(max_steps=200), **options))
     assert (tmp_path / "runs" / "last.ckpt").is_file()
-    with pytest.raises(ConfigError, match=r"another run; .*'seed': \(0, 5\)"):
-        pretrain(labelled, config=dataclasses.replace(config, max_steps=200, seed=5), **options)
-    second = weights(
-        pretrain(labelled, config=dataclasses.replace(config, max_steps=200), **options)
-    )
+    with pytest.raises(ConfigError, match=r"other settings.*seed: 0 instead of 5"):
+        pretrain(labelled, config=config.replace(max_steps=200, seed=5), **options)
+    second = weights(pretrain(labelled, config=config.replace(max_steps=200), **options))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -255,10 +254,52 @@ def test_no_data(pretrain):
             pretrain(nothing)
 
 
+def test_uninformative_labels_are_excluded_and_counted(labelled, pretrain, caplog):
+    labels = labelled.obs[TERM].astype(object)
+    labels.iloc[:6] = ["unknown", "unknown", "CL:0000000", "CL:0000003", "doublet", "None"]
+    labelled.obs[TERM] = labels
+    with caplog.at_level(logging.WARNING, logger="sccello_tools"):
+        model = pretrain({"blood": labelled})
+    assert model.labels == (T_CELL, B_CELL, NEURON)
+    assert model.entry.training_data.n_cells == 24
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert line.startswith("blood: 6 of 30 cells")
+    assert "'unknown' (2)" in line
+
+
+def test_errors_name_the_source(labelled, pretrain):
+    other = labelled.copy()
+    other.var_names = [f"gene {i}" for i in range(other.n_vars)]
+    with pytest.raises(GeneMatchError, match=r"^second: "):
+        pretrain({"first": labelled, "second": other})
+
+
+def test_a_model_is_replaced_on_request_only(labelled, pretrain, tmp_path, config):
+    pretrain(labelled)
+    (tmp_path / "mine" / "classifier.safetensors").write_text("of the first model")
+    before = (tmp_path / "mine" / "model.safetensors").read_bytes()
+    with pytest.raises(OutputExistsError, match=r"mine contains a model.*overwrite=True"):
+        pretrain(labelled, config=config.replace(seed=1))
+    assert (tmp_path / "mine" / "model.safetensors").read_bytes() == before
+    pretrain(labelled, config=config.replace(seed=1), overwrite=True)
+    assert (tmp_path / "mine" / "model.safetensors").read_bytes() != before
+    assert not (tmp_path / "mine" / "classifier.safetensors").exists()
+
+
+def test_a_checkpoint_does_not_permit_replacing_another_model(labelled, pretrain, tmp_path, config):
+    longer = config.replace(max_steps=200)
+    options = {"config": longer, "checkpoint_dir": tmp_path / "c"}
+    pretrain(labelled, **options)
+    pretrain(labelled, **options)  # the result of this run
+    pretrain(labelled, out=tmp_path / "other")
+    with pytest.raises(OutputExistsError, match="other contains a model"):
+        pretrain(labelled, out=tmp_path / "other", **options)
+
+
 def test_a_file_in_the_place_of_the_folder_is_found_before_training(
     labelled, pretrain, tmp_path, monkeypatch
 ):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("sccello_tools.training.pretrain.fit", None)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(OutputExistsError, match="file"):
         pretrain(labelled, out=tmp_path / "file")

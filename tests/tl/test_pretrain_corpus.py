@@ -15,8 +15,8 @@ import sccello_tools as sccello
 from sccello_tools.corpus import Corpus
 from sccello_tools.errors import CorpusError, LabelError
 from sccello_tools.ontology import CellOntology
-from sccello_tools.tl._corpus_sources import labelled_corpus
-from sccello_tools.training.pretrain import PretrainConfig
+from sccello_tools.training import PretrainConfig
+from sccello_tools.training.pretrain.sources import corpus_in_memory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,7 @@ def test_a_corpus_gives_its_sources_by_name(labelled: anndata.AnnData, tmp_path:
     labelled[:9].copy().write_h5ad(tmp_path / "two.h5ad")
     paths = [tmp_path / "one.h5ad", tmp_path / "two.h5ad"]
     corpus = sccello.pp.build_corpus(paths, tmp_path / "corpus", cells_per_shard=8)
-    sources = labelled_corpus(corpus, "ignored", CellOntology.load())
+    sources = corpus_in_memory(corpus, "ignored", CellOntology.load())
     assert [(part.source, len(part.tokens)) for part in sources] == [("one", 30), ("two", 9)]
     tokens = sccello.pp.tokenize(labelled, min_matched=1)
     assert np.array_equal(sources[0].tokens.ids, tokens.ids)
@@ -70,15 +70,15 @@ def test_names_of_a_published_corpus_become_ids(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = write_published(tmp_path / "cells.parquet", ["T cell", "B cell", None, "monocyte"])
-    (source,) = labelled_corpus(Corpus.open(path), "published", CellOntology.load())
+    (source,) = corpus_in_memory(Corpus.open(path), "published", CellOntology.load())
     assert source.cell_types.tolist() == IDS
     assert source.tokens.ids.tolist() == [25426, 5, 25426, 6, 25426, 8]
-    assert "published: 1 of 4 cells have no label or no gene and are left out" in caplog.text
+    assert "published: excluded 1 of 4 cells" in caplog.text
 
 
 def test_labels_that_are_no_cell_type_are_told(tmp_path: Path) -> None:
     path = write_published(tmp_path / "cells.parquet", ["T cell", "frobnicated", "7"])
-    with pytest.raises(LabelError, match=r"cells: 2 labels are no current id .* \('7', 'frobnic"):
+    with pytest.raises(LabelError, match=r"cells: 2 labels .* \('7', 'frobnic"):
         sccello.tl.pretrain(str(path), out=tmp_path / "out", config=CONFIG)
 
 
@@ -90,7 +90,7 @@ def test_a_corpus_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_the_command_line_builds_a_corpus(labelled: anndata.AnnData, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from sccello_tools.__main__ import app
+    from sccello_tools.cli import app
 
     labelled.write_h5ad(tmp_path / "cells.h5ad")
     out = tmp_path / "corpus"

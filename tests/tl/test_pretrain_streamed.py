@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -14,9 +13,9 @@ import sccello_tools as sccello
 from sccello_tools.corpus import Corpus
 from sccello_tools.errors import ConfigError, CorpusError
 from sccello_tools.ontology import CellOntology
-from sccello_tools.tl import _corpus_sources
-from sccello_tools.tl._corpus_sources import corpus_sources
-from sccello_tools.training.pretrain import CorpusSource, LabelledTokens, PretrainConfig
+from sccello_tools.training import CorpusSource, LabelledTokens, PretrainConfig
+from sccello_tools.training.pretrain import sources
+from sccello_tools.training.pretrain.sources import corpus_sources
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +59,7 @@ def test_large_corpora_are_streamed_and_small_ones_held(
     ontology = CellOntology.load()
     held = corpus_sources(corpus, "ignored", ontology, stream=None)
     assert [type(part) for part in held] == [LabelledTokens] * 2
-    monkeypatch.setattr(_corpus_sources, "MAX_BYTES_IN_MEMORY", 1000)
+    monkeypatch.setattr(sources, "MAX_BYTES_IN_MEMORY", 1000)
     (streamed,) = corpus_sources(corpus, "ignored", ontology, stream=None)
     assert isinstance(streamed, CorpusSource)
     assert streamed.counts == {part.source: part.counts[part.source] for part in held}
@@ -73,10 +72,10 @@ def test_large_corpora_are_streamed_and_small_ones_held(
 
 def test_what_cannot_run_is_told(corpus: Corpus, tmp_path: Path) -> None:
     out = tmp_path / "model"
-    config = dataclasses.replace(CONFIG, source_weights={"three": 0.5})
-    with pytest.raises(ConfigError, match=r"not there: \['three'\]\. There are: \['one', 'two'\]"):
+    config = CONFIG.replace(source_weights={"three": 0.5})
+    with pytest.raises(ConfigError, match=r"unknown sources: three.*one, two"):
         sccello.tl.pretrain(corpus, out=out, config=config)
-    with pytest.raises(ConfigError, match="loggers names 'mlflow'"):
+    with pytest.raises(ConfigError, match=r"loggers.*'mlflow'"):
         sccello.tl.pretrain(corpus, out=out, config=CONFIG, loggers=["mlflow"])
     shard = corpus.shards[1].path
     shard.write_bytes(b"PAR1" + bytes(shard.stat().st_size - 4))
@@ -92,11 +91,11 @@ def test_a_checkpoint_of_a_changed_corpus_is_refused(
         "out": tmp_path / "model", "checkpoint_dir": tmp_path / "runs", "checkpoint_every": 1,
         "trainer_kwargs": {"accelerator": "cpu"},
     }  # fmt: skip
-    config = dataclasses.replace(CONFIG, source_weights={})
+    config = CONFIG.replace(source_weights={})
     sccello.tl.pretrain(corpus, config=config, **options)
     other = adata[::-1].copy()
     other.write_h5ad(tmp_path / "one.h5ad")
     paths = [tmp_path / "one.h5ad", tmp_path / "two.h5ad"]
     changed = sccello.pp.build_corpus(paths, tmp_path / "changed", cells_per_shard=8)
-    with pytest.raises(ConfigError, match="run on other data"):
+    with pytest.raises(ConfigError, match="run with other data"):
         sccello.tl.pretrain(changed, config=config, **options)

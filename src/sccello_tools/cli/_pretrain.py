@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,38 +20,44 @@ def pretrain(
         Path | None,
         typer.Argument(
             metavar="RUN.yaml",
-            help="The run; --print-config shows what it may say.",
+            help="Run file; --print-config prints one with all settings.",
             show_default=False,
         ),
     ] = None,
     *,
     print_config: Annotated[
         str | None,
-        typer.Option(help="Print a run file to begin with, and end: 'published' or 'small'."),
+        typer.Option(help="Print a bundled run file, 'published' or 'small', and exit."),
     ] = None,
     devices: Annotated[
-        str | None, typer.Option(help="Devices of each node: a number, or 'auto'.")
+        str | None, typer.Option(help="Devices of each node: a number or 'auto'.")
     ] = None,
-    num_nodes: Annotated[int | None, typer.Option(help="Machines.")] = None,
+    num_nodes: Annotated[int | None, typer.Option(help="Number of machines.")] = None,
     strategy: Annotated[str | None, typer.Option(help="'auto', 'ddp', 'fsdp', ...")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on from the last checkpoint, or start if there is none."),
+        typer.Option(
+            "--resume", help="Resume from the last checkpoint, or start if there is none."
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace the model in the output folder and start from step 0."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Pretrain a model as a YAML file says: data, output, devices and configuration in one place.
+    """Pretrain a model as described in a YAML file with data, output, devices and configuration.
 
     Example: sccello pretrain --print-config published > run.yaml; sccello pretrain run.yaml --devices 8
     """
     if print_config is not None:
-        typer.echo(shipped(print_config), nl=False)
+        typer.echo(bundled_run(print_config), nl=False)
         return
     if run is None:
-        msg = (
-            "RUN.yaml is missing. `sccello pretrain --print-config small` prints one to begin with."
-        )
+        msg = "RUN.yaml is missing. `sccello pretrain --print-config small` prints an example."
         raise typer.BadParameter(msg)
 
     from sccello_tools import tl
@@ -60,16 +65,22 @@ def pretrain(
 
     plan = RunFile.read(run)
     if max_steps is not None:
-        plan = replace(plan, config=replace(plan.config, max_steps=max_steps))
+        plan = plan.replace(config=plan.config.replace(max_steps=max_steps))
     last = plan.checkpoints / "last.ckpt"
     if last.exists() and not resume:
-        msg = f"{last} is of an earlier run. Go on from it with --resume, or give another out in {run}."
-        raise ConfigError(msg)
+        if not overwrite:
+            msg = f"{last} is the checkpoint of an earlier run. Resume it with --resume, start again with --overwrite, or change out in {run}."
+            raise ConfigError(msg)
+        last.unlink()
     model = tl.pretrain(
         {name: _cells(path) for name, path in plan.data.items()},
         out=plan.out,
+        overwrite=overwrite,
         label_key=plan.label_key,
         layer=plan.layer,
+        gene_ids=plan.gene_ids,
+        counts=plan.counts,
+        min_matched=plan.min_matched,
         config=plan.config,
         start_from=plan.start_from,
         validation=None if plan.validation is None else _cells(plan.validation),
@@ -92,33 +103,34 @@ def pretrain(
         typer.echo(json.dumps(summary))
     else:
         typer.echo(
-            f"{plan.out}: a model of {len(model.labels):,} cell types. Embed with: sccello embed IN.h5ad -o OUT.h5ad --model {plan.out}"
+            f"Wrote a model of {len(model.labels):,} cell types to {plan.out}. Embed cells with: sccello embed IN.h5ad -o OUT.h5ad --model {plan.out}"
         )
 
 
-def shipped(name: str) -> str:
-    """Return the text of a run file that ships.
+def bundled_run(name: str) -> str:
+    """Return the text of a bundled run file.
 
     Raises
     ------
     ConfigError
-        If there is none of that name.
+        If the name is unknown.
     """
     folder = resources.files("sccello_tools.resources") / "configs"
     names = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir())
     if name not in names:
-        msg = f"There is no run file {name!r}; there are {', '.join(map(repr, names))}."
+        msg = f"No bundled run file {name!r}. Available: {', '.join(map(repr, names))}."
         raise ConfigError(msg)
     return (folder / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def _cells(path: Path) -> AnnData | Path:
-    """Read an h5ad file; a corpus is opened where it is needed."""
-    if path.suffix != ".h5ad":
+    """Read a file of cells; corpora are folders that are opened later."""
+    is_store = path.suffix == ".zarr" or any(path.glob("*matrix.mtx*"))
+    if path.is_dir() and not is_store:
         return path
-    from ._files import read_h5ad
+    from sccello_tools.files import read_any
 
-    return read_h5ad(path)
+    return read_any(path)
 
 
 def _devices(given: str) -> int | str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import lightning as L
@@ -13,6 +10,11 @@ import torch
 
 from sccello_tools._logging import logger
 from sccello_tools.errors import ConfigError, ResponseError
+from sccello_tools.training.trainer import (
+    QUIET_OPTIONS,
+    check_trainer_options,
+    lightning_session,
+)
 
 from .drugs import drug_inputs, n_drug_features
 from .ensemble import Ensemble
@@ -21,7 +23,7 @@ from .module import DrugResponseModule, batches_of_lines
 from .network import DrugResponseNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from typing import Any, Final
 
     from numpy.typing import NDArray
@@ -31,7 +33,12 @@ if TYPE_CHECKING:
     from .config import DrugResponseConfig
     from .data import DrugResponseData
 
-_DECIDED: Final = ("max_epochs", "max_steps", "gradient_clip_val", "accumulate_grad_batches")
+_CONFIGURED: Final = {
+    "max_epochs": "max_epochs",
+    "max_steps": "max_epochs",
+    "gradient_clip_val": "max_epochs",
+    "accumulate_grad_batches": "batch_lines",
+}
 _MEMBER_SEEDS: Final = 1_000  # so that the members of neighbouring seeds differ
 
 
@@ -77,9 +84,7 @@ def fit_ensemble(
         If the loss is no longer a number.
     """
     options = dict(trainer_kwargs or {})
-    if decided := sorted(set(options) & set(_DECIDED)):
-        msg = f"trainer_kwargs holds {decided}, which DrugResponseConfig decides. Set max_epochs there."
-        raise ConfigError(msg)
+    check_trainer_options(options, _CONFIGURED, owner="DrugResponseConfig")
     if "sccello" in config.cell_features and encoder is None:
         msg = "cell_features names 'sccello', which needs a model to embed with. Pass model='sccello-small'."
         raise ConfigError(msg)
@@ -119,12 +124,10 @@ def fit_ensemble(
     inputs = drug_inputs(config.drug_encoder, smiles, range(len(known)))
 
     networks, losses = [], []
-    devices = range(torch.cuda.device_count())
     for member in range(config.n_members):
         seed = config.seed * _MEMBER_SEEDS + member
         seen = _bag(len(rows), config, seed)
-        with torch.random.fork_rng(devices), _lightning_quiet():
-            torch.manual_seed(seed)
+        with lightning_session(seed):
             network = DrugResponseNetwork(
                 config,
                 n_features=lines.n_features,
@@ -175,33 +178,10 @@ def _bag(n_lines: int, config: DrugResponseConfig, seed: int) -> NDArray[np.intp
 def _trainer(config: DrugResponseConfig, options: Mapping[str, Any]) -> L.Trainer:
     return L.Trainer(
         **{
-            "logger": False,
+            **QUIET_OPTIONS,
             "accelerator": "cpu",  # networks of 100,000 weights gain nothing elsewhere
-            "enable_checkpointing": False,
-            "enable_model_summary": False,
-            "enable_progress_bar": False,
-            "log_every_n_steps": 1,
             **options,
             "max_epochs": config.max_epochs,
             "gradient_clip_val": 1.0,
         }
     )
-
-
-@contextmanager
-def _lightning_quiet() -> Iterator[None]:
-    """Keep Lightning's tips and remarks from the user, but not its other warnings."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [one.level for one in loggers]
-    for one in loggers:
-        one.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            # batches are cut from memory, which takes no workers
-            warnings.filterwarnings("ignore", message=".*does not have many workers")
-            # of torch to lightning
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
-            yield
-    finally:
-        for one, level in zip(loggers, levels):
-            one.setLevel(level)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scvi.data.fields import LabelsWithUnlabeledObsField, LayerField
 
-from sccello_tools._anndata.columns import missing_column
+from sccello_tools._anndata.columns import missing_column, obs_column
 from sccello_tools._anndata.labels import informative_labels
 from sccello_tools._logging import logger
 from sccello_tools.errors import LabelError
@@ -48,7 +48,7 @@ class LabelsField(LabelsWithUnlabeledObsField):  # type: ignore[misc]
     def register_field(self, adata: AnnData) -> dict[str, Any]:
         """Register the labels in use, sorted, with the unlabeled category last."""
         self.validate_field(adata)
-        labels = informative_labels(adata.obs[self._original_attr_key])
+        labels = informative_labels(obs_column(adata, self._original_attr_key))
         if excluded := labels.report(self._original_attr_key):
             logger.warning("%s", excluded)
         names = set(labels.texts) - {"", str(self._unlabeled_category)}
@@ -65,7 +65,7 @@ class LabelsField(LabelsWithUnlabeledObsField):  # type: ignore[misc]
         code_of = {str(name): code for code, name in enumerate(names)}
         codes = np.full(adata.n_obs, len(names), dtype=np.int64)
         if self._original_attr_key in adata.obs:
-            texts = informative_labels(adata.obs[self._original_attr_key]).texts
+            texts = informative_labels(obs_column(adata, self._original_attr_key)).texts
             codes[:] = [code_of.get(text, len(names)) for text in texts]
         adata.obs[self.attr_key] = codes
         return {

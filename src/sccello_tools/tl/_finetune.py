@@ -1,4 +1,4 @@
-"""Fine-tune a model to a user's own labels."""
+"""Fine-tune a model to a user's labels."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def finetune(
     label_key: str,
     *,
     out: str | Path,
+    overwrite: bool = False,
     mode: Mode = "linear",
     batch_key: str | None = None,
     model: str | Path | LoadedModel = "sccello-small",
@@ -44,33 +45,35 @@ def finetune(
     device: str = "auto",
     trainer_kwargs: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
-    """Fine-tune a model to labels of your own: cell types, states, diseases. :func:`predict` then labels other cells.
+    """Fine-tune a model to cell types, states, diseases or any other labels. :func:`predict` then labels other cells.
 
-    A part of the cells is held out to know when to stop, and how sure to be: whole donors with ``batch_key``, else a share of each
-    label. Cells without a label or without any gene of the vocabulary are left out, and counted. All tokens are held in memory.
-    ``adata`` stays as it is.
+    Some cells are held out for early stopping and for calibrating the confidence: whole donors with ``batch_key``, otherwise a fraction of
+    each label. Cells without counts in any gene of the vocabulary and cells with a missing or uninformative label ("unknown", "doublet")
+    are excluded and counted. All tokens are held in memory. ``adata`` is not modified.
 
     Parameters
     ----------
     adata
         %(adata)s
     label_key
-        Column of ``adata.obs`` with the labels: any names, two or more.
+        Column of ``adata.obs`` with two or more labels.
     out
-        Folder for the new model; it must be empty or not there.
+        Output folder for the new model; it must be empty or not exist.
+    overwrite
+        Replace a model that ``out`` already contains.
     mode
-        ``"linear"``: a linear layer on frozen embeddings, in seconds; the published recipe. ``"lora"``: low-rank updates of the
-        encoder's projections on top, merged into its weights in the end. ``"full"``: all weights of the encoder. The last two begin
-        with the first, and keep it if nothing better is found.
+        ``"linear"``: a linear layer on frozen embeddings, trained in seconds; the published recipe. ``"lora"``: additionally low-rank
+        updates of the encoder's projections, which are merged into its weights. ``"full"``: additionally all weights of the encoder.
+        The last two start with the first and keep its weights if no epoch is better.
     batch_key
-        Column of ``adata.obs`` with donors, or studies. With it the score is that of new donors, without it it is that of more cells
-        of the same donors, which is rosier than what new data will see.
+        Column of ``adata.obs`` with donors, samples or studies, which are held out whole: validation scores then apply to new donors.
+        Without it they apply to other cells of the same donors and are too optimistic for new data.
     model
         %(model)s
     config
-        Schedule, early stopping, rank of the updates; the published recipe if not given.
+        Schedule, early stopping, fraction of validation cells, rank of the updates; by default the published recipe.
     name
-        Name of the new model; that of the folder if not given.
+        Name of the new model; by default that of the folder.
     layer
         %(layer)s
     gene_ids
@@ -82,33 +85,37 @@ def finetune(
     device
         %(device)s
     trainer_kwargs
-        Passed to ``lightning.Trainer``: ``logger``, ``callbacks``, ``enable_progress_bar`` and so on. It runs on one device.
+        Passed to ``lightning.Trainer``: ``logger``, ``callbacks``, ``enable_progress_bar`` and so on. Training uses one device.
 
     Returns
     -------
-    The new model, as :func:`sccello_tools.models.load` gives it: its folder holds the weights, the classifier with its labels
-    (``classifier.safetensors``), the scores of each epoch (``finetuning_curve.csv``) and what it was made from.
-    ``sccello_tools.training.finetune.classifier_of(model)`` gives the labels and the scores on the held-out cells.
+    The new model, as returned by :func:`sccello_tools.models.load`. Its folder contains the weights, the classifier
+    (``classifier.safetensors``), the scores by epoch (``finetuning_curve.csv``) and metadata.
+    ``sccello_tools.training.finetune.classifier_of(model)`` returns the labels and the validation scores.
 
     Raises
     ------
     LabelError
-        If ``label_key`` is not a column, holds numbers, or has fewer than two labels or about as many as cells.
+        If ``label_key`` is not a column, contains numbers, or has fewer than two labels or about as many as cells.
     GroupError
-        If ``batch_key`` is not a column, is missing for labelled cells, or no donor can be held out.
+        If ``batch_key`` is not a column, is missing for labelled cells, or no batch can be held out.
     NotCountsError, GeneMatchError
         If the matrix does not hold raw counts of human genes.
     ConfigError
-        If ``mode`` is unknown, or ``trainer_kwargs`` hold what ``config`` or ``device`` decides.
-    FileExistsError
-        If ``out`` holds something.
+        If ``mode`` is unknown, or ``trainer_kwargs`` contain options that ``config`` or ``device`` determines.
+    OutputExistsError
+        If ``out`` is a file or not empty, unless it contains a model and ``overwrite`` is true.
+    OutputError
+        If ``out`` cannot be written to.
     TrainingError
-        If the loss is no longer a number.
+        If the loss is not finite.
+    KeyboardInterrupt
+        On Ctrl-C.
 
     Notes
     -----
-    Linear probing: arXiv 2408.12373, cell type classification; rates and epochs, which it leaves open, are this package's. LoRA:
-    arXiv 2106.09685. That "lora" and "full" begin with the probe: arXiv 2202.10054.
+    Linear probing: arXiv 2408.12373, cell type classification; learning rates and epochs are not published. LoRA: arXiv 2106.09685.
+    Linear probing before fine-tuning: arXiv 2202.10054.
 
     Examples
     --------
@@ -122,15 +129,17 @@ def finetune(
     True
     """
     from sccello_tools.training.finetune import FinetuneConfig, fit_classifier
+    from sccello_tools.training.finetune.classifier import write_model
     from sccello_tools.training.finetune.config import check_mode
-    from sccello_tools.training.finetune.split import hold_out
-    from sccello_tools.training.finetune.write import write_model
+    from sccello_tools.training.finetune.data import hold_out
+    from sccello_tools.training.output import check_model_folder, remove_model
 
     check_mode(mode)
     out = Path(out)
-    if out.exists() and any(out.iterdir()):
-        msg = f"{out} is not empty. Name a new folder for the new model."
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        msg = f"{out} is not empty. Pass another folder as out=, or overwrite=True to replace a model."
         raise OutputExistsError(msg)
+    check_model_folder(out, overwrite=overwrite)
     config = config or FinetuneConfig()
     column = label_column(adata, label_key)
     donors = None if batch_key is None else donor_column(adata, batch_key, column.codes >= 0)
@@ -138,28 +147,31 @@ def finetune(
 
     source = CountsSource(layer, gene_ids, counts, min_matched)
     tokenizer = Tokenizer(source.gene_match(adata), loaded.config.max_positions)
-    # cells without tokens are counted below, with those without a label
+    # cells without tokens are excluded and counted here
     chunks = iter_token_chunks(adata, tokenizer, source, warn_of_empty=False)
     tokens = RaggedTokens.concatenate(chunk.tokens for chunk in chunks)
-    usable = np.flatnonzero((column.codes >= 0) & (tokens.lengths > 0))
-    if len(usable) < adata.n_obs:
+    labelled = column.codes >= 0
+    usable = np.flatnonzero(labelled & (tokens.lengths > 0))
+    if column.excluded:
+        logger.warning("finetune: %s", column.excluded)
+    if n_empty := int(labelled.sum()) - len(usable):
         logger.warning(
-            "finetune: %d of %d cells have no label in %r or no gene and are left out",
-            adata.n_obs - len(usable),
-            adata.n_obs,
-            label_key,
+            "finetune: excluded %d labelled cells without counts in known genes", n_empty
         )
     names, codes = labels_in_use(column, usable, label_key)
     split = hold_out(
         codes,
-        share=config.held_out,
-        donors=None if donors is None else donors[usable],
+        validation=config.validation,
+        groups=None if donors is None else donors[usable],
         labels=names,
         seed=config.seed,
     )
-    held = f"donors {', '.join(split.donors)}" if split.donors else "a share of each label"
+    held = f"{batch_key} {', '.join(split.groups)}" if split.groups else "a fraction of each label"
     logger.info(
-        "finetune: %d cells train, %d held out (%s)", len(split.train), len(split.held_out), held
+        "finetune: %d training cells, %d validation cells (%s)",
+        len(split.train),
+        len(split.validation),
+        held,
     )
     result = fit_classifier(
         loaded.network,
@@ -179,9 +191,10 @@ def finetune(
         "n_cells": len(usable),
         **config.to_dict(),
     }
+    remove_model(out)
     write_model(result, out, base=loaded, labels=names, split=split, name=name or out.name, run=run)
     logger.info(
-        "finetune: wrote the model to %s (held-out cells: accuracy %.3f, macro F1 %.3f)",
+        "finetune: wrote the model to %s (validation accuracy %.3f, macro F1 %.3f)",
         out,
         result.scores["accuracy"],
         result.scores["macro_f1"],

@@ -56,10 +56,11 @@ def hidden_states(
     *,
     use_rep: str | None,
     device: str = "auto",
+    key: str = _keys.EMBEDDING,
 ) -> HiddenStates:
     """Return the ``cls`` embedding of all cells; compute it if ``adata`` has none that matches the request.
 
-    Without ``use_rep``, ``obsm["X_sccello"]`` is reused only if it was computed by this model with all of its positions, from the
+    Without ``use_rep``, ``obsm[key]`` is reused only if it was computed by this model with all of its positions, from the
     matrix and genes that ``source`` selects; otherwise it is recomputed with a warning. If that is not possible, because the matrix no
     longer holds raw counts or too few genes are left, it is reused with a warning. With ``use_rep``, the embedding must be of this
     model.
@@ -71,7 +72,7 @@ def hidden_states(
     """
     check_anndata(adata)
     loaded = loaded_model(model, device)
-    key = use_rep or _keys.EMBEDDING
+    key = use_rep or key
     if use_rep is not None:
         if not _is_of_model(adata, key, loaded):
             raise ConfigError(_not_an_embedding(adata, key, loaded))

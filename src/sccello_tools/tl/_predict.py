@@ -1,4 +1,4 @@
-"""Label cells with a fine-tuned model."""
+"""Predict labels with a fine-tuned model."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import pandas as pd
 
 from sccello_tools import __version__, _keys
 from sccello_tools._anndata.counts import CountsSource
-from sccello_tools._anndata.writing import check_writable, writing
+from sccello_tools._anndata.writing import check_writable, clear_slots, storable_names, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
 from sccello_tools.models import LoadedModel, load
 
-from ._embed import embed
 from ._hidden_states import hidden_states, provenance_of
 
 if TYPE_CHECKING:
@@ -40,21 +39,22 @@ def predict(
     device: str = "auto",
     copy: bool = False,
 ) -> AnnData | None:
-    """Give each cell one of the labels that a model was fine-tuned to.
+    """Predict the labels that a model was fine-tuned to.
 
     Parameters
     ----------
     adata
         %(adata)s
     model
-        What :func:`finetune` returned, or the folder it wrote.
+        Model returned by :func:`finetune`, or its folder.
     use_rep
-        Key of ``adata.obsm`` with an embedding that :func:`embed` made with this model. If not given, ``"X_sccello"`` is taken
-        where it fits, else computed and written; where another model's embedding is in its place, to ``"X_" + key_added``.
+        Key of ``adata.obsm`` with an embedding computed by :func:`embed` with this model. By default ``"X_sccello"`` is used if it was
+        computed by this model from the same counts, otherwise it is computed. The embedding of another model is kept; the new one is then
+        written to ``"X_" + key_added``.
     return_scores
         Also write the probabilities of all labels.
     key_added
-        Column of ``adata.obs``, and start of the names of the others.
+        Column of ``adata.obs`` for the labels; prefix of the other fields.
     layer
         %(layer)s
     gene_ids
@@ -73,20 +73,20 @@ def predict(
     ``None``, or the changed copy with ``copy=True``. Fields written:
 
     `adata.obs[key_added]` : category
-        Label, with all labels of the model as categories; missing for cells without any gene of the vocabulary.
+        Label, with all labels of the model as categories; missing for cells without counts in any gene of the vocabulary.
     `adata.obs[key_added + "_confidence"]` : float32
-        Its probability, by the temperature that was measured on the held-out cells; true of cells like those.
+        Probability of the label, calibrated on the validation cells; valid for cells similar to those.
     `adata.obsm[key_added + "_scores"]` : DataFrame of float32
-        With ``return_scores``: one column a label.
+        With ``return_scores``: probabilities, one column per label.
     `adata.uns[key_added]` : dict
-        Model, hash of its weights, parameters.
+        Parameters, name of the model, hash of its weights, version of this package.
 
     Raises
     ------
     WeightsError
         If the model was not fine-tuned to labels.
     ConfigError
-        If ``use_rep`` is not an embedding of this model.
+        If ``use_rep`` is not an embedding computed by this model.
     NotCountsError, GeneMatchError
         If the matrix does not hold raw counts of human genes.
 
@@ -102,40 +102,32 @@ def predict(
     """
     from sccello_tools.training.finetune import classifier_of
 
-    check_writable(adata, copy=copy)
+    check_writable(adata, copy=copy, key_added=key_added)
     loaded = model if isinstance(model, LoadedModel) else load(model, device=device)
     classifier = classifier_of(loaded)
+    columns = storable_names(classifier.labels, what="labels") if return_scores else []
     target = adata.copy() if copy else adata
-    spare = f"X_{key_added}"
-    if use_rep is None and _is_of_another_model(target, _keys.EMBEDDING, loaded):
-        if spare not in target.obsm or _is_of_another_model(target, spare, loaded):
-            embed(
-                target,
-                model=loaded,
-                key_added=spare,
-                layer=layer,
-                gene_ids=gene_ids,
-                counts=counts,
-                min_matched=min_matched,
-            )
-        use_rep = spare
     source = CountsSource(layer, gene_ids, counts, min_matched)
-    states = hidden_states(target, loaded, source, use_rep=use_rep)
-    chances = classifier.probabilities(states.hidden)
-    usable = np.isfinite(chances).all(axis=1)
-    codes = np.where(usable, np.nan_to_num(chances).argmax(axis=1), -1)
-    confidence = np.where(usable, chances.max(axis=1), np.nan).astype(np.float32)
-    # categories of object dtype, which every version of anndata writes
-    column = pd.Categorical.from_codes(codes, pd.Index(classifier.labels, dtype=object))
+    # the embedding of another model is kept
+    key = _keys.EMBEDDING
+    if _is_of_another_model(target, key, loaded):
+        key = f"X_{key_added}"
+    states = hidden_states(target, loaded, source, use_rep=use_rep, key=key)
+    probs = classifier.probabilities(states.hidden)
+    usable = np.isfinite(probs).all(axis=1)
+    codes = np.where(usable, np.nan_to_num(probs).argmax(axis=1), -1)
+    confidence = np.where(usable, probs.max(axis=1), np.nan).astype(np.float32)
     written = [f".obs[{key_added!r}]", f".obs[{key_added + _keys.CONFIDENCE_SUFFIX!r}]"]
     with writing(target, copy=False) as writable:
-        writable.obs[key_added] = column
+        clear_slots(writable, key_added)
+        # categories of object dtype can be written by every version of anndata
+        writable.obs[key_added] = pd.Categorical.from_codes(
+            codes, pd.Index(classifier.labels, dtype=object)
+        )
         writable.obs[key_added + _keys.CONFIDENCE_SUFFIX] = confidence
         if return_scores:
             scores = key_added + _keys.SCORES_SUFFIX
-            writable.obsm[scores] = pd.DataFrame(
-                chances, index=writable.obs_names, columns=list(classifier.labels)
-            )
+            writable.obsm[scores] = pd.DataFrame(probs, index=writable.obs_names, columns=columns)
             written.append(f".obsm[{scores!r}]")
         writable.uns[key_added] = {
             "model": loaded.name,
@@ -143,7 +135,7 @@ def predict(
             "use_rep": states.key,
             "label_key": classifier.label_key,
             "mode": classifier.mode,
-            "sccello_tools_version": __version__,
+            _keys.VERSION: __version__,
         }
     log_written("predict", *written, f".uns[{key_added!r}]")
     return target if copy else None
@@ -151,5 +143,5 @@ def predict(
 
 def _is_of_another_model(adata: AnnData, key: str, model: LoadedModel) -> bool:
     made = provenance_of(adata, key)
-    told = (made.get("weights_sha256"), made.get("representation"))
-    return key in adata.obsm and told != (model.sha256, "cls")
+    found = (made.get("weights_sha256"), made.get("representation"))
+    return key in adata.obsm and found != (model.sha256, "cls")

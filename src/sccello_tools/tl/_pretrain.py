@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,16 +11,15 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from sccello_tools._anndata.columns import obs_column
+from sccello_tools._anndata.columns import require_obs
 from sccello_tools._anndata.counts import CountsSource, iter_token_chunks
+from sccello_tools._anndata.labels import informative_labels
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import logger
 from sccello_tools.corpus import Corpus
-from sccello_tools.errors import LabelError
+from sccello_tools.errors import LabelError, ScCelloError
 from sccello_tools.ontology import CellOntology
 from sccello_tools.tokens import GeneVocabulary, RaggedTokens, Tokenizer
-
-from ._corpus_sources import corpus_sources, joined, labelled_corpus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from sccello_tools.models import LoadedModel
     from sccello_tools.tokens.counts import CountsPolicy
-    from sccello_tools.training.pretrain import LabelledTokens, PretrainConfig, TrainingResult
-    from sccello_tools.training.pretrain.loggers import LoggerName
+    from sccello_tools.training.pretrain import LabelledTokens, PretrainConfig
+    from sccello_tools.training.pretrain.run_file import LoggerName
     from sccello_tools.training.pretrain.sources import BlockSource
 
     CellSource = AnnData | Corpus | str | Path
@@ -39,6 +39,7 @@ def pretrain(
     adatas: CellSource | Sequence[CellSource] | Mapping[str, CellSource],
     *,
     out: str | Path,
+    overwrite: bool = False,
     label_key: str = "cell_type_ontology_term_id",
     config: PretrainConfig | None = None,
     start_from: str | Path | LoadedModel | None = None,
@@ -59,27 +60,30 @@ def pretrain(
     weights_dtype: Literal["float32", "float16"] = "float32",
     trainer_kwargs: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
-    """Pretrain a scCello model: masked genes, ontology alignment, cell-type coherence.
+    """Pretrain a scCello model with masked gene prediction, ontology alignment and cell type coherence.
 
-    Corpora of more than a gigabyte of tokens are read block by block while training (see ``PretrainConfig.stream``); smaller ones, and
-    AnnData, are held in memory as tokens. Cells without a label or without any gene of the vocabulary are left out, and counted.
+    Corpora of more than a gigabyte of tokens are read block by block during training (see ``PretrainConfig.stream``); smaller ones, and
+    AnnData, are held in memory as tokens. Cells without counts in any gene of the vocabulary and cells with a missing or uninformative
+    label ("unknown", "doublet", the root of the ontology) are excluded and counted.
 
     Parameters
     ----------
     adatas
-        One or more AnnData with raw counts, each of shape (n_obs, n_vars), or corpora: a :class:`~sccello_tools.tokens.Corpus` or the
-        path of one. A mapping names the sources; those of a corpus that ``pp.build_corpus`` made keep their own names. What is said
-        below of labels, layers, genes and counts is decided when a corpus is built.
+        One or more AnnData with raw counts, each of shape (n_obs, n_vars), or corpora: a :class:`~sccello_tools.corpus.Corpus` or its
+        path. A mapping names the sources; the sources of a corpus built by ``pp.build_corpus`` keep their names. ``label_key``,
+        ``layer``, ``gene_ids``, ``counts`` and ``min_matched`` do not apply to corpora.
     out
-        Folder to write the model to: weights, configuration, labels, loss curve, metadata.
+        Output folder for the model: weights, configuration, labels, loss curve, metadata.
+    overwrite
+        Replace a model that ``out`` already contains. Not needed to resume or repeat the run that wrote it.
     label_key
-        Column of ``obs`` that holds Cell Ontology ids. Obsolete ids are replaced by their successors.
+        Column of ``obs`` with Cell Ontology ids. Obsolete ids are replaced by their successors.
     config
-        Size of the model, losses, schedule. ``PretrainConfig.published()`` is the paper's.
+        Model size, losses, schedule. ``PretrainConfig.published()`` returns the paper's settings.
     start_from
-        A model to train further, of the size that ``config`` says: its name, its folder, or itself. From scratch if not given.
+        A model to continue training, of the size set in ``config``: its name, its folder, or a loaded model. Random weights by default.
     name
-        Name of the model; that of the folder if not given.
+        Name of the model; by default that of the folder.
     layer
         %(layer)s
     gene_ids
@@ -89,34 +93,34 @@ def pretrain(
     min_matched
         %(min_matched)s
     ontology
-        Cell Ontology to align to; the shipped release if not given.
+        Cell Ontology for the alignment loss; by default the bundled release.
     validation
-        Labelled cells that do not train. Every ``config.validate_every`` steps their zero-shot scores (vote of neighbours among
-        training cells, clusters) go to the curve and the loggers; with ``config.patience`` they end the run.
+        Labelled cells that are not trained on. Their zero-shot scores (nearest neighbours among training cells, clustering) are recorded
+        every ``config.validate_every`` steps and used for early stopping with ``config.patience``.
     checkpoint_dir
-        Folder for checkpoints. A run that finds its own last checkpoint there goes on from it.
+        Folder for checkpoints. If it contains a checkpoint of the same run, the run is resumed.
     checkpoint_every
         Steps between two checkpoints.
     devices, num_nodes, strategy
-        Passed to ``lightning.Trainer``: ``devices=8, num_nodes=4, strategy="ddp"`` trains on 32 GPUs. The batch sizes of ``config`` are
-        those of one device, and cells are aligned to the cells of all devices.
+        Passed to ``lightning.Trainer``: ``devices=8, num_nodes=4, strategy="ddp"`` trains on 32 GPUs. Batch sizes are per device, and
+        cells are aligned to the cells of all devices.
     n_workers
-        Processes on each device that read a corpus ahead; they change nothing in the batches.
+        Processes per device that read a corpus ahead; they do not change the batches.
     loggers
-        Any of ``"csv"``, ``"tensorboard"``, ``"wandb"``; they write below ``out / "logs"``.
+        Any of ``"csv"``, ``"tensorboard"``, ``"wandb"``; they write to ``out / "logs"``.
     weights_dtype
-        Precision of the weights on disk. ``"float16"`` halves the file; the model computes as before on weights so rounded.
+        Precision of the saved weights. ``"float16"`` halves the file; computations use the rounded weights in float32.
     trainer_kwargs
-        Passed to ``lightning.Trainer``: ``accelerator``, ``devices``, ``strategy``, ``logger``, ``callbacks`` and so on.
+        Passed to ``lightning.Trainer``: ``accelerator``, ``logger``, ``callbacks`` and so on.
 
     Returns
     -------
-    The trained model, as :func:`sccello_tools.models.load` gives it.
+    The trained model, as returned by :func:`sccello_tools.models.load`.
 
     Raises
     ------
     LabelError
-        If ``label_key`` is not a column, an id is unknown to the ontology, or there are fewer than two cell types.
+        If ``label_key`` is not a column, an id is not in the ontology, or there are fewer than two cell types.
     CorpusError
         If a corpus is missing or damaged, does not fit in memory with ``stream=False``, or has fewer blocks than there are processes.
     NotCountsError, GeneMatchError
@@ -124,11 +128,15 @@ def pretrain(
     MissingExtraError
         If the package of a logger is not installed.
     ConfigError
-        If ``trainer_kwargs`` hold what ``config`` decides, or ``checkpoint_dir`` holds the checkpoint of another run.
-    FileExistsError
-        If ``out`` is a file.
+        If ``trainer_kwargs`` contain options that ``config`` determines, or the checkpoint is damaged or belongs to another run.
+    OutputExistsError
+        If ``out`` is a file, or contains another model and ``overwrite`` is false.
+    OutputError
+        If ``out`` cannot be written to.
     TrainingError
-        If the loss is no longer a number, or diverges. The message names step, sources and rows.
+        If the loss is not finite or diverges. The message names step, sources and rows.
+    KeyboardInterrupt
+        On Ctrl-C. The last checkpoint is kept.
 
     Notes
     -----
@@ -138,68 +146,68 @@ def pretrain(
     --------
     >>> import tempfile
     >>> import sccello_tools as sccello
-    >>> from sccello_tools.training.pretrain import PretrainConfig
+    >>> from sccello_tools.training import PretrainConfig
     >>> adata = sccello.datasets.pancreas_tritschler()[:60].copy()
     >>> config = PretrainConfig(hidden_size=16, n_layers=1, n_heads=2, max_length=64, max_steps=2, batch_cells=4)
     >>> model = sccello.tl.pretrain(adata, out=tempfile.mkdtemp(), config=config)
     >>> sccello.tl.embed(adata, model=model)
     """
     from sccello_tools import models
+    from sccello_tools.training.output import check_model_folder, remove_model
     from sccello_tools.training.pretrain import PretrainConfig, fit
-    from sccello_tools.training.pretrain.loggers import make_loggers
     from sccello_tools.training.pretrain.parallel import wait_for_main
+    from sccello_tools.training.pretrain.sources import (
+        concatenate,
+        corpus_in_memory,
+        corpus_sources,
+    )
+    from sccello_tools.training.trainer import make_loggers
 
-    out = Path(out)
-    out.mkdir(
-        parents=True, exist_ok=True
-    )  # an error now is better than one after hours of training
-    config = config or PretrainConfig()
+    out, config = Path(out), config or PretrainConfig()
+    earlier = start_from
+    if isinstance(earlier, (str, Path)):
+        earlier = models.load(earlier, device="cpu")
+    run = {**config.to_dict(), "start_from_sha256": "" if earlier is None else earlier.sha256}
+    resumed = checkpoint_dir is not None and (Path(checkpoint_dir) / "last.ckpt").exists()
+    check_model_folder(out, overwrite=overwrite or (resumed and _is_result_of(out, run)))
     ontology = ontology or CellOntology.load()
-    logging = make_loggers(loggers, out / "logs", run_name=name or out.name)
+    logger_options = make_loggers(loggers, out / "logs", run_name=name or out.name)
+    source = CountsSource(layer, gene_ids, counts, min_matched)
 
-    def tokens_of(cells: AnnData, source: str) -> LabelledTokens:
-        return _labelled_tokens(
-            cells,
-            source,
-            label_key=label_key,
-            ontology=ontology,
-            layer=layer,
-            gene_ids=gene_ids,
-            counts=counts,
-            min_matched=min_matched,
-            max_length=config.max_length,
-        )
+    def tokens_of(adata: AnnData, of: str) -> LabelledTokens:
+        try:
+            return _labelled_tokens(
+                adata,
+                of,
+                source,
+                label_key=label_key,
+                ontology=ontology,
+                max_length=config.max_length,
+            )
+        except ScCelloError as error:  # with several sources, the message must say which one
+            msg = f"{of}: {error}"
+            raise type(error)(msg) from error
 
     sources: list[BlockSource] = []
-    for source, cells in _named(adatas).items():
+    for of, cells in _named(adatas).items():
         if isinstance(cells, (str, Path)):
             cells = Corpus.open(cells, max_length=config.max_length)  # noqa: PLW2901
         if isinstance(cells, Corpus):
-            sources += corpus_sources(cells, source, ontology, stream=config.stream)
+            sources += corpus_sources(cells, of, ontology, stream=config.stream)
         else:
-            sources.append(tokens_of(cells, source))
-    held_out: LabelledTokens | None = None
+            sources.append(tokens_of(cells, of))
     if isinstance(validation, (str, Path)):
         validation = Corpus.open(validation, max_length=config.max_length)
     if isinstance(validation, Corpus):
-        held_out = joined(labelled_corpus(validation, "validation", ontology))
+        validation = concatenate(corpus_in_memory(validation, "validation", ontology), "validation")
     elif isinstance(validation, AnnData):
-        held_out = tokens_of(validation, "validation")
-    elif validation is not None:
-        held_out = validation
-    earlier = None
-    if start_from is not None:
-        earlier = (
-            start_from
-            if isinstance(start_from, models.LoadedModel)
-            else models.load(start_from, device="cpu")
-        )
+        validation = tokens_of(validation, "validation")
     result = fit(
         sources,
         ontology,
         config,
         earlier=None if earlier is None else (earlier.network, earlier.labels),
-        validation=held_out,
+        validation=validation,
         checkpoint_dir=Path(checkpoint_dir) if checkpoint_dir is not None else None,
         checkpoint_every=checkpoint_every,
         n_workers=n_workers,
@@ -207,52 +215,47 @@ def pretrain(
             "devices": devices,
             "num_nodes": num_nodes,
             "strategy": strategy,
-            "logger": logging or False,
+            "logger": logger_options or False,
             **(trainer_kwargs or {}),
         },
     )
     if result.is_main:
-        _save(result, out, ontology, weights_dtype, {
-            "name": name or out.name,
-            "ontology_release": ontology.release,
-            "vocabulary_sha256": GeneVocabulary.load().sha256,
-            "training_data": {
-                source: sum(by_type.values())
-                for part in sources
-                for source, by_type in part.counts.items()
+        remove_model(out)
+        models.save(
+            result.network,
+            out,
+            labels=pd.DataFrame(
+                {
+                    "cell_type_ontology_term_id": result.labels,
+                    "cell_type": [ontology.name(label) for label in result.labels],
+                }
+            ),
+            metadata={
+                "name": name or out.name,
+                "ontology_release": ontology.release,
+                "vocabulary_sha256": GeneVocabulary.load().sha256,
+                "training_data": {
+                    of: sum(by_type.values())
+                    for part in sources
+                    for of, by_type in part.counts.items()
+                },
+                "pretrain_config": run,
             },
-            "pretrain_config": {
-                **config.to_dict(),
-                "start_from_sha256": "" if earlier is None else earlier.sha256,
-            },
-        })  # fmt: skip
+            dtype=weights_dtype,
+        )
+        result.curve.to_csv(out / "training_curve.csv", index=False, float_format="%.5g")
+        logger.info("pretrain: wrote the model to %s", out)
     wait_for_main()
     return models.load(out)
 
 
-def _save(
-    result: TrainingResult,
-    out: Path,
-    ontology: CellOntology,
-    dtype: Literal["float32", "float16"],
-    metadata: dict[str, Any],
-) -> None:
-    from sccello_tools import models
-
-    models.save(
-        result.network,
-        out,
-        labels=pd.DataFrame(
-            {
-                "cell_type_ontology_term_id": result.labels,
-                "cell_type": [ontology.name(label) for label in result.labels],
-            }
-        ),
-        metadata=metadata,
-        dtype=dtype,
-    )
-    result.curve.to_csv(out / "training_curve.csv", index=False, float_format="%.5g")
-    logger.info("pretrain: wrote the model to %s", out)
+def _is_result_of(folder: Path, run: dict[str, Any]) -> bool:
+    """Return whether a folder contains the model of a run with these settings."""
+    try:
+        metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(metadata, dict) and metadata.get("pretrain_config") == run
 
 
 def _named(
@@ -267,44 +270,38 @@ def _named(
 
 def _labelled_tokens(
     adata: AnnData,
-    source: str,
+    of: str,
+    source: CountsSource,
     *,
     label_key: str,
     ontology: CellOntology,
-    layer: str | None,
-    gene_ids: str | None,
-    counts: CountsPolicy,
-    min_matched: int,
     max_length: int,
 ) -> LabelledTokens:
-    """Tokenize one AnnData and keep the cells that can train."""
+    """Tokenize the cells of one AnnData that can be trained on."""
     from sccello_tools.training.pretrain import LabelledTokens
+    from sccello_tools.training.pretrain.sources import log_excluded
 
-    if label_key not in adata.obs:
-        msg = (
-            f"{source}: adata.obs has no column {label_key!r} (columns: {list(adata.obs.columns)}). "
-            "Name the column that holds Cell Ontology ids in label_key=; see pp.map_cell_types for free-text labels."
-        )
-        raise LabelError(msg)
-    given = obs_column(adata, label_key).astype(object)
-    labels = np.array(["" if pd.isna(label) else str(label) for label in given])
-    current = {label: ontology.current(label) for label in np.unique(labels) if label}
-    counts_source = CountsSource(layer, gene_ids, counts, min_matched)
-    tokenizer = Tokenizer(counts_source.gene_match(adata), max_length)
-    # cells without tokens are counted below, with those without a label
-    chunks = iter_token_chunks(adata, tokenizer, counts_source, warn_of_empty=False)
+    column = require_obs(
+        adata,
+        label_key,
+        argument="label_key",
+        error=LabelError,
+        remedy="It must contain Cell Ontology ids; pp.map_cell_types maps free text to them.",
+    )
+    labels = informative_labels(column)
+    if excluded := labels.report(label_key):
+        logger.warning("%s: %s", of, excluded)
+    current = {label: ontology.current(label) for label in set(labels.texts) if label}
+    tokenizer = Tokenizer(source.gene_match(adata), max_length)
+    # cells without tokens are excluded and counted here
+    chunks = iter_token_chunks(adata, tokenizer, source, warn_of_empty=False)
     tokens = RaggedTokens.concatenate(chunk.tokens for chunk in chunks)
-    usable = np.flatnonzero((labels != "") & (tokens.lengths > 0))
-    if len(usable) < len(labels):
-        logger.warning(
-            "%s: %d of %d cells have no label or no gene and are left out",
-            source,
-            len(labels) - len(usable),
-            len(labels),
-        )
+    labelled = labels.texts != ""
+    usable = np.flatnonzero(labelled & (tokens.lengths > 0))
+    log_excluded(of, int(labelled.sum()) - len(usable), adata.n_obs, "no counts in known genes")
     return LabelledTokens(
         tokens.take(usable),
-        np.array([current[label] for label in labels[usable]], dtype=str),
-        source,
+        np.array([current[label] for label in labels.texts[usable]], dtype=str),
+        of,
         usable,
     )

@@ -28,7 +28,11 @@ QUIET_OPTIONS: Final = {
 }
 """Options of ``lightning.Trainer`` for runs that report through this package's log."""
 
-_LOGGER_PACKAGES: Final = {"csv": (), "tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",)}
+_LOGGER_PACKAGES: Final = {
+    "csv": (),
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "wandb": ("wandb",),
+}
 _IRRELEVANT_WARNINGS: Final = (
     ".*does not have many workers",  # batches are cut from memory
     ".*your dataloader is not resumable",  # batches depend only on the step, which the checkpoint holds

@@ -26,13 +26,13 @@ def classifier() -> Classifier:
         mode="lora",
         weights_sha256="0" * 64,
         scores={"accuracy": 0.5},
-        held_out_donors=("a",),
+        validation_groups=("a",),
     )
 
 
 def test_is_read_as_it_was_written(classifier, tmp_path):
     found = Classifier.load(classifier.save(tmp_path))
-    for name in ("labels", "label_key", "mode", "weights_sha256", "scores", "held_out_donors"):
+    for name in ("labels", "label_key", "mode", "weights_sha256", "scores", "validation_groups"):
         assert getattr(found, name) == getattr(classifier, name)
     rows = np.random.default_rng(1).normal(size=(5, 16)).astype(np.float32)
     assert np.array_equal(found.probabilities(rows), classifier.probabilities(rows))
@@ -42,41 +42,41 @@ def test_is_read_as_it_was_written(classifier, tmp_path):
 def test_rows_with_nan_stay_nan(classifier):
     rows = np.zeros((2, 16), dtype=np.float32)
     rows[1, 3] = np.nan
-    chances = classifier.probabilities(rows)
-    assert np.isclose(chances[0].sum(), 1)
-    assert np.isnan(chances[1]).all()
+    probs = classifier.probabilities(rows)
+    assert np.isclose(probs[0].sum(), 1)
+    assert np.isnan(probs[1]).all()
 
 
 def test_a_damaged_file(classifier, tmp_path):
     path = classifier.save(tmp_path)
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(WeightsError, match=r"cannot be read as a classifier .* tl\.finetune"):
+    with pytest.raises(WeightsError, match=r"classifier.*tl\.finetune"):
         Classifier.load(path)
-    with pytest.raises(WeightsError, match="cannot be read as a classifier"):
+    with pytest.raises(WeightsError, match=r"none.*tl.finetune"):
         Classifier.load(tmp_path / "none")
 
 
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"format": 9}, "has format 9, this package reads 1"),
-        ({"labels": ["a"]}, r"names 1 labels for weights of shape \(3, 16\)"),
+        ({"format": 9}, "format 9.*format 2"),
+        ({"labels": ["a"]}, r"1 labels for weights of shape \(3, 16\)"),
     ],
 )
 def test_a_file_that_does_not_fit(classifier, tmp_path, changed, says):
     path = classifier.save(tmp_path)
-    facts = {
-        "format": 1,
+    metadata = {
+        "format": 2,
         "labels": list(classifier.labels),
         "temperature": 1.0,
         "label_key": "",
         "mode": "linear",
         "weights_sha256": "",
         "scores": {},
-        "held_out_donors": [],
+        "validation_groups": [],
     } | changed
     arrays = {"weight": classifier.head.weight, "bias": classifier.head.bias}
-    save_file(arrays, path, metadata={"sccello_classifier": json.dumps(facts)})
+    save_file(arrays, path, metadata={"sccello_classifier": json.dumps(metadata)})
     with pytest.raises(WeightsError, match=says):
         Classifier.load(path)
 
@@ -88,7 +88,7 @@ def test_belongs_to_the_weights_beside_it(classifier, tiny_model_folder, tmp_pat
     ):
         classifier_of(model)
     classifier.save(tmp_path)
-    with pytest.raises(WeightsError, match=r"was trained on other weights \(sha256 000000000000…"):
+    with pytest.raises(WeightsError, match=r"other weights \(sha256 000000000000"):
         classifier_of(model)
     replace(classifier, weights_sha256=model.sha256).save(tmp_path)
     assert classifier_of(model).labels == classifier.labels

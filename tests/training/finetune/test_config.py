@@ -18,35 +18,34 @@ def test_each_mode_has_a_schedule_and_a_given_one_wins():
 def test_goes_to_plain_values_and_back():
     config = FinetuneConfig(lora_rank=3, monitor="loss")
     assert FinetuneConfig.from_dict(config.to_dict()) == config
-    with pytest.raises(
-        ConfigError, match=r"Unknown settings: \['rank'\]\. Known are: .*'lora_rank'"
-    ):
-        FinetuneConfig.from_dict({"rank": 3})
+    with pytest.raises(ConfigError, match=r"'lora_ranks' \(did you mean 'lora_rank'\?\)"):
+        FinetuneConfig.from_dict({"lora_ranks": 3})
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    "wrong",
     [
-        ({"learning_rate": 0.0}, r"learning_rate is 0\.0; expected is a number above 0, or None"),
-        ({"max_epochs": 0}, "max_epochs is 0; expected is at least 1"),
-        ({"patience": 0}, "patience is 0"),
-        ({"lora_rank": 0}, "lora_rank is 0"),
-        ({"lora_alpha": 0}, "lora_alpha is 0"),
-        ({"weight_decay": -1}, "weight_decay is -1; expected is 0 or more"),
-        ({"balance": 2}, "balance is 2; expected is a number from 0 to 1"),
-        ({"dropout": 1}, "dropout is 1; expected is a share"),
-        ({"held_out": 0}, "held_out is 0; expected is a share between 0 and 1"),
-        ({"monitor": "f1"}, r"monitor is 'f1'; expected is one of \('macro_f1', 'loss'\)"),
-        ({"precision": "half"}, "precision is 'half'"),
+        {"learning_rate": 0.0},
+        {"max_epochs": 0},
+        {"patience": 0},
+        {"lora_rank": 0},
+        {"lora_alpha": 0},
+        {"weight_decay": -1},
+        {"balance": 2},
+        {"dropout": 1},
+        {"validation": 0},
+        {"validation": 1.0},
+        {"monitor": "f1"},
+        {"precision": "half"},
     ],
 )
-def test_what_cannot_be(wrong, says):
-    with pytest.raises(ConfigError, match=says):
+def test_invalid_values_are_named(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ConfigError, match=name) as error:
         FinetuneConfig(**wrong)
+    assert str(value) in str(error.value)
 
 
-def test_an_unknown_mode_names_those_that_there_are():
-    with pytest.raises(
-        ConfigError, match=r"mode is 'probe'; expected is 'linear' .*'lora' .*'full'"
-    ):
+def test_unknown_mode_lists_the_modes():
+    with pytest.raises(ConfigError, match=r"'linear'.*'lora'.*'full'.*'probe'"):
         check_mode("probe")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+import signal
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -13,16 +14,16 @@ from sklearn.metrics import f1_score
 from sccello_tools.engine import encode
 from sccello_tools.errors import ConfigError, TrainingError
 from sccello_tools.training.finetune import FinetuneConfig, fit_classifier
+from sccello_tools.training.finetune.data import hold_out
 from sccello_tools.training.finetune.fit import label_weights
 from sccello_tools.training.finetune.lora import PROJECTIONS
 from sccello_tools.training.finetune.module import macro_f1
-from sccello_tools.training.finetune.split import hold_out
 
 
 @pytest.fixture
 def fit(network, cells, quick):
     tokens, codes = cells
-    split = hold_out(codes, share=0.25)
+    split = hold_out(codes, validation=0.25)
 
     def run(mode="linear", **options):
         return fit_classifier(
@@ -46,10 +47,10 @@ def test_linear_learns_and_leaves_the_encoder_alone(fit, network, cells):
     assert result.scores["accuracy"] > 0.6  # by chance a third
     assert result.scores["n_cells"] == 12
     tokens, codes = cells
-    held = hold_out(codes, share=0.25).held_out
-    chances = result.head.probabilities(encode(network, tokens.take(held)))
-    assert np.mean(chances.argmax(axis=1) == codes[held]) == result.scores["accuracy"]
-    assert np.isclose(-np.log(chances[range(12), codes[held]]).mean(), result.scores["loss"])
+    held = hold_out(codes, validation=0.25).validation
+    probs = result.head.probabilities(encode(network, tokens.take(held)))
+    assert np.mean(probs.argmax(axis=1) == codes[held]) == result.scores["accuracy"]
+    assert np.isclose(-np.log(probs[range(12), codes[held]]).mean(), result.scores["loss"])
     assert result.curve["stage"].unique().tolist() == ["linear"]
     assert {"epoch", "train_loss", "validation_loss", "validation_macro_f1"} <= set(result.curve)
     assert result.curve["train_loss"].iloc[-1] < result.curve["train_loss"].iloc[0]
@@ -90,7 +91,7 @@ def test_full_changes_the_encoder_but_not_the_heads_of_pretraining(fit, network)
 
 def test_fine_tuning_that_only_harms_leaves_the_probe(fit, network):
     config = FinetuneConfig(max_epochs=2, batch_cells=8, learning_rate=3.0, monitor="loss")
-    probe = fit(config=replace(config, learning_rate=None, max_epochs=None))
+    probe = fit(config=config.replace(learning_rate=None, max_epochs=None))
     result = fit("full", config=config)
     assert (
         result.curve.query("stage == 'full'")["validation_loss"].min()
@@ -114,13 +115,13 @@ def test_a_seed_decides_and_the_global_generator_stays(fit, quick):
     state = torch.get_rng_state()
     one, two = fit("lora"), fit("lora")
     assert torch.equal(torch.get_rng_state(), state)
-    other = fit("lora", config=replace(quick, seed=1))
+    other = fit("lora", config=quick.replace(seed=1))
     assert np.allclose(one.head.weight, two.head.weight, atol=1e-6)
     assert not np.allclose(one.head.weight, other.head.weight, atol=1e-3)
 
 
 def test_bfloat16_is_near_float32(fit, quick):
-    one, two = (fit("lora", config=replace(quick, precision=p)) for p in ("float32", "bfloat16"))
+    one, two = (fit("lora", config=quick.replace(precision=p)) for p in ("float32", "bfloat16"))
     assert np.abs(one.head.weight - two.head.weight).max() < 0.05
 
 
@@ -140,20 +141,43 @@ def test_macro_f1_is_that_of_sklearn():
 
 
 def test_what_the_configuration_decides_is_not_the_trainers(fit):
-    with pytest.raises(
-        ConfigError, match=r"trainer_kwargs holds \['max_epochs'\], which FinetuneConfig"
-    ):
+    with pytest.raises(ConfigError, match="max_epochs, which FinetuneConfig"):
         fit(trainer_kwargs={"max_epochs": 3})
-    with pytest.raises(
-        ConfigError, match=r"holds \['devices', 'strategy'\], but fine-tuning runs on"
-    ):
+    with pytest.raises(ConfigError, match="devices, strategy, but fine-tuning runs on"):
         fit(trainer_kwargs={"devices": 2, "strategy": "ddp"})
-    with pytest.raises(ConfigError, match="mode is 'none'"):
+    with pytest.raises(ConfigError, match=r"mode.*'none'"):
         fit("none")
 
 
 def test_a_loss_that_is_no_number_stops(fit):
-    with pytest.raises(
-        TrainingError, match=r"The loss is (nan|inf) at step \d+\. Lower learning_rate"
-    ):
+    with pytest.raises(TrainingError, match=r"The loss is (nan|inf) at step \d+.*learning_rate"):
         fit(config=FinetuneConfig(learning_rate=1e36, max_epochs=3, batch_cells=8, warmup=0))
+
+
+@pytest.mark.parametrize("mode", ["linear", "full"])
+def test_validation_in_every_second_epoch(fit, quick, mode):
+    config = quick.replace(max_epochs=4, monitor="loss", learning_rate=3e-3)
+    result = fit(mode, config=config, trainer_kwargs={"check_val_every_n_epoch": 2})
+    curve = result.curve[result.curve["stage"] == mode]
+    assert curve["validation_loss"].notna().tolist() == [False, True, False, True]
+    assert curve["train_loss"].notna().all()
+
+
+def test_without_validation_the_last_weights_are_kept(fit, network, quick):
+    config = quick.replace(learning_rate=3e-3)
+    result = fit("full", config=config, trainer_kwargs={"limit_val_batches": 0})
+    assert "validation_loss" not in result.curve
+    assert "encoder.word_embeddings.weight" in differing(result.network, network)
+
+
+def test_ctrl_c_is_a_keyboard_interrupt(fit, network):
+    class CtrlC(L.Callback):
+        def on_train_epoch_start(self, trainer, pl_module) -> None:
+            if trainer.current_epoch == 1:
+                signal.raise_signal(signal.SIGINT)
+
+    handler, state = signal.getsignal(signal.SIGINT), torch.get_rng_state()
+    with pytest.raises(KeyboardInterrupt):
+        fit("lora", trainer_kwargs={"callbacks": [CtrlC()]})
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert torch.equal(torch.get_rng_state(), state)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sccello_tools.errors import GroupError
-from sccello_tools.training.finetune.split import hold_out
+from sccello_tools.training.finetune.data import hold_out
 
 
 @given(
@@ -14,12 +14,12 @@ from sccello_tools.training.finetune.split import hold_out
 )
 def test_cells_of_each_label_stay_and_go(labels, share, seed):
     _, codes = np.unique(labels, return_inverse=True)
-    split = hold_out(codes, share=share, seed=seed)
-    assert sorted([*split.train, *split.held_out]) == list(range(len(codes)))
+    split = hold_out(codes, validation=share, seed=seed)
+    assert sorted([*split.train, *split.validation]) == list(range(len(codes)))
     assert set(codes[split.train]) == set(codes)
     counts = np.bincount(codes)
-    assert set(codes[split.held_out]) == set(np.flatnonzero(counts > 1))
-    assert split.donors == ()
+    assert set(codes[split.validation]) == set(np.flatnonzero(counts > 1))
+    assert split.groups == ()
 
 
 @given(st.integers(2, 8), st.integers(0, 20))
@@ -28,10 +28,10 @@ def test_donors_go_whole_and_all_labels_stay(n_donors, seed):
     member = np.repeat(np.arange(n_donors), rng.integers(3, 30, n_donors))
     codes = np.concatenate([np.arange(n) % 3 for n in np.bincount(member)])
     donors = np.array([f"d{m}" for m in member])
-    split = hold_out(codes, share=0.3, donors=donors, seed=seed)
-    assert 1 <= len(split.donors) < n_donors
-    assert set(donors[split.held_out]) == set(split.donors)
-    assert set(donors[split.train]).isdisjoint(split.donors)
+    split = hold_out(codes, validation=0.3, groups=donors, seed=seed)
+    assert 1 <= len(split.groups) < n_donors
+    assert set(donors[split.validation]) == set(split.groups)
+    assert set(donors[split.train]).isdisjoint(split.groups)
     assert set(codes[split.train]) == {0, 1, 2}
 
 
@@ -39,15 +39,15 @@ def test_the_share_of_donors_is_near_what_was_asked():
     codes = np.tile([0, 1], 500)
     donors = np.repeat([f"d{i}" for i in range(20)], 50)
     for share in (0.1, 0.25, 0.5):
-        split = hold_out(codes, share=share, donors=donors)
-        assert abs(len(split.held_out) / 1000 - share) <= 0.05
+        split = hold_out(codes, validation=share, groups=donors)
+        assert abs(len(split.validation) / 1000 - share) <= 0.05
 
 
 def test_a_donor_with_a_label_of_its_own_trains():
     codes = np.array([0, 1, 0, 1, 0, 1, 2, 2])
     donors = np.array(["a", "a", "b", "b", "c", "c", "c", "c"])
     for seed in range(10):
-        assert "c" not in hold_out(codes, share=0.4, donors=donors, seed=seed).donors
+        assert "c" not in hold_out(codes, validation=0.4, groups=donors, seed=seed).groups
 
 
 def test_held_out_donors_cover_as_many_labels_as_can_be():
@@ -55,28 +55,26 @@ def test_held_out_donors_cover_as_many_labels_as_can_be():
     codes = np.array([0] * 4 + [1] * 4 + [0, 1] * 3)
     donors = np.array(["a"] * 4 + ["b"] * 4 + ["c"] * 6)
     for seed in range(5):
-        split = hold_out(codes, share=0.3, donors=donors, seed=seed)
-        assert set(codes[split.held_out]) == {0, 1}
+        split = hold_out(codes, validation=0.3, groups=donors, seed=seed)
+        assert set(codes[split.validation]) == {0, 1}
 
 
 def test_a_seed_decides():
     codes, donors = np.tile([0, 1], 50), np.repeat(list("abcdefghij"), 10)
     chosen = [
-        hold_out(codes, share=0.2, donors=donors, seed=s).donors for s in (0, 0, *range(1, 9))
+        hold_out(codes, validation=0.2, groups=donors, seed=s).groups for s in (0, 0, *range(1, 9))
     ]
     assert chosen[0] == chosen[1]
     assert len(set(chosen)) > 1
 
 
 def test_donors_that_cannot_be_held_out():
-    with pytest.raises(
-        GroupError, match=r"All cells are of one donor \('a'\).*Leave batch_key out"
-    ):
-        hold_out(np.array([0, 1]), share=0.2, donors=np.array(["a", "a"]))
-    with pytest.raises(GroupError, match=r"each of the 2 is the only one .* \(such as 'T', 'B'\)"):
+    with pytest.raises(GroupError, match=r"one batch \('a'\).*Omit batch_key"):
+        hold_out(np.array([0, 1]), validation=0.2, groups=np.array(["a", "a"]))
+    with pytest.raises(GroupError, match=r"each of the 2 .* \(such as 'T', 'B'\)"):
         hold_out(
             np.array([0, 0, 1, 1]),
-            share=0.2,
-            donors=np.array(["a", "a", "b", "b"]),
+            validation=0.2,
+            groups=np.array(["a", "a", "b", "b"]),
             labels=["T", "B"],
         )

@@ -1,12 +1,10 @@
-"""Settings as YAML: what is written is read, and what is wrong is told."""
+"""Configurations and runs as YAML: round trips and errors."""
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
-from sccello_tools.cli._pretrain import shipped
+from sccello_tools.cli._pretrain import bundled_run
 from sccello_tools.errors import ConfigError
 from sccello_tools.training.pretrain import PretrainConfig
 from sccello_tools.training.pretrain.run_file import RunFile
@@ -37,21 +35,14 @@ def test_what_is_left_out_keeps_its_default(tmp_path):
     ("text", "says"),
     [
         ("learning_rat: 0.1", r"'learning_rat' \(did you mean 'learning_rate'\?\)"),
-        ("learning_rate: 1e-3", r"learning_rate is '1e-3'; expected is float \(YAML wants 1.0e-3"),
-        ("max_steps: 2.5", "max_steps is 2.5; expected is int"),
-        ("second_pass: 1", "second_pass is 1; expected is bool"),
-        ("hidden_size: true", "hidden_size is True; expected is int"),
-        ("dropout: 2", "dropout is 2; expected is a share"),
-        ("monitor: loss", "monitor is 'loss'; expected is 'knn_accuracy' or 'nmi'"),
-        ("batch_tokens: 700", "batch_tokens is 700; expected is at least 1024"),
-        ("divergence: 0.5", "divergence is 0.5; expected is above 1, or 0"),
-        ("patience: 0", "patience is 0; expected is at least 1"),
-        ("- 1\n- 2", "holds list; expected are names and values"),
-        ("a: [", "is no YAML"),
-        ("a: !!python/object/apply:os.system ['true']", "is no YAML"),
+        ("learning_rate: 1e-3", r"learning_rate.*'1e-3'.*1\.0e-3"),
+        ("max_steps: 2.5", r"max_steps.*2\.5"),
+        ("- 1\n- 2", "list"),
+        ("a: [", "not a valid YAML file"),
+        ("a: !!python/object/apply:os.system ['true']", "not a valid YAML file"),
     ],
 )
-def test_what_is_wrong_is_told(text, says, tmp_path):
+def test_errors_name_file_and_setting(text, says, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=says) as error:
@@ -69,17 +60,17 @@ def test_a_missing_file_is_told(tmp_path):
 )
 def test_run_files_that_ship(name, config, tmp_path):
     path = tmp_path / "run.yaml"
-    path.write_text(shipped(name))
+    path.write_text(bundled_run(name))
     run = RunFile.read(path)
     assert run.config == config
     assert run.data == {"cells": tmp_path / "corpus"}
-    # every setting is in it, so that it can be read as a table of what there is
-    assert all(f"\n  {item.name}:" in shipped(name) for item in dataclasses.fields(config))
+    # it lists all settings
+    assert all(f"\n  {item}:" in bundled_run(name) for item in type(config).model_fields)
 
 
-def test_there_is_no_other_run_file():
-    with pytest.raises(ConfigError, match="There is no run file 'huge'; there are 'published', 's"):
-        shipped("huge")
+def test_unknown_bundled_run_lists_those_that_exist():
+    with pytest.raises(ConfigError, match=r"'huge'.*'published', 'small'"):
+        bundled_run("huge")
 
 
 def test_paths_are_relative_to_the_file(tmp_path):
@@ -97,17 +88,20 @@ def test_paths_are_relative_to_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("out: model", "data must be given"),
-        ("config: {}", "data and out must be given"),
+        ("out: model", "'data' is missing"),
+        ("config: {}", "'data' is missing; 'out' is missing"),
         ("data: a\nout: b\nstratgy: ddp", r"'stratgy' \(did you mean 'strategy'\?\)"),
-        ("data: a\nout: b\nconfig: {lr: 1}", "Unknown settings of PretrainConfig: 'lr'"),
-        ("data: a\nout: b\nconfig: 3", "config is 3; expected are names and values"),
-        ("data: {a: 3}\nout: b", r"data is \{'a': 3\}; expected is a path"),
-        ("data: a\nout: b\nnum_nodes: 0", "num_nodes is 0; expected is a whole number from 1"),
+        ("data: a\nout: b\nconfig: {n_layer: 1}", r"'n_layer' \(did you mean 'n_layers'\?\)"),
+        ("data: a\nout: b\nconfig: 3", "config.*3"),
+        ("data: {a: 3}\nout: b", r"data.*\{'a': 3\}"),
+        ("data: a\nout: b\nnum_nodes: 0", "num_nodes is 0"),
         ("data: a\nout: b\nweights_dtype: int8", "weights_dtype is 'int8'"),
+        ("data: a\nout: b\nloggers: [csv, mlflow]", "loggers.*'mlflow'"),
+        ("data: a\nout: b\nbatch_cells: 5\ntau: 0.1", "batch_cells, tau.*under config"),
+        ("data: a\nout: b\nconfig: {n_workers: 2}", "n_workers.*top level"),
     ],
 )
-def test_what_is_wrong_with_a_run_is_told(text, says, tmp_path):
+def test_errors_in_a_run(text, says, tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=says):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from itertools import islice
 
 import lightning as L
@@ -14,7 +13,7 @@ import pytest
 from sccello_tools.corpus import Corpus
 from sccello_tools.errors import ConfigError, CorpusError
 from sccello_tools.training.pretrain import CorpusSource, LabelledTokens, fit
-from sccello_tools.training.pretrain.datamodule import StreamDataModule, draw_cells
+from sccello_tools.training.pretrain.datamodule import StreamDataModule, sample_cells
 from sccello_tools.training.pretrain.stream import MAX_REPEATS, BlockStream, cut_by_tokens
 
 T_CELL, B_CELL, NEURON = "CL:0000084", "CL:0000236", "CL:0000540"
@@ -24,7 +23,7 @@ LOSSES = ["loss", "masked_gene", "alignment", "coherence", "regularization"]
 
 @pytest.fixture(scope="module")
 def plain(tiny):
-    return dataclasses.replace(tiny, balance=0.0, buffer_cells=64, batch_cells=5)
+    return tiny.replace(balance=0.0, buffer_cells=64, batch_cells=5)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +66,7 @@ def genes(batch) -> list[int]:
 
 @pytest.mark.parametrize("batch_tokens", [None, 40])
 def test_an_epoch_holds_every_cell_once(on_disk, plain, batch_tokens):
-    config = dataclasses.replace(plain, batch_tokens=batch_tokens)
+    config = plain.replace(batch_tokens=batch_tokens)
     batches = an_epoch(BlockStream([on_disk], TYPES, config))
     seen = [gene for batch in batches for gene in genes(batch)]
     assert sorted(seen) == list(range(2, 1202))
@@ -87,7 +86,7 @@ def test_memory_and_disk_stream_alike(ordered, on_disk, plain):
 
 
 def test_batches_keep_to_their_budget_and_fill_it(on_disk, plain):
-    config = dataclasses.replace(plain, batch_tokens=100, length_buckets=1, buffer_cells=400)
+    config = plain.replace(batch_tokens=100, length_buckets=1, buffer_cells=400)
     tokens = [len(batch.ids) for batch in an_epoch(BlockStream([on_disk], TYPES, config))]
     assert max(tokens) <= 100
     assert np.mean(tokens) > 85
@@ -96,16 +95,14 @@ def test_batches_keep_to_their_budget_and_fill_it(on_disk, plain):
 def test_buckets_make_lengths_alike(on_disk, plain):
     spread = {}
     for buckets in (1, 4):
-        config = dataclasses.replace(
-            plain, batch_tokens=60, length_buckets=buckets, buffer_cells=400
-        )
+        config = plain.replace(batch_tokens=60, length_buckets=buckets, buffer_cells=400)
         batches = an_epoch(BlockStream([on_disk], TYPES, config))
         spread[buckets] = np.mean([np.ptp(batch.cu_seqlens.diff().numpy()) for batch in batches])
     assert spread[4] < 0.5 * spread[1]
 
 
 def test_any_position_goes_on_as_the_whole_does(on_disk, plain):
-    config = dataclasses.replace(plain, batch_tokens=60, balance=0.7, crop=0.3)
+    config = plain.replace(batch_tokens=60, balance=0.7, crop=0.3)
     stream = BlockStream([on_disk], TYPES, config)
     whole = list(islice(stream.batches(), 400))
     assert whole[-1].position.epoch >= 1
@@ -121,7 +118,7 @@ def test_seed_and_epoch_change_the_order(on_disk, plain):
     n = len(an_epoch(stream))
     batches = [genes(batch) for batch in islice(stream.batches(), 2 * n)]
     assert batches[:n] != batches[n:]
-    other = BlockStream([on_disk], TYPES, dataclasses.replace(plain, seed=1))
+    other = BlockStream([on_disk], TYPES, plain.replace(seed=1))
     assert genes(next(other.batches())) != batches[0]
 
 
@@ -131,7 +128,7 @@ def test_ranks_share_the_cells_out(on_disk, plain):
         stream = BlockStream([on_disk], TYPES, plain, (rank, 3))
         seen += [gene for batch in an_epoch(stream) for gene in genes(batch)]
     assert sorted(seen) == list(range(2, 1202))
-    with pytest.raises(CorpusError, match=r"31 blocks of cells for 32 processes, .*smaller shards"):
+    with pytest.raises(CorpusError, match=r"31 blocks.*32 processes.*smaller shards"):
         BlockStream([on_disk], TYPES, plain, (0, 32))
 
 
@@ -148,7 +145,7 @@ def test_loader_processes_change_nothing(on_disk, plain, n_workers):
 def test_balance_repeats_rare_types(make_tokens, tiny, balance, share):
     labels = np.repeat([T_CELL, B_CELL], [9000, 1000])
     source = LabelledTokens(make_tokens([np.array([25426, 5])] * 10_000), labels)
-    config = dataclasses.replace(tiny, balance=balance, batch_cells=100, buffer_cells=2000)
+    config = tiny.replace(balance=balance, batch_cells=100, buffer_cells=2000)
     batches = an_epoch(BlockStream([source], (T_CELL, B_CELL), config))
     found = np.concatenate([batch.cell_types.numpy() for batch in batches])
     assert np.mean(found == 0) == pytest.approx(share, abs=0.02)
@@ -159,20 +156,20 @@ def test_no_cell_is_repeated_without_end(make_tokens, tiny, caplog):
     labels = np.array([B_CELL, *[T_CELL] * 999])
     sequences = [np.array([25426, 7]), *[np.array([25426, 5])] * 999]
     source = LabelledTokens(make_tokens(sequences), labels)
-    config = dataclasses.replace(tiny, balance=1.0, batch_cells=100)
+    config = tiny.replace(balance=1.0, batch_cells=100)
     batches = an_epoch(BlockStream([source], (T_CELL, B_CELL), config))
     assert sum(genes(batch).count(7) for batch in batches) == MAX_REPEATS
-    assert "1 groups of cells are too rare for their share" in caplog.text
+    assert "repeated 16 times per epoch" in caplog.text
 
 
 def test_sources_get_their_shares(ordered, on_disk, tiny):
-    config = dataclasses.replace(tiny, source_weights={"published": 0.2}, batch_cells=50)
+    config = tiny.replace(source_weights={"published": 0.2}, batch_cells=50)
     stream = BlockStream([ordered, on_disk], TYPES, config)
     assert stream.names == ("ordered", "published")
     found = np.concatenate([batch.sources.numpy() for batch in an_epoch(stream)])
     assert np.mean(found == 1) == pytest.approx(0.2, abs=0.02)
-    config = dataclasses.replace(tiny, source_weights={"published": 0.0, "ordered": 0.0})
-    with pytest.raises(ConfigError, match="no cell of"):
+    config = tiny.replace(source_weights={"published": 0.0, "ordered": 0.0})
+    with pytest.raises(ConfigError, match="zero probability"):
         BlockStream([ordered, on_disk], TYPES, config)
 
 
@@ -189,7 +186,7 @@ def test_shuffling_is_nearly_as_good_as_a_full_shuffle(on_disk, plain):
     """Cells lie in the order of their types: unshuffled, a batch has one type; a small buffer must come near the full shuffle."""
 
     def found(buffer_cells):
-        config = dataclasses.replace(plain, batch_cells=30, buffer_cells=buffer_cells)
+        config = plain.replace(batch_cells=30, buffer_cells=buffer_cells)
         return mixing(an_epoch(BlockStream([on_disk], TYPES, config)))
 
     full, part = found(10_000), found(400)  # of 1,200 cells, ten blocks of 40 at a time
@@ -213,10 +210,10 @@ def test_cuts_are_few_and_even():
 
 
 def test_what_training_draws_can_be_looked_at(on_disk, plain):
-    tokens, types = draw_cells([on_disk], TYPES, plain, n_cells=100)
+    tokens, types = sample_cells([on_disk], TYPES, plain, n_cells=100)
     assert len(tokens) == len(types) == 100
     assert set(types) <= set(TYPES)
-    everything, _ = draw_cells([on_disk], TYPES, plain, n_cells=10_000)
+    everything, _ = sample_cells([on_disk], TYPES, plain, n_cells=10_000)
     assert len(everything) == 1200
 
 
@@ -233,8 +230,7 @@ class Stop(L.Callback):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_resumed_run_streams_on(ontology, on_disk, tiny, tmp_path, accumulate):
-    config = dataclasses.replace(
-        tiny, batch_tokens=60, buffer_cells=50, max_steps=10, accumulate=accumulate, second_pass=False
+    config = tiny.replace(batch_tokens=60, buffer_cells=50, max_steps=10, accumulate=accumulate, second_pass=False
     )  # fmt: skip
     uninterrupted = fit([on_disk], ontology, config)
     options = {"checkpoint_dir": tmp_path, "checkpoint_every": 3}
@@ -248,9 +244,9 @@ def test_a_resumed_run_streams_on(ontology, on_disk, tiny, tmp_path, accumulate)
 
 def test_the_checkpoint_of_another_corpus_is_refused(on_disk, ordered, plain):
     state = StreamDataModule([on_disk], TYPES, plain).state_dict()
-    with pytest.raises(ConfigError, match=r"other data .*'sources'"):
+    with pytest.raises(ConfigError, match=r"other data.*sources"):
         StreamDataModule([ordered], TYPES, plain).load_state_dict(state)
-    with pytest.raises(ConfigError, match=r"other data .*'processes': \(4, 1\)"):
+    with pytest.raises(ConfigError, match=r"other data.*processes: 4 instead of 1"):
         StreamDataModule([on_disk], TYPES, plain).load_state_dict({**state, "processes": 4})
 
 

@@ -1,8 +1,7 @@
-"""Loggers, scores of held-out cells, early stop, divergence, and less memory for the same numbers."""
+"""Loggers, validation scores, early stopping, divergence, activation checkpointing."""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 
 import numpy as np
@@ -12,10 +11,10 @@ import torch
 
 from sccello_tools.errors import ConfigError, LabelError, MissingExtraError, TrainingError
 from sccello_tools.training.pretrain import LabelledTokens, fit, validation
+from sccello_tools.training.pretrain.batch import describe_cells
 from sccello_tools.training.pretrain.callbacks import DivergenceStop
-from sccello_tools.training.pretrain.loggers import make_loggers
-from sccello_tools.training.pretrain.module import describe_cells
-from sccello_tools.training.pretrain.validation import HeldOutScores
+from sccello_tools.training.pretrain.validation import ValidationScores
+from sccello_tools.training.trainer import make_loggers
 
 LOSSES = ["loss", "masked_gene", "alignment", "coherence", "regularization"]
 
@@ -28,19 +27,18 @@ def scores(monkeypatch):
 
     def score(self, network):
         asked.append({name: value.clone() for name, value in network.state_dict().items()})
-        return HeldOutScores(given[len(asked) - 1], 0.0, 0.0)
+        return ValidationScores(given[len(asked) - 1], 0.0, 0.0)
 
-    monkeypatch.setattr(validation.ZeroShot, "__call__", score)
+    monkeypatch.setattr(validation.ZeroShotValidation, "__call__", score)
     return asked
 
 
 def test_held_out_cells_are_scored(ontology, tiny, make_cells):
-    config = dataclasses.replace(
-        tiny, max_steps=30, warmup_steps=5, learning_rate=1e-2, dropout=0.0, attention_dropout=0.0,
+    config = tiny.replace(max_steps=30, warmup_steps=5, learning_rate=1e-2, dropout=0.0, attention_dropout=0.0,
         second_pass=False, validate_every=20,
     )  # fmt: skip
     result = fit([make_cells(40)], ontology, config, validation=make_cells(15, seed=5))
-    found = result.curve.set_index("step")[[f"validation_{n}" for n in HeldOutScores._fields]]
+    found = result.curve.set_index("step")[[f"validation_{n}" for n in ValidationScores._fields]]
     looked = found.dropna()
     assert looked.index.tolist() == [20, 30]
     assert ((looked >= 0) & (looked <= 1)).to_numpy().all()
@@ -50,7 +48,7 @@ def test_held_out_cells_are_scored(ontology, tiny, make_cells):
 
 
 def test_patience_stops_and_keeps_the_best(ontology, cells, tiny, make_cells, scores, tmp_path):
-    config = dataclasses.replace(tiny, validate_every=2, patience=2)
+    config = tiny.replace(validate_every=2, patience=2)
     result = fit([cells], ontology, config, validation=make_cells(4, seed=5))
     assert len(result.curve) == 8  # looks at 2, 4, 6 and 8; the best at 4
     assert result.best_step == 4
@@ -63,18 +61,18 @@ def test_patience_stops_and_keeps_the_best(ontology, cells, tiny, make_cells, sc
 
 def test_validation_that_cannot_score_is_told(ontology, cells, tiny, make_tokens):
     one = LabelledTokens(cells.tokens.take(range(4)), cells.cell_types[:4])
-    with pytest.raises(LabelError, match="Validation needs cells of at least two types"):
+    with pytest.raises(LabelError, match="validation needs cells of at least two types"):
         fit([cells], ontology, tiny, validation=one)
-    with pytest.raises(ConfigError, match="patience is 3, but there are no held-out cells"):
-        fit([cells], ontology, dataclasses.replace(tiny, patience=3))
-    with pytest.raises(ConfigError, match=r"strategy is 'fsdp', .*Take strategy='ddp'"):
+    with pytest.raises(ConfigError, match=r"patience=3.*validation="):
+        fit([cells], ontology, tiny.replace(patience=3))
+    with pytest.raises(ConfigError, match=r"strategy='fsdp'.*strategy='ddp'"):
         fit([cells], ontology, tiny, validation=cells, trainer_kwargs={"strategy": "fsdp"})
 
 
 def test_loggers_write(ontology, cells, tiny, tmp_path):
     loggers = make_loggers(["csv", "tensorboard", "csv"], tmp_path, run_name="mine")
     assert len(loggers) == 2
-    config = dataclasses.replace(tiny, max_steps=3, second_pass=False)
+    config = tiny.replace(max_steps=3, second_pass=False)
     result = fit([cells], ontology, config, trainer_kwargs={"logger": loggers})
     (written,) = (tmp_path / "csv").rglob("metrics.csv")
     np.testing.assert_allclose(pd.read_csv(written)["loss"], result.curve["loss"], rtol=1e-5)
@@ -82,7 +80,7 @@ def test_loggers_write(ontology, cells, tiny, tmp_path):
 
 
 def test_a_logger_that_is_not_there_is_told(tmp_path, monkeypatch):
-    with pytest.raises(ConfigError, match="loggers names 'neptune'; expected are 'csv'"):
+    with pytest.raises(ConfigError, match=r"'csv'.*'neptune'"):
         make_loggers(["neptune"], tmp_path, run_name="mine")
     found = importlib.util.find_spec
     monkeypatch.setattr(
@@ -116,15 +114,15 @@ def feed(cells, tiny):
 
 def test_divergence_stops_the_run_and_names_the_batch(feed):
     stop = DivergenceStop(3.0, after=10, source_names=("cells",))
-    with pytest.raises(TrainingError, match=r"diverges: .* is of cells rows \d+, .* and 1 more"):
+    with pytest.raises(TrainingError, match=r"diverges.* cells rows \d+, .* and 1 more"):
         feed(stop, [10.0 - 0.05 * i for i in range(100)] + [60.0] * 60)
     noisy = np.random.default_rng(0).lognormal(1, 0.8, size=400)
     feed(DivergenceStop(3.0, after=10, source_names=("cells",)), noisy)  # no alarm
 
 
 def test_a_loss_that_is_no_number_names_its_cells(ontology, cells, tiny):
-    config = dataclasses.replace(tiny, learning_rate=1e30, warmup_steps=0)
-    with pytest.raises(TrainingError, match=r"on the batch of cells rows \d+, \d+, .* and 1 more"):
+    config = tiny.replace(learning_rate=1e30, warmup_steps=0)
+    with pytest.raises(TrainingError, match=r"cells rows \d+, \d+, .* and 1 more"):
         fit([cells], ontology, config)
 
 
@@ -133,9 +131,7 @@ def test_cells_are_named_by_source_and_row(make_tokens, cells, tiny):
 
     rows = np.arange(24) * 10
     source = LabelledTokens(cells.tokens, cells.cell_types, "blood", rows)
-    stream = BlockStream(
-        [source], sorted(set(cells.cell_types)), dataclasses.replace(tiny, batch_cells=3)
-    )
+    stream = BlockStream([source], sorted(set(cells.cell_types)), tiny.replace(batch_cells=3))
     batch = next(stream.batches())
     assert (
         describe_cells(batch, stream.names)
@@ -145,14 +141,14 @@ def test_cells_are_named_by_source_and_row(make_tokens, cells, tiny):
 
 def test_activation_checkpoints_change_no_number(ontology, cells, tiny):
     """Dropout of weights and hidden states included: what is computed again must drop what it dropped."""
-    config = dataclasses.replace(tiny, max_steps=2, n_layers=2)
+    config = tiny.replace(max_steps=2, n_layers=2)
     curves = [
-        fit([cells], ontology, dataclasses.replace(config, checkpoint_activations=on)).curve[LOSSES]
+        fit([cells], ontology, config.replace(checkpoint_activations=on)).curve[LOSSES]
         for on in (False, True)
     ]
-    no_dropout = dataclasses.replace(config, dropout=0.0, attention_dropout=0.0)
+    no_dropout = config.replace(dropout=0.0, attention_dropout=0.0)
     exact = [
-        fit([cells], ontology, dataclasses.replace(no_dropout, checkpoint_activations=on)).curve[LOSSES]
+        fit([cells], ontology, no_dropout.replace(checkpoint_activations=on)).curve[LOSSES]
         for on in (False, True)
     ]  # fmt: skip
     np.testing.assert_allclose(exact[0], exact[1], rtol=1e-4)
@@ -161,7 +157,7 @@ def test_activation_checkpoints_change_no_number(ontology, cells, tiny):
 
 
 def test_accumulated_batches_make_one_step(ontology, cells, tiny):
-    config = dataclasses.replace(tiny, max_steps=3, accumulate=2)
+    config = tiny.replace(max_steps=3, accumulate=2)
     curve = fit([cells], ontology, config).curve
     assert curve["step"].tolist() == [1, 2, 3]
     assert (curve["cells"] == 2 * tiny.batch_cells).all()

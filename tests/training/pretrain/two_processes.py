@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,7 +133,7 @@ def leave_runs(rank: int, folder: Path) -> None:
         torch.save(result.network.state_dict(), folder / f"{name}{rank}.pt")
     (folder / f"main{rank}").write_text(str(whole.is_main))
     # a loss that is no number on one process stops both
-    spoilt = replace(config, learning_rate=1e30, warmup_steps=0, patience=None)
+    spoilt = config.replace(learning_rate=1e30, warmup_steps=0, patience=None)
     try:
         fit([cells], ontology, spoilt, trainer_kwargs=kwargs)
     except TrainingError as error:

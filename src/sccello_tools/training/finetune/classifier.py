@@ -91,11 +91,11 @@ class Classifier:
             arrays, metadata = _io.read_arrays(Path(path), header=_HEADER)
             if metadata["format"] != _FORMAT:
                 msg = f"format {metadata['format']}, but this version reads format {_FORMAT}"
-                raise ValueError(msg)  # noqa: TRY301 - translated below
+                raise ValueError(msg)
             labels, weight, bias = tuple(metadata["labels"]), arrays["weight"], arrays["bias"]
             if weight.ndim != 2 or not len(labels) == len(weight) == len(bias):
                 msg = f"{len(labels)} labels for weights of shape {weight.shape} and {bias.shape}"
-                raise ValueError(msg)  # noqa: TRY301
+                raise ValueError(msg)
             return cls(
                 labels=labels,
                 head=LinearHead(weight, bias, float(metadata["temperature"])),

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from sccello_tools._config import (
-    Count,
-    Dropout,
+from sccello_tools._validation import (
+    Config,
     Fraction,
-    NonNegative,
+    NonNegativeFloat,
     NonNegativeInt,
-    Positive,
-    config_dataclass,
+    PositiveFloat,
+    PositiveInt,
+    Proportion,
 )
 from sccello_tools.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    from typing import Final
 
 Mode = Literal["linear", "lora", "full"]
 Monitor = Literal["macro_f1", "loss"]
@@ -31,8 +29,7 @@ _LEARNING_RATES: Final = {"linear": 5e-3, "lora": 1e-3, "full": 1e-4}
 _MAX_EPOCHS: Final = {"linear": 50, "lora": 10, "full": 10}
 
 
-@config_dataclass
-class FinetuneConfig:
+class FinetuneConfig(Config):
     """Everything that determines the result of a fine-tuning run, besides its data and mode.
 
     The defaults follow the published linear probing as far as it is described: one linear layer with dropout on frozen ``<cls>``
@@ -51,31 +48,31 @@ class FinetuneConfig:
     (0.005, 0.0001)
     """
 
-    learning_rate: Positive | None = None
+    learning_rate: PositiveFloat | None = None
     """Peak learning rate; by default 5e-3 for mode "linear", 1e-3 for "lora", 1e-4 for "full"."""
-    max_epochs: Count | None = None
+    max_epochs: PositiveInt | None = None
     """Maximum number of epochs; by default 50 for mode "linear", 10 for "lora" and "full"."""
-    patience: Count = 5
+    patience: PositiveInt = 5
     """Number of epochs without a better validation score after which training stops."""
     monitor: Monitor = "macro_f1"
     """Validation score used for early stopping: macro F1 (published) or cross-entropy."""
-    batch_cells: Count = 32
+    batch_cells: PositiveInt = 32
     """Cells per step."""
-    weight_decay: NonNegative = 1e-3
+    weight_decay: NonNegativeFloat = 1e-3
     """Weight decay of matrices; biases and LayerNorm parameters are not decayed."""
-    warmup: Fraction = 0.05
+    warmup: Proportion = 0.05
     """Fraction of the steps in which the learning rate increases linearly."""
-    dropout: Dropout = 0.02
+    dropout: Fraction = 0.02
     """Dropout of the features of the linear layer; published 0.02."""
-    gradient_clip: NonNegative = 1.0
+    gradient_clip: NonNegativeFloat = 1.0
     """Maximum gradient norm; 0 disables clipping."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Fraction of cells held out for early stopping and calibration; approximate if whole batches are held out."""
-    balance: Fraction = 0.0
+    balance: Proportion = 0.0
     """Cells are weighted by the frequency of their label to the power of -balance: 0 weights all cells equally (published), 1 all labels."""
-    lora_rank: Count = 8
+    lora_rank: PositiveInt = 8
     """Rank of the update of each attention and feed-forward projection in mode "lora"."""
-    lora_alpha: Positive = 16.0
+    lora_alpha: PositiveFloat = 16.0
     """Low-rank updates are scaled by lora_alpha / lora_rank."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the forward pass in modes "lora" and "full"; the linear layer is always trained in float32."""
@@ -89,15 +86,6 @@ class FinetuneConfig:
     def epochs(self, mode: Mode) -> int:
         """Return the maximum number of epochs in a mode."""
         return _MAX_EPOCHS[mode] if self.max_epochs is None else self.max_epochs
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return asdict(self)  # type: ignore[call-overload, no-any-return]
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> FinetuneConfig:
-        """Build a configuration from plain values; unknown names are an error."""
-        return cls(**values)
 
 
 def check_mode(mode: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import lightning as L
@@ -194,7 +194,7 @@ def train_stages(
     n_labels, held = linear.out_features, split.validation
     weights = label_weights(codes[split.train], n_labels, balance=config.balance)
     # a given learning rate or number of epochs applies to the requested mode
-    probing = config if mode == "linear" else replace(config, learning_rate=None, max_epochs=None)
+    probing = config if mode == "linear" else config.replace(learning_rate=None, max_epochs=None)
 
     def module(name: Mode, schedule: FinetuneConfig) -> FinetuneModule:
         return FinetuneModule(
@@ -234,6 +234,7 @@ def _train(
         f"validation_{config.monitor}",
         mode="min" if config.monitor == "loss" else "max",
         patience=config.patience,
+        strict=False,  # validation may be disabled in trainer_kwargs
     )
     half = config.precision == "bfloat16" and stage.name != "linear"
     trainer = L.Trainer(

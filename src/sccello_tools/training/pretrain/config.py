@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from sccello_tools._config import (
-    Count,
-    Dropout,
+from sccello_tools._validation import (
+    Config,
     Fraction,
-    NonNegative,
+    NonNegativeFloat,
     NonNegativeInt,
-    Positive,
-    config_dataclass,
+    PositiveFloat,
+    PositiveInt,
+    Proportion,
     read_yaml,
     write_yaml,
 )
 from sccello_tools.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
-    from typing import Any
+    from typing import Self
 
 _WEIGHTS = ("weight_masked_gene", "weight_alignment", "weight_coherence", "weight_regularization")
 
 
-@config_dataclass
-class PretrainConfig:
+class PretrainConfig(Config):
     """Everything that determines the result of a pretraining run, besides its data.
 
     The defaults describe a small model that trains on a laptop. :meth:`published` returns the paper's settings.
@@ -46,24 +43,24 @@ class PretrainConfig:
     (128, 256)
     """
 
-    hidden_size: Count = 128
+    hidden_size: PositiveInt = 128
     """Width of the encoder and of the embedding."""
-    n_layers: Count = 4
+    n_layers: PositiveInt = 4
     """Transformer layers."""
-    n_heads: Count = 4
+    n_heads: PositiveInt = 4
     """Attention heads per layer; must divide ``hidden_size``."""
-    intermediate_size: Count = 256
+    intermediate_size: PositiveInt = 256
     """Width of the feed-forward layers."""
     max_length: Annotated[int, Field(ge=2)] = 512
     """Maximum number of tokens per cell, including ``<cls>``; also the number of position embeddings."""
-    dropout: Dropout = 0.02
+    dropout: Fraction = 0.02
     """Dropout of hidden states; published 0.02."""
-    attention_dropout: Dropout = 0.0
+    attention_dropout: Fraction = 0.0
     """Dropout of attention weights; published 0.02. Above 0, torch has no fast attention on CPUs and a step takes four times as long."""
 
-    initializer_range: Positive = 0.05
+    initializer_range: PositiveFloat = 0.05
     """Standard deviation of initial weights. The published 0.02 gives too weak a signal in narrow layers."""
-    embedding_std: Positive | None = 0.2
+    embedding_std: PositiveFloat | None = 0.2
     """Standard deviation of initial gene embeddings; position embeddings get a tenth of it and the constant legacy vectors start at zero,
     so that the gene dominates the input of a token. ``None`` draws all three with ``initializer_range``, as published: all tokens then share
     most of their input, and a small model predicts the class frequencies for hundreds of steps."""
@@ -71,52 +68,52 @@ class PretrainConfig:
     """Initial gene embeddings: random (published), or rotated towards the principal components of gene ranks in the training cells.
     Mean recall on held-out donors and studies after 100 steps: 0.55 with "spectral", 0.32 with "random"."""
 
-    tau: Positive = 0.05
+    tau: PositiveFloat = 0.05
     """Temperature of all losses; published 0.01."""
-    mask_probability: Fraction = 0.15
+    mask_probability: Proportion = 0.15
     """Fraction of tokens that are masked and predicted."""
-    weight_masked_gene: NonNegative = 1.0
+    weight_masked_gene: NonNegativeFloat = 1.0
     """Weight of the masked gene loss in the sum."""
-    weight_alignment: NonNegative = 1.0
+    weight_alignment: NonNegativeFloat = 1.0
     """Weight of the ontology alignment loss."""
-    weight_coherence: NonNegative = 1.0
+    weight_coherence: NonNegativeFloat = 1.0
     """Weight of the cell type coherence loss."""
-    weight_regularization: NonNegative = 1.0
+    weight_regularization: NonNegativeFloat = 1.0
     """Weight of the prototype regularisation."""
-    n_negatives: Count | None = 4096
+    n_negatives: PositiveInt | None = 4096
     """Number of sampled negative genes in the masked gene loss; ``None`` uses the whole vocabulary, as published."""
     second_pass: bool = False
     """Encode each batch a second time with different dropout for the alignment of a cell with itself, as published; one third slower."""
 
-    max_steps: Count = 2_000
+    max_steps: PositiveInt = 2_000
     """Optimiser steps."""
-    batch_cells: Count = 48
+    batch_cells: PositiveInt = 48
     """Cells per step and device."""
-    batch_tokens: Count | None = None
+    batch_tokens: PositiveInt | None = None
     """Maximum number of tokens per step and device. Replaces ``batch_cells``: steps then need similar time and memory whatever the length
     of the cells."""
-    length_buckets: Count = 4
+    length_buckets: PositiveInt = 4
     """With ``batch_tokens``, number of length classes; the cells of a batch come from one of them. 1 mixes all lengths."""
-    accumulate: Count = 1
+    accumulate: PositiveInt = 1
     """Number of batches whose gradients are accumulated per step. Ontology alignment compares cells within one batch."""
     stream: bool | None = None
     """Read corpora block by block during training instead of holding all tokens in memory; ``None`` streams above one gigabyte of tokens."""
-    buffer_cells: Count = 16_384
+    buffer_cells: PositiveInt = 16_384
     """Number of cells in the shuffle buffer of a stream, per device."""
     checkpoint_activations: bool = False
     """Recompute activations in the backward pass: a fraction of the memory, one third slower."""
-    learning_rate: Positive = 1e-3
+    learning_rate: PositiveFloat = 1e-3
     """Peak learning rate."""
     warmup_steps: NonNegativeInt = 100
     """Steps of linear warm-up, followed by cosine decay to zero."""
-    weight_decay: NonNegative = 0.01
+    weight_decay: NonNegativeFloat = 0.01
     """Weight decay of matrices; biases and LayerNorm parameters are not decayed."""
-    gradient_clip: NonNegative = 1.0
+    gradient_clip: NonNegativeFloat = 1.0
     """Maximum gradient norm; 0 disables clipping."""
-    crop: Fraction = 0.0
+    crop: Proportion = 0.0
     """Fraction of steps in which all cells are truncated to the shortest one: one third faster, and the number of expressed genes, which
     differs more between studies than between types, cannot be used as a shortcut."""
-    balance: Fraction = 0.5
+    balance: Proportion = 0.5
     """Cells of a type are sampled proportionally to its count to the power of (1 - balance): 0 keeps the frequencies, 1 samples all types
     equally."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -124,16 +121,16 @@ class PretrainConfig:
     seed: NonNegativeInt = 0
     """Seed of initial weights, batches, masks and dropout."""
 
-    divergence: NonNegative = 3.0
+    divergence: NonNegativeFloat = 3.0
     """Stop with an error if the running mean of the loss exceeds its minimum by this factor; 0 disables the check."""
-    validate_every: Count = 500
+    validate_every: PositiveInt = 500
     """Steps between two validations, if there are validation cells."""
     monitor: Literal["knn_accuracy", "nmi"] = "knn_accuracy"
     """Validation score used for early stopping."""
-    patience: Count | None = None
+    patience: PositiveInt | None = None
     """Stop after this many validations without improvement and restore the best weights; ``None`` trains for ``max_steps``."""
 
-    source_weights: dict[str, Fraction] = field(default_factory=dict)
+    source_weights: dict[str, Proportion] = Field(default_factory=dict)
     """Fraction of cells drawn from each named source; the other sources share the rest in proportion to their size."""
 
     @classmethod
@@ -157,34 +154,27 @@ class PretrainConfig:
             checkpoint_activations=True,  # same numbers with a fraction of the memory
         )
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         if not any(getattr(self, name) for name in _WEIGHTS):
             msg = f"at least one of {', '.join(_WEIGHTS)} must be greater than 0"
-            raise ConfigError(msg)
+            raise ValueError(msg)
         if self.hidden_size % self.n_heads:
             msg = f"hidden_size ({self.hidden_size}) must be a multiple of n_heads ({self.n_heads})"
-            raise ConfigError(msg)
+            raise ValueError(msg)
         if self.batch_cells < 2 and self.weight_alignment:
             msg = "batch_cells must be at least 2 for ontology alignment, which compares the cells of a batch; or set weight_alignment=0"
-            raise ConfigError(msg)
+            raise ValueError(msg)
         if self.batch_tokens is not None and self.batch_tokens < 2 * self.max_length:
             msg = f"batch_tokens must be at least {2 * self.max_length} (two cells of max_length), got {self.batch_tokens}"
-            raise ConfigError(msg)
+            raise ValueError(msg)
         if self.divergence and self.divergence <= 1:
             msg = f"divergence must be greater than 1, or 0 to disable the check, got {self.divergence}"
-            raise ConfigError(msg)
+            raise ValueError(msg)
         if sum(self.source_weights.values()) > 1 + 1e-9:
             msg = f"source_weights must add up to at most 1, got {self.source_weights}"
-            raise ConfigError(msg)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return asdict(self)  # type: ignore[call-overload, no-any-return]
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> PretrainConfig:
-        """Build a configuration from plain values; unknown names are an error."""
-        return cls(**values)
+            raise ValueError(msg)
+        return self
 
     def to_yaml(self, path: Path | str) -> None:
         """Write the configuration to a YAML file that :meth:`from_yaml` reads."""

@@ -12,7 +12,6 @@ import torch
 
 from sccello_tools._logging import logger
 from sccello_tools.errors import ConfigError, LabelError
-from sccello_tools.nn import ScCelloModel
 from sccello_tools.ontology import ancestor_mask, pagerank_rows, similarity_levels
 from sccello_tools.training.trainer import (
     QUIET_OPTIONS,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from sccello_tools.nn import ScCelloModel
     from sccello_tools.ontology import CellOntology
 
     from .config import PretrainConfig

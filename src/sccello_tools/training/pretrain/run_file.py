@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from sccello_tools._config import Count, NonNegativeInt, config_dataclass, read_yaml
+from pydantic import Field
+
+from sccello_tools._validation import Config, NonNegativeInt, PositiveInt, read_yaml
 from sccello_tools.errors import ConfigError
 
 from .config import PretrainConfig
+
+if TYPE_CHECKING:
+    from typing import Any
 
 LoggerName = Literal["csv", "tensorboard", "wandb"]
 _PATHS = ("out", "validation", "checkpoint_dir")
 
 
-@config_dataclass
-class RunFile:
+class RunFile(Config):
     """Content of the file that ``sccello pretrain`` reads. Paths in the file are relative to its folder.
 
     Examples
@@ -34,7 +37,7 @@ class RunFile:
     """Training cells by name: corpora or h5ad files."""
     out: Path
     """Output folder for the model."""
-    config: PretrainConfig = field(default_factory=PretrainConfig)
+    config: PretrainConfig = Field(default_factory=PretrainConfig)
     """Model size, losses, schedule."""
     validation: Path | None = None
     """Labelled cells that are not trained on: a corpus or an h5ad file."""
@@ -52,11 +55,11 @@ class RunFile:
     """Minimum number of matched genes in h5ad files."""
     checkpoint_dir: Path | None = None
     """Folder for checkpoints; ``checkpoints`` in ``out`` by default."""
-    checkpoint_every: Count = 200
+    checkpoint_every: PositiveInt = 200
     """Steps between two checkpoints."""
     devices: int | list[int] | str = "auto"
     """Devices of each node."""
-    num_nodes: Count = 1
+    num_nodes: PositiveInt = 1
     """Number of machines."""
     strategy: str = "auto"
     """Distribution over devices: auto, ddp, fsdp."""
@@ -96,8 +99,7 @@ def _prepare(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         msg = f"config must contain names and values of PretrainConfig, got {settings!r}"
         raise ConfigError(msg)
-    of_run = {item.name for item in fields(RunFile)}  # type: ignore[arg-type]
-    of_config = {item.name for item in fields(PretrainConfig)}  # type: ignore[arg-type]
+    of_run, of_config = set(RunFile.model_fields), set(PretrainConfig.model_fields)
     if misplaced := [name for name in values if name in of_config - of_run]:
         msg = f"{', '.join(misplaced)} must be placed under config:"
         raise ConfigError(msg)

@@ -13,7 +13,7 @@ import numpy as np
 from sccello_tools._logging import logger
 from sccello_tools.corpus.manifest import CELL_TYPE
 from sccello_tools.errors import LabelError
-from sccello_tools.ontology import match_label
+from sccello_tools.ontology import is_uninformative, match_label
 from sccello_tools.tokens import RaggedTokens
 
 if TYPE_CHECKING:
@@ -245,7 +245,9 @@ def corpus_in_memory(corpus: Corpus, name: str, ontology: CellOntology) -> list[
     log_excluded(name, int((~usable).sum()), len(usable), "no cell type or no tokens")
     names = _shard_sources(corpus, name)
     sources = np.repeat(names, [shard.n_cells for shard in corpus.shards])
-    parts = {source: np.flatnonzero(usable & (sources == source)) for source in dict.fromkeys(names)}
+    parts = {
+        source: np.flatnonzero(usable & (sources == source)) for source in dict.fromkeys(names)
+    }
     return [
         LabelledTokens(cells.tokens.take(rows), terms[rows], source, rows)
         for source, rows in parts.items()
@@ -284,8 +286,9 @@ def _n_tokens(corpus: Corpus) -> int:
 
 
 def _terms(labels: Iterable[str], ontology: CellOntology, name: str) -> dict[str, str]:
-    """Return the current id of each label that names a cell type."""
-    found = {label: match_label(label, ontology) for label in labels if label}
+    """Return the current id of each label that names a cell type; missing and uninformative ones are left out."""
+    named = [label for label in labels if label and not is_uninformative(label)]
+    found = {label: match_label(label, ontology) for label in named}
     unknown = [label for label, match in found.items() if not match.id]
     if unknown:
         shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
