@@ -130,7 +130,7 @@ def test_the_embedding_of_another_model_stays(labelled, finetune, base):
     assert np.array_equal(labelled.obsm["X_sccello"], before)
     assert labelled.uns["sccello_prediction"]["use_rep"] == "X_sccello_prediction"
     assert labelled.uns["X_sccello_prediction"]["weights_sha256"] == model.sha256
-    with pytest.raises(ConfigError, match="was made by 'tiny'"):
+    with pytest.raises(ConfigError, match="'tiny'"):
         sccello.tl.predict(labelled, model, use_rep="X_sccello")
 
 
@@ -201,7 +201,8 @@ def test_the_spare_embedding_is_computed_again_for_other_counts(labelled, finetu
     sccello.tl.embed(labelled, model=base)
     sccello.tl.predict(labelled, model)
     first = labelled.obsm["X_sccello_prediction"].copy()
-    labelled.layers["half"] = (labelled.X // 2).tocsr()
+    labelled.layers["half"] = labelled.X.copy()
+    labelled.layers["half"].data //= 2
     sccello.tl.predict(labelled, model, layer="half")
     assert not np.allclose(labelled.obsm["X_sccello_prediction"], first, atol=1e-3)
 
@@ -328,7 +329,7 @@ def other_genes(adata):
         (names_of_cells, LabelError, "60 labels for 60 usable cells"),
         (no_column, LabelError, r"'state' \(columns: 'donor'\).*label_key"),
         (donor_missing, GroupError, r"\['donor'\] is missing for 1 of 60 labelled cells"),
-        (one_donor, GroupError, r"All cells are of one donor \('a'\)"),
+        (one_donor, GroupError, r"one batch \('a'\).*batch_key"),
         (no_counts, NotCountsError, r"adata\.X does not hold raw counts"),
         (other_genes, GeneMatchError, "0 of 900 genes match"),
     ],
@@ -341,7 +342,7 @@ def test_what_cannot_be_learnt(labelled, finetune, tmp_path, spoil, error, says)
 
 
 def test_options_that_cannot_be(labelled, finetune, base, tmp_path):
-    with pytest.raises(ConfigError, match="mode is 'probing'"):
+    with pytest.raises(ConfigError, match=r"mode.*'probing'"):
         finetune(labelled, mode="probing")
     with pytest.raises(GroupError, match="has no column 'patient'"):
         finetune(labelled, batch_key="patient")

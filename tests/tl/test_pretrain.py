@@ -190,8 +190,9 @@ def test_goes_on_from_its_checkpoint(labelled, pretrain, tmp_path, config):
     options = {"checkpoint_dir": tmp_path / "runs", "out": tmp_path / "a"}
     first = weights(pretrain(labelled, config=config.replace(max_steps=200), **options))
     assert (tmp_path / "runs" / "last.ckpt").is_file()
+    other = options | {"out": tmp_path / "b"}
     with pytest.raises(ConfigError, match=r"other settings.*seed: 0 instead of 5"):
-        pretrain(labelled, config=config.replace(max_steps=200, seed=5), **options)
+        pretrain(labelled, config=config.replace(max_steps=200, seed=5), **other)
     second = weights(pretrain(labelled, config=config.replace(max_steps=200), **options))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -235,7 +236,7 @@ def other_genes(adata):
         (
             no_column,
             LabelError,
-            r"blood: adata\.obs has no column 'cell_type_ontology_term_id' \(columns: \['donor'\]\)",
+            r"blood: .*cell_type_ontology_term_id.*'donor'",
         ),
         (no_counts, NotCountsError, r"adata\.X does not hold raw counts"),
         (other_genes, GeneMatchError, "0 of 900 genes match"),

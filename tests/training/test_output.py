@@ -9,7 +9,7 @@ from sccello_tools.training.output import check_model_folder, remove_model
 def test_a_new_folder_and_one_with_other_files_are_allowed(tmp_path):
     (tmp_path / "logs").mkdir()
     assert check_model_folder(tmp_path, overwrite=False) == tmp_path
-    assert check_model_folder(tmp_path / "a" / "b", overwrite=False).is_dir()
+    assert not check_model_folder(tmp_path / "a" / "b", overwrite=False).exists()
 
 
 def test_a_file_is_refused_even_with_overwrite(tmp_path):

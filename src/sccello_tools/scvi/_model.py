@@ -323,7 +323,7 @@ class ScCello(BaseModelClass):  # type: ignore[misc]
     def load(cls, *args: Any, **kwargs: Any) -> ScCello:
         """Load a saved model, as any scvi-tools model; genes, labels and batches of ``adata`` may differ from those of the training."""
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "var_names for adata passed in does not match")
+            warnings.filterwarnings("ignore", "`var_names` for the loaded `model` does not match")
             model: ScCello = super().load(*args, **kwargs)
         return model
 

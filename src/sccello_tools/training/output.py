@@ -26,7 +26,7 @@ _MODEL_FILES: Final = (
 
 
 def check_model_folder(folder: str | Path, *, overwrite: bool) -> Path:
-    """Check, before training, that a model can be written to a folder, and create the folder.
+    """Check, before training, that a model can be written to a folder; its parent folders are created.
 
     Parameters
     ----------
@@ -46,7 +46,10 @@ def check_model_folder(folder: str | Path, *, overwrite: bool) -> Path:
     if not overwrite and any((folder / name).exists() for name in _MODEL_FILES[:4]):
         msg = f"{folder} contains a model. Pass another folder as out=, or overwrite=True to replace the model."
         raise OutputExistsError(msg)
+    is_new = not folder.exists()
     _io.check_output(folder)
+    if is_new:
+        folder.rmdir()  # nothing remains if training fails
     return folder
 
 

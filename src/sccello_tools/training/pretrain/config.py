@@ -163,7 +163,7 @@ class PretrainConfig(Config):
             msg = f"hidden_size ({self.hidden_size}) must be a multiple of n_heads ({self.n_heads})"
             raise ValueError(msg)
         if self.batch_cells < 2 and self.weight_alignment:
-            msg = "batch_cells must be at least 2 for ontology alignment, which compares the cells of a batch; or set weight_alignment=0"
+            msg = f"batch_cells must be at least 2 for ontology alignment, which compares the cells of a batch; or set weight_alignment=0; got {self.batch_cells}"
             raise ValueError(msg)
         if self.batch_tokens is not None and self.batch_tokens < 2 * self.max_length:
             msg = f"batch_tokens must be at least {2 * self.max_length} (two cells of max_length), got {self.batch_tokens}"
