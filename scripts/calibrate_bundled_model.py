@@ -20,7 +20,7 @@ from train_bundled_model import RESOURCES, SYNTHETIC, training_cells
 
 import sccello_tools as sccello
 from sccello_tools.annotation import KnownCells, calibrate
-from sccello_tools.models.manifest import update_entry
+from sccello_tools.models.registry import update_entry
 from sccello_tools.tl._hidden_states import hidden_states
 
 LABEL = "cell_type_ontology_term_id"

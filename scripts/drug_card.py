@@ -34,7 +34,7 @@ DeepCDR, on the embedding of `{encoder}` and principal components of expression,
 sccello.tl.drug_response(adata, groupby="cluster")  # counts of each group summed: surer
 sccello.get.drug_response_df(adata)  # groups x drugs
 sccello.pl.drug_response(adata)
-model = sccello.models.load("gdsc-small")
+model = sccello.drug.load("gdsc-small")
 model.predict(expression, ["Erlotinib"]).ln_ic50  # bulk: lines x genes, log expression
 ```
 

@@ -20,7 +20,7 @@ import pandas as pd
 from scipy import sparse
 
 import sccello_tools as sccello
-from sccello_tools.models.manifest import update_entry
+from sccello_tools.models.registry import update_entry
 from sccello_tools.training.pretrain import PretrainConfig
 
 RESOURCES = Path(sccello.__file__).parent / "resources"

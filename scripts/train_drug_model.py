@@ -20,7 +20,7 @@ import torch
 from drug_card import card
 
 import sccello_tools as sccello
-from sccello_tools.models.manifest import update_entry
+from sccello_tools.models.registry import update_entry
 
 FOLDER = Path(sccello.__file__).parent / "resources" / "models" / "gdsc-small"
 LEFT_OUT = ("A549", "NCI-H838", "NCI-H1975", "NCI-H2228", "HCC827")

@@ -17,7 +17,7 @@ import pandas as pd
 
 import sccello_tools as sccello
 from sccello_tools.annotation import statistics_of
-from sccello_tools.models.manifest import update_entry
+from sccello_tools.models.registry import update_entry
 
 FOLDER = Path(sccello.__file__).parent / "resources" / "models" / "sccello-small"
 

@@ -32,8 +32,8 @@ def folder(trained, tmp_path_factory):
     return path
 
 
-def test_models_load_gives_it_back(trained, folder, gdsc):
-    loaded = sccello.models.load(folder)
+def test_a_saved_model_is_loaded(trained, folder, gdsc):
+    loaded = sccello.drug.load(folder)
     assert isinstance(loaded, DrugResponseModel)
     assert loaded.drugs == trained.drugs
     assert loaded.cell_lines == trained.cell_lines
@@ -50,7 +50,7 @@ def test_models_load_gives_it_back(trained, folder, gdsc):
 
 
 def test_known_drugs_need_no_rdkit(folder, gdsc, monkeypatch):
-    loaded = sccello.models.load(folder, keep=False)
+    loaded = sccello.drug.load(folder, keep=False)
     monkeypatch.setitem(sys.modules, "rdkit", None)
     assert loaded.predict(gdsc.expression.iloc[:3]).ln_ic50.shape == (3, 20)
     with pytest.raises(ImportError, match=r"sccello-tools\[drug\]"):
@@ -218,13 +218,13 @@ def test_damaged_files_are_refused(trained, tmp_path):
     weights = tmp_path / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(WeightsError, match="cannot be read as a drug response model"):
-        sccello.models.load(tmp_path / "cut")
+        sccello.drug.load(tmp_path / "cut")
     with pytest.raises(OutputExistsError):
         save_model(trained, tmp_path / "cut")
 
 
 def test_it_is_no_encoder_and_says_so(folder, adata):
-    with pytest.raises(ConfigError, match=r"embeds no cells. Call tl.drug_response"):
+    with pytest.raises(WeightsError, match=r"does not embed cells. Use tl.drug_response"):
         sccello.tl.embed(adata, model=folder)
 
 
@@ -252,7 +252,7 @@ def test_the_bundled_model_is_whole():
     assert info.entry.kind == "drug-response"
     assert info.is_available
     assert sum(file.n_bytes for file in info.entry.files) < 10e6
-    model = sccello.models.load("gdsc-small")
+    model = sccello.drug.load("gdsc-small")
     assert len(model.drugs) == 228
     assert not {"A549", "NCIH838", "NCIH1975", "NCIH2228", "HCC827"} & set(model.cell_lines)
     assert model.encoder.sha256 == model.encoder_sha256

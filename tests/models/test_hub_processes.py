@@ -1,4 +1,4 @@
-"""Two processes at once, and one that is killed."""
+"""Two processes that download the same model, and one that is killed, against a server in another process."""
 
 from __future__ import annotations
 
@@ -7,74 +7,87 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from sccello_tools.models.hub import fetch, model_folder
-
 FETCH = """
 import sys
-from pathlib import Path
-from sccello_tools import settings
-from sccello_tools.models.hub import Transfer, fetch
-from sccello_tools.models.manifest import ModelEntry, ModelFile
-cache, url, sha256, stall = sys.argv[1:]
-settings.cache_dir = Path(cache)
-file = ModelFile("weights.bin", sha256, 30_000, url=url)
-entry = ModelEntry("remote", "url", files=(file,))
+from sccello_tools.models.hub import fetch_model
+from sccello_tools.models.registry import ModelEntry, ModelFile
+files = tuple(ModelFile(path=name, sha256="unverified") for name in sys.argv[2:])
+entry = ModelEntry(name="mine", source="huggingface", repo="me/mine", revision=sys.argv[1], files=files)
 print("ready", flush=True)
-fetch(file, entry, transfer=Transfer(stall_timeout=float(stall), backoff=0.01, chunk_bytes=1024))
+sys.stdin.readline()
+print(fetch_model(entry))
 """
 
 
-def start(cache, entry, stall):
-    file = entry.files[0]
-    arguments = [str(cache), file.url, file.sha256, str(stall)]
+@pytest.fixture
+def environment(tmp_path):
+    return {
+        **os.environ, "HF_HOME": str(tmp_path / "hf"), "SCCELLO_CACHE": str(tmp_path / "sccello"), "NO_PROXY": "*",
+        "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "",
+    }  # fmt: skip
+
+
+def start(environment, commit, files):
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", FETCH, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"NO_PROXY": "*"},
-    )
-    process.stdout.readline()
+        [sys.executable, "-W", "error", "-c", FETCH, commit, *sorted(files)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
     return process
 
 
-def wait_for(condition, process, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if process.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"the process ended or hangs: {process.communicate(timeout=5)[1]}")
-        time.sleep(0.005)
+def assert_complete(printed, files):
+    folder = Path(printed.strip())
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
 
-def test_two_processes_at_once_download_once(server, remote, body, cache):
-    entry = remote()
-    server.always = "stall:0"  # the first to come waits, so that the second meets its lock
-    processes = [start(cache, entry, 30) for _ in range(2)]
-    wait_for(lambda: server.requests, processes[0])
-    time.sleep(0.3)
-    server.always = None
-    server.released.set()
-    errors = [process.communicate(timeout=30)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
-    assert (model_folder(entry) / "weights.bin").read_bytes() == body
-    # The stalled answer broke off without a byte, the second attempt of the same process had all.
-    assert len(server.requests) == 2
+@pytest.fixture
+def server_process(tmp_path, tiny_files):
+    folder = tmp_path / "served" / "me" / "mine"
+    folder.mkdir(parents=True)
+    for name, content in tiny_files.items():
+        (folder / name).write_bytes(content)
+    script = Path(__file__).parent / "hub_server.py"
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "served")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    yield process.stdout.readline().split()
+    process.communicate(timeout=10)
 
 
-def test_a_killed_process_leaves_a_part_that_the_next_call_goes_on_from(
-    server, remote, body, cache, quick
-):
-    entry = remote()
-    server.always = "stall:10240"
-    process = start(cache, entry, 30)
-    part = model_folder(entry) / "weights.bin.part"
-    wait_for(lambda: part.exists() and part.stat().st_size == 10_240, process)
+def test_two_processes_download_at_the_same_time(server_process, tiny_files, environment):
+    environment["HF_ENDPOINT"], commit = server_process
+    processes = [start(environment, commit, tiny_files) for _ in range(2)]
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    results = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], results
+    assert_complete(results[0][0], tiny_files)
+    assert results[0][0] == results[1][0]
+
+
+def test_a_killed_process_leaves_no_incomplete_model(hub, tiny_files, environment):
+    commit = hub.add("me/mine", tiny_files)
+    environment["HF_ENDPOINT"] = hub.url
+    hub.faults = [None] * (len(tiny_files) - 1) + ["stall:1000"] * 9
+    process = start(environment, commit, tiny_files)
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    deadline = time.monotonic() + 30
+    while not any("/lfs/" in path for _, path, _ in hub.requests):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=10)
-    assert not (model_folder(entry) / "weights.bin").exists()
-    server.always = None
-    assert fetch(entry.files[0], entry, transfer=quick).read_bytes() == body
-    assert server.ranges() == [None, "bytes=10240-"]
+    hub.faults = []
+    second = start(environment, commit, tiny_files)
+    out, err = second.communicate("go\n", timeout=60)
+    assert second.returncode == 0, err
+    assert_complete(out, tiny_files)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-import io
 import json
 import logging
 import shutil
@@ -9,13 +7,16 @@ import subprocess
 import sys
 from importlib import import_module
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 import sccello_tools as sccello
 from sccello_tools.errors import (
+    ArgumentError,
     BackendError,
+    ConfigError,
     DownloadError,
     HashMismatchError,
     ManifestError,
@@ -24,8 +25,9 @@ from sccello_tools.errors import (
 )
 from sccello_tools.models import LoadedModel, load, save
 from sccello_tools.models.hub import model_folder
-from sccello_tools.models.manifest import find_entry, update_entry
-from sccello_tools.nn.checkpoint import to_published
+from sccello_tools.models.labels import make_prototypes
+from sccello_tools.models.registry import find_entry, update_entry
+from sccello_tools.nn import EncoderConfig, ScCelloModel
 from sccello_tools.tokens import GeneVocabulary
 
 LABELS = pd.DataFrame(
@@ -34,6 +36,23 @@ LABELS = pd.DataFrame(
         "cell_type": ["T cell", "B cell"],
     }
 )
+
+
+LABEL_IDS = ("CL:0000084", "CL:0000236")
+GENEFORMER = json.dumps(
+    {
+        "architectures": ["BertForMaskedLM"], "model_type": "bert", "vocab_size": 25426, "hidden_size": 256,
+        "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 512, "hidden_act": "relu",
+    }
+).encode()  # fmt: skip
+GPT2 = json.dumps({"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}).encode()
+
+
+class Code:
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, ("code_has_run",)
 
 
 @pytest.fixture
@@ -45,11 +64,6 @@ def folder(tmp_path, tiny_network):
         "training_data": {"one.h5ad": 3, "two.h5ad": 4},
     }
     return save(tiny_network, tmp_path / "model", labels=LABELS, metadata=metadata)
-
-
-@pytest.fixture(autouse=True)
-def forget():
-    import_module("sccello_tools.models.load")._loaded.clear()
 
 
 def test_a_folder_gives_the_network_and_all_that_is_known(folder, tiny_network):
@@ -86,7 +100,7 @@ def test_a_bare_folder_has_no_labels_and_its_own_name(folder):
 
 
 def test_neither_name_nor_folder(tmp_path):
-    with pytest.raises(ModelNotFoundError, match=r"known: sccello-small, .*models\.list\(\)"):
+    with pytest.raises(ModelNotFoundError, match=r"models: sccello-small, .*hf://"):
         load("nothing")
     with pytest.raises(ModelNotFoundError, match="There is no folder"):
         load(tmp_path / "nothing")
@@ -113,8 +127,8 @@ def test_two_models_are_kept_at_most(folder, tmp_path):
     assert load(folder, device="cpu") is not first
 
 
-def test_auto_is_said_once(folder, caplog, monkeypatch):
-    monkeypatch.setattr(import_module("sccello_tools.models.load"), "_said", set())
+def test_auto_is_logged_once(folder, caplog, monkeypatch):
+    monkeypatch.setattr(import_module("sccello_tools.models.load"), "_logged", set())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with caplog.at_level(logging.INFO, logger="sccello_tools"):
         assert load(folder).device == torch.device("cpu")
@@ -124,9 +138,7 @@ def test_auto_is_said_once(folder, caplog, monkeypatch):
 
 @pytest.mark.parametrize("device", ["cuda:99", "abacus", "xpu"])
 def test_a_device_that_is_not_here(folder, device):
-    with pytest.raises(
-        BackendError, match=rf"Device '{device}' is not available here .*cpu.*or 'auto'"
-    ):
+    with pytest.raises(BackendError, match=rf"Device '{device}' is not available .*cpu.*or 'auto'"):
         load(folder, device=device)
 
 
@@ -144,14 +156,14 @@ def test_another_vocabulary_is_refused(folder):
     metadata["vocabulary"]["sha256"] = "0" * 64
     (folder / "metadata.json").write_text(json.dumps(metadata))
     with pytest.raises(
-        WeightsError, match=r"was trained with gene vocabulary .* would name other genes"
+        WeightsError, match=r"was trained with gene vocabulary .*0{12}.*Use the version"
     ):
         load(folder, device="cpu")
 
 
 def test_a_folder_without_weights(folder):
     (folder / "model.safetensors").unlink()
-    with pytest.raises(WeightsError, match=r"No weights in .*expected model\.safetensors or"):
+    with pytest.raises(WeightsError, match=r"config\.json.*Required are .*model\.safetensors"):
         load(folder, device="cpu")
 
 
@@ -159,12 +171,12 @@ def test_a_folder_without_weights(folder):
     ("table", "message"),
     [
         ("", r"has columns \[\]"),
-        ("index\tid\tname\n", "expected an index, cell_type_ontology_term_id and cell_type"),
-        ("index\tcell_type_ontology_term_id\tcell_type\n1\tCL:0000084\tT\n", "line 2 is .*expected index 0"),
+        ("index\tid\tname\n", "index, cell_type_ontology_term_id and cell_type"),
+        ("index\tcell_type_ontology_term_id\tcell_type\n1\tCL:0000084\tT\n", "line 2 is .*required are index 0"),
         ("index\tcell_type_ontology_term_id\tcell_type\n0\tT cell\tT\n", "a Cell Ontology id"),
         ("index\tcell_type_ontology_term_id\tcell_type\n0\tCL:0000084\n", "line 2"),
-        ("index\tcell_type_ontology_term_id\tcell_type\n0\tCL:0000084\tT\n1\tCL:0000084\tT\n", "names cell types twice"),
-        ("index\tcell_type_ontology_term_id\tcell_type\n0\tCL:0000084\tT\n", "names 1 cell types, but 2 are stated"),
+        ("index\tcell_type_ontology_term_id\tcell_type\n0\tCL:0000084\tT\n1\tCL:0000084\tT\n", r"more than once: \['CL:0000084'\]"),
+        ("index\tcell_type_ontology_term_id\tcell_type\n0\tCL:0000084\tT\n", "has 1 cell types, but 2 are stated"),
         (b"\xff\xfe", "cannot be read"),
     ],
 )  # fmt: skip
@@ -179,7 +191,7 @@ def test_more_labels_than_prototypes(folder):
     rows = "".join(f"{i}\t{cl}\tcell\n" for i, cl in enumerate(ids))
     (folder / "labels.tsv").write_text("index\tcell_type_ontology_term_id\tcell_type\n" + rows)
     (folder / "metadata.json").unlink()
-    with pytest.raises(WeightsError, match="has 601 labels but 600 prototypes"):
+    with pytest.raises(WeightsError, match="has 601 labels but only 600 prototypes"):
         load(folder, device="cpu")
 
 
@@ -209,51 +221,90 @@ def test_weights_that_are_not_those_of_the_manifest(own_manifest, folder):
         load("own", manifest=own_manifest, device="cpu")
 
 
-def published_form(network):
-    """The files of a network under the names that the authors gave them."""
-    config = {
-        "vocab_size": network.config.vocab_size,
-        "hidden_size": network.config.hidden_size,
-        "num_hidden_layers": network.config.n_layers,
-        "num_attention_heads": network.config.n_heads,
-        "intermediate_size": network.config.intermediate_size,
-        "model_type": "bert",
-    }
-    weights = io.BytesIO()
-    torch.save(to_published(network.state_dict(), network.config), weights)
-    return {"config.json": json.dumps(config).encode(), "pytorch_model.bin": weights.getvalue()}
-
-
-def test_the_published_form_comes_from_the_hub_with_the_packaged_labels(
-    server, cache, monkeypatch, tiny_network
+def test_the_published_model_comes_from_the_hub_with_the_packaged_labels(
+    hub, published_files, cache
 ):
-    for name, content in published_form(tiny_network).items():
-        server.files[f"/katarinayuan/scCello-zeroshot/resolve/e59304e/{name}"] = content
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    hub.add("katarinayuan/scCello-zeroshot", published_files, commit_id="e59304e" + "1" * 33)
     model = load("sccello-zeroshot", device="cpu")
     assert model.config.hidden_size == 8
     assert len(model.labels) == 398
     assert model.labels[:2] == ("CL:0002320", "CL:0000782")
     assert model.label_names[0] == "connective tissue cell"
-    assert (cache / "sccello-zeroshot" / "e59304e" / "pytorch_model.bin.sha256").exists()
-    n_requests = len(server.requests)
+    assert (cache / "pins/katarinayuan/scCello-zeroshot/e59304e/pytorch_model.bin.sha256").exists()
+    n_requests = len(hub.requests)
     assert load("katarinayuan/scCello-zeroshot", device="cpu", offline=True) is model
-    assert len(server.requests) == n_requests
+    assert len(hub.requests) == n_requests
+
+
+class TestHubRepositories:
+    def test_any_model_is_loaded_from_its_repository(self, hub, tiny_files, tiny_network):
+        first = hub.add("me/mine", tiny_files)
+        hub.add("me/mine", {"metadata.json": b'{"name": "newer", "licence": "MIT"}'})
+        model = load("hf://me/mine", device="cpu")
+        assert (model.name, model.labels, model.entry.source) == ("newer", LABEL_IDS, "huggingface")
+        torch.testing.assert_close(model.network.word_embeddings, tiny_network.word_embeddings)
+        assert load("hf://me/mine", device="cpu") is model
+        older = load(f"hf://me/mine@{first}", device="cpu")
+        assert (older.name, older.entry.revision, older.entry.licence) == ("tiny", first, "MIT")
+        assert sccello.models.info("hf://me/mine").entry.licence == "MIT"
+
+    def test_it_is_used_offline_afterwards(self, hub, tiny_files, monkeypatch):
+        hub.add("me/mine", tiny_files)
+        model = load("hf://me/mine", device="cpu")
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        n_requests = len(hub.requests)
+        assert load("hf://me/mine", device="cpu").sha256 == model.sha256
+        assert len(hub.requests) == n_requests
+        with pytest.raises(DownloadError, match=r"hf://me/other@main.*offline"):
+            load("hf://me/other")
+
+    @pytest.mark.parametrize(
+        ("files", "error", "message"),
+        [
+            ({"README.md": b"# Data"}, WeightsError, r"hf://me/x@main contains no scCello model \(found: README\.md\)"),
+            ({"config.json": b"{}", "model.pkl": b"x"}, WeightsError, r"model\.pkl\), which may run code"),
+            ({"args.json": b"{}", "best_model.pt": b"x", "vocab.json": b"{}"}, WeightsError, "scGPT, not scCello"),
+            ({"config.json": GENEFORMER, "model.safetensors": b"x"}, ConfigError, "Geneformer, not scCello"),
+            ({"config.json": GPT2, "model.safetensors": b"x"}, ConfigError, r"GPT2LMHeadModel.*not scCello"),
+        ],
+    )  # fmt: skip
+    def test_a_repository_of_something_else(self, hub, files, error, message):
+        hub.add("me/x", files)
+        with pytest.raises(error, match=message):
+            load("hf://me/x")
+        assert not [path for _, path, _ in hub.requests if path.startswith("/lfs/")]
+
+    def test_a_pickle_with_code_is_not_run(self, hub, published_files, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        torch.save({"a": Code()}, tmp_path / "code.bin")
+        hub.add(
+            "me/x", published_files | {"pytorch_model.bin": (tmp_path / "code.bin").read_bytes()}
+        )
+        with pytest.raises(WeightsError, match="contains code, which is never run"):
+            load("hf://me/x", device="cpu")
+        assert not (tmp_path / "code_has_run").exists()
+
+    @pytest.mark.parametrize(
+        ("files", "message"),
+        [
+            ({"model.safetensors": b"not weights"}, r"model\.safetensors is damaged"),
+            ({"labels.tsv": b"x"}, r"labels\.tsv has columns"),
+            ({"metadata.json": b'{"vocabulary": {"name": "mouse", "sha256": "%s"}}' % (b"0" * 64)}, "gene vocabulary 'mouse'"),
+        ],
+    )  # fmt: skip
+    def test_a_repository_with_invalid_files(self, hub, tiny_files, files, message):
+        hub.add("me/x", tiny_files | files)
+        with pytest.raises(WeightsError, match=message):
+            load("hf://me/x", device="cpu")
 
 
 def test_the_published_model_offline_is_an_error():
-    with pytest.raises(
-        DownloadError, match=r"config\.json of model 'sccello-zeroshot' is not in the cache"
-    ):
+    with pytest.raises(DownloadError, match=r"sccello-zeroshot.*not in the cache.*offline"):
         load("sccello-zeroshot", offline=True)
 
 
 def test_the_bundled_model_loads_offline_when_it_is_there():
     entry = find_entry("sccello-small")
-    if not entry.files:
-        with pytest.raises(WeightsError, match="lists no files for model 'sccello-small'"):
-            load(offline=True)
-        return
     model = load(offline=True, device="cpu")
     assert sum(file.n_bytes for file in entry.files) <= 25_000_000
     assert model.n_parameters == entry.n_parameters
@@ -263,7 +314,7 @@ def test_the_bundled_model_loads_offline_when_it_is_there():
 
 class TestSave:
     def test_labels_without_their_columns(self, tiny_network, tmp_path):
-        with pytest.raises(WeightsError, match=r"labels lack the columns \['cell_type'\]"):
+        with pytest.raises(WeightsError, match=r"labels lacks the columns \['cell_type'\]"):
             save(tiny_network, tmp_path / "m", labels=LABELS.drop(columns="cell_type"))
         assert not (tmp_path / "m").exists()
 
@@ -278,7 +329,7 @@ class TestSave:
             save(tiny_network, tmp_path / "m", labels=labels)
 
     def test_unknown_metadata(self, tiny_network, tmp_path):
-        with pytest.raises(ManifestError, match=r"metadata has unknown fields \['licens'\]"):
+        with pytest.raises(ManifestError, match=r"metadata: unknown field 'licens'.*licence"):
             save(tiny_network, tmp_path / "m", metadata={"licens": "MIT"})
         assert not (tmp_path / "m").exists()
 
@@ -304,10 +355,12 @@ def test_list_shows_every_model(own_manifest):
     assert table["name"].tolist() == ["sccello-small", "sccello-zeroshot", "gdsc-small", "own"]
     row = table.set_index("name").loc["own"]
     assert (row["source"], row["available"], row["hidden_size"]) == ("local", True, 8)
-    assert (row["n_training_cells"], row["licence"]) == (7, "MIT")
+    assert (row["n_training_cells"], row["licence"], row["n_cell_types"]) == (7, "MIT", 2)
     assert row["size_mb"] == pytest.approx(0.9, abs=0.2)
     published = table.set_index("name").loc["sccello-zeroshot"]
     assert (published["available"], published["n_parameters"]) == (False, 10_681_094)
+    assert (published["n_cell_types"], published["licence"]) == (398, "MIT")
+    assert table.loc[:2, "tissue"].notna().all()
 
 
 def test_info_prints_what_is_known(own_manifest, folder):
@@ -317,8 +370,8 @@ def test_info_prints_what_is_known(own_manifest, folder):
     assert info.is_available
     text = repr(info)
     for expected in (
-        "own\n", "local, on this machine", str(folder), "2 (own)", "one.h5ad (3 cells)", "MIT",
-        f"model.safetensors: {dataclasses.asdict(info.entry.files[-1])['sha256']}",
+        "own\n", "local, available", str(folder), "2 (own)", "one.h5ad (3 cells)", "MIT",
+        f"model.safetensors: {next(f for f in info.entry.files if f.path == 'model.safetensors').sha256}",
     ):  # fmt: skip
         assert expected in text
     assert "paper           unknown" in text
@@ -335,7 +388,129 @@ def test_info_of_a_published_model_points_to_its_page():
 def test_looking_at_models_needs_no_torch_and_no_network_library():
     code = (
         "import sys, sccello_tools as s; s.models.list(); s.models.info('sccello-zeroshot');"
-        "print([m for m in ('torch', 'pooch', 'requests', 'anndata', 'scanpy') if m in sys.modules])"
+        "print([m for m in ('torch', 'pooch', 'requests', 'httpx', 'httpx2', 'anndata', 'scanpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_argument_that_is_no_model():
+    with pytest.raises(ArgumentError, match="list"):
+        load(["sccello-small"])
+
+
+def test_a_drug_response_model_is_refused_with_the_function_that_loads_it():
+    with pytest.raises(WeightsError, match=r"gdsc-small.*drug\.load"):
+        load("gdsc-small")
+    model = sccello.drug.load("gdsc-small")
+    assert isinstance(model, sccello.drug.DrugResponseModel)
+    assert sccello.drug.load("gdsc-small") is model
+    with pytest.raises(WeightsError, match=r"'sccello-small' is not a drug response model"):
+        sccello.drug.load("sccello-small")
+
+
+def test_another_number_of_tokens_is_refused(tmp_path):
+    config = EncoderConfig(vocab_size=60, cls_token_id=59, hidden_size=8, n_layers=1, n_heads=1)
+    folder = save(ScCelloModel(config), tmp_path / "small")
+    with pytest.raises(WeightsError, match=r"has 60 tokens.*25,427"):
+        load(folder, device="cpu")
+
+
+def test_the_weights_of_another_model_without_a_cell_head(folder):
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "model.safetensors"
+    kept = {n: t.clone() for n, t in load_file(path).items() if not n.startswith("cell_cls")}
+    save_file(kept, path)
+    with pytest.raises(WeightsError, match=r"missing: cell_cls.*not a scCello model"):
+        load(folder, device="cpu")
+
+
+class TestResource:
+    def test_it_is_read_once(self, folder):
+        model, calls = load(folder, device="cpu"), []
+
+        def read(model):
+            calls.append(model.name)
+            return len(calls)
+
+        assert [model.resource(read) for _ in range(3)] == [1, 1, 1]
+        assert calls == ["tiny"]
+        assert load(folder, device="cpu", keep=False).resource(read) == 2
+
+    def test_it_is_read_again_when_its_file_changes(self, folder):
+        model = load(folder, device="cpu")
+
+        def read(model):
+            path = model.folder / "extra.txt"
+            return path.read_text() if path.is_file() else None
+
+        assert model.resource(read, file="extra.txt") is None
+        (folder / "extra.txt").write_text("one")
+        assert model.resource(read, file="extra.txt") == "one"
+        (folder / "extra.txt").write_text("three")
+        assert model.resource(read, file="extra.txt") == "three"
+
+    def test_an_error_is_not_kept(self, folder):
+        model, fail = load(folder, device="cpu"), [True]
+
+        def read(model):
+            if fail:
+                raise WeightsError(fail.pop())
+            return "found"
+
+        with pytest.raises(WeightsError):
+            model.resource(read)
+        assert model.resource(read) == "found"
+
+
+class TestPrototypes:
+    def test_they_are_unit_vectors_of_the_labelled_rows(self, folder, tiny_network):
+        model = load(folder, device="cpu")
+        found = model.prototypes
+        assert found is model.prototypes
+        assert (found.ids, found.names, found.tau) == (LABEL_IDS, ("T cell", "B cell"), 0.01)
+        rows = tiny_network.learned_centroid.weight[:2].detach().numpy()
+        np.testing.assert_allclose(
+            found.vectors, rows / np.linalg.norm(rows, axis=1, keepdims=True), atol=1e-6
+        )
+        assert found.vectors.dtype == np.float32
+        assert found.row_of_label.tolist() == [0, 1]
+        assert (dict(found.replaced), dict(found.merged), found.omitted) == ({}, {}, ())
+
+    def test_a_model_without_labels_has_none(self, tiny_network, tmp_path):
+        model = load(save(tiny_network, tmp_path / "m"), device="cpu")
+        with pytest.raises(WeightsError, match=r"no label table.*labels\.tsv.*tl\.calibrate"):
+            _ = model.prototypes
+
+    def test_obsolete_labels_are_replaced_and_merged(self, caplog):
+        """CL:4023070 is obsolete; its successor is CL:4023064."""
+        labels = ["CL:0000084", "CL:4023070", "CL:4023064", "CL:9999999"]
+        vectors = np.array([[2, 0], [0, 3], [3, 0], [1, 1]], dtype=np.float32)
+        with caplog.at_level(logging.INFO, logger="sccello_tools"):
+            found = make_prototypes(labels, vectors, 0.05)
+        assert found.ids == ("CL:0000084", "CL:4023064")
+        assert dict(found.replaced) == {"CL:4023070": "CL:4023064"}
+        assert dict(found.merged) == {"CL:4023064": ("CL:4023070", "CL:4023064")}
+        assert found.omitted == ("CL:9999999",)
+        assert found.row_of_label.tolist() == [0, 1, 1, -1]
+        np.testing.assert_allclose(found.vectors, [[1, 0], [0.5**0.5, 0.5**0.5]], atol=1e-6)
+        assert "2 of 4 are current, 1 are replaced" in caplog.text
+        assert "CL:9999999" in caplog.text
+        assert "2 types from 4 labels" in repr(found)
+
+    def test_the_published_labels_are_counted(self):
+        from sccello_tools.ontology import CellOntology, published_labels
+
+        ontology, labels = CellOntology.load(), published_labels()
+        vectors = np.random.default_rng(0).normal(size=(len(labels), 4)).astype(np.float32)
+        found = make_prototypes(labels, vectors, 0.01)
+        # "native cell", "animal cell" and "somatic cell", which are all "cell" today
+        assert found.omitted == tuple(t for t in labels if ontology.current(t) == "CL:0000000")
+        assert len(found.omitted) == 3
+        assert len(found) == len(set(found.ids)) == 395
+        assert all(term in ontology for term in found.ids)
+        obsolete = [label for label in labels if ontology.is_obsolete(label)]
+        assert set(found.replaced) == set(obsolete) - set(found.omitted)
+        assert (found.row_of_label == -1).sum() == 3
+        np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1, atol=1e-6)

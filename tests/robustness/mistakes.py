@@ -93,7 +93,7 @@ MISTAKES = [
     Mistake("Two machines that do not know who they are", "sccello.embed_files(file, folder / 'out', num_nodes=2)", CONFIG),
     Mistake("Scores of unequal length", "sccello.metrics.annotation_score(['a', 'b'], ['a'], [['a']])", ARGUMENT),
     Mistake("Embedding and labels of unequal length", "sccello.metrics.clustering_score(embedded.obsm['X_sccello'], ['a', 'b'])", ARGUMENT),
-    Mistake("A manifest that reaches out of the cache", "models.manifest.read_manifest(evil_manifest)", MANIFEST),
+    Mistake("A manifest that reaches out of the cache", "models.registry.read_manifest(evil_manifest)", MANIFEST),
 ]  # fmt: skip
 
 

@@ -174,7 +174,7 @@ def test_model_by_folder(adata, tiny_model_folder, expected, convert):
 
 
 def test_the_bundled_model():
-    entry = models.manifest.read_manifest()["sccello-small"]
+    entry = models.registry.read_manifest()["sccello-small"]
     if not is_available(entry):
         pytest.skip("sccello-small is not trained yet: its weights are not in the package")
     adata = sccello.datasets.pancreas_tritschler()[:40].copy()

@@ -1,23 +1,33 @@
-"""``sccello models``: what can be loaded by name."""
+"""``sccello models``: list models and upload one."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from ._options import Json
 
+models = typer.Typer(rich_markup_mode="rich", no_args_is_help=False)
 
-def models(*, as_json: Json = False) -> None:
-    """List the models that can be loaded by name.
 
-    A folder that `sccello pretrain` wrote is given to `--model` by its path and is not listed.
+@models.callback(invoke_without_command=True)
+def list_models(context: typer.Context, *, as_json: Json = False) -> None:
+    """List the models that can be loaded by name, or upload one.
+
+    `--model` also accepts a folder that `sccello pretrain` wrote, or a repository on the Hugging Face Hub, hf://owner/name@revision.
 
     [bold]Examples[/bold]
 
     sccello models
 
     sccello models --json | jq -r '.[].name'
+
+    sccello models push my_model owner/my-model --licence CC-BY-4.0
     """
+    if context.invoked_subcommand is not None:
+        return
     from sccello_tools import models as catalog
 
     table = catalog.list()
@@ -30,18 +40,39 @@ def models(*, as_json: Json = False) -> None:
     from rich.table import Table
 
     shown = Table(title="Models", expand=True)
-    for heading in ("name", "here", "parameters", "MB", "what it is"):
-        shown.add_column(
-            heading,
-            overflow="fold",
-            justify="left" if heading in {"name", "what it is"} else "right",
-        )
-    for record in table.to_dict("records"):
-        shown.add_row(
-            escape(record["name"]),
-            "yes" if record["available"] else "no",
-            "" if pd.isna(record["n_parameters"]) else f"{record['n_parameters']:,}",
-            "" if pd.isna(record["size_mb"]) else f"{record['size_mb']:.1f}",
-            escape(f"{record['description']} Licence: {record['licence']}."),
-        )
+    for heading in ("name", "available", "cell types", "MB", "licence", "tissue"):
+        wraps = heading == "tissue"
+        right = heading in {"cell types", "MB"}
+        shown.add_column(heading, no_wrap=not wraps, justify="right" if right else "left")
+    fields = ["name", "available", "n_cell_types", "size_mb", "licence", "tissue"]
+    for name, available, *others in table[fields].itertuples(index=False):
+        cells = ["" if value is pd.NA or value is None else escape(str(value)) for value in others]
+        shown.add_row(escape(name), "yes" if available else "no", *cells)
     Console().print(shown)
+
+
+@models.command()
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a model.")],
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository to upload to.")],
+    *,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence of the weights, if metadata.json states none.")
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Create a private repository.")
+    ] = False,
+    revision: Annotated[str, typer.Option(help="Branch to commit to.")] = "main",
+) -> None:
+    """Upload a model to the Hugging Face Hub, with a generated model card.
+
+    Log in before with `hf auth login`, or set HF_TOKEN.
+
+    [bold]Examples[/bold]
+
+    sccello models push my_model owner/my-model --licence CC-BY-4.0
+    """
+    from sccello_tools.models import push_to_hub
+
+    url = push_to_hub(folder, repo, licence=licence, private=private, revision=revision)
+    typer.echo(f"Uploaded in {url}. Use it with: --model hf://{repo.removeprefix('hf://')}")

@@ -66,7 +66,7 @@ app.command(rich_help_panel=_CELLS)(drug)
 app.command(rich_help_panel=_CELLS)(report)
 app.command(rich_help_panel=_MORE)(tokenize)
 app.command(rich_help_panel=_MORE)(pretrain)
-app.command(rich_help_panel=_MORE)(models)
+app.add_typer(models, name="models", rich_help_panel=_MORE)
 app.command(rich_help_panel=_MORE)(demo)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .config import DrugResponseConfig
 from .data import DrugResponseData, JoinReport
+from .files import load
 from .model import DrugResponseModel, Prediction
 from .split import ResponseSplit, split_responses
 
@@ -14,5 +15,6 @@ __all__ = [
     "JoinReport",
     "Prediction",
     "ResponseSplit",
+    "load",
     "split_responses",
 ]

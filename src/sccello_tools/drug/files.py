@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
+from sccello_tools._io import read_tensors, sha256_of, write_json, write_tensors
 from sccello_tools.errors import ConfigError, OutputExistsError, WeightsError
-from sccello_tools.models._hashes import sha256_of, write_atomically
-from sccello_tools.models._records import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILES
+from sccello_tools.models.load import ModelCache, check_vocabulary, find_model, resolve_device
+from sccello_tools.models.registry import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILES
 from sccello_tools.tokens import GeneVocabulary
 
 from .config import DrugResponseConfig
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Final
 
-    from sccello_tools.models.manifest import ModelEntry
+    from sccello_tools.models.registry import ModelEntry
 
 KIND: Final = "drug-response"
 _FORMAT: Final = 1
@@ -104,45 +102,67 @@ def save_model(
     plain |= {"encoder": model.encoder_name, "encoder_sha256": model.encoder_sha256}
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / WEIGHTS_FILES[0]
-    part = weights.with_name(f".{weights.name}.part")
-    try:
-        save_file(tensors, part, metadata={_HEADER: json.dumps(facts)})
-        write_atomically(folder / CONFIG_FILE, json.dumps(plain, indent=2) + "\n")
-        write_atomically(
-            folder / METADATA_FILE, json.dumps(described, indent=2, ensure_ascii=False) + "\n"
-        )
-        part.replace(weights)
-    finally:
-        part.unlink(missing_ok=True)
+    write_json(folder / CONFIG_FILE, plain)
+    write_json(folder / METADATA_FILE, described)
+    write_tensors(weights, tensors, facts, header=_HEADER)
     return replace(model, sha256=sha256_of(weights), folder=folder)
 
 
-def read_model(entry: ModelEntry, folder: Path, device: torch.device) -> DrugResponseModel:
-    """Read what :func:`save_model` wrote. The networks stay on the CPU, where they are fast enough.
+def load(
+    name_or_folder: str | Path = "gdsc-small",
+    *,
+    manifest: str | Path | None = None,
+    offline: bool | None = None,
+    keep: bool = True,
+) -> DrugResponseModel:
+    """Load a drug response model by name, from a folder or from the Hugging Face Hub.
+
+    Parameters
+    ----------
+    name_or_folder
+        Name of a model (see :func:`sccello_tools.models.list`), a folder that :func:`sccello_tools.tl.train_drug_response` wrote, or a
+        repository on the Hugging Face Hub, ``"hf://owner/name@revision"``.
+    manifest
+        A manifest to read on top of the packaged one.
+    offline
+        Do not download; by default ``settings.offline``, which also follows ``HF_HUB_OFFLINE``.
+    keep
+        Keep the model in memory, so that the next call returns the same object.
+
+    Returns
+    -------
+    The model, on the CPU.
 
     Raises
     ------
+    ModelNotFoundError
+        If there is neither a model nor a folder nor a repository of that name.
     WeightsError
-        If the file is missing, damaged, or of another format.
+        If files are missing or damaged, or it is not a drug response model.
+
+    Examples
+    --------
+    >>> import sccello_tools as sccello
+    >>> len(sccello.drug.load("gdsc-small").drugs)
+    228
     """
-    del device
-    path = folder / WEIGHTS_FILES[0]
-    vocabulary = GeneVocabulary.load()
-    if entry.vocabulary is not None and entry.vocabulary.sha256 != vocabulary.sha256:
-        msg = f"Model {entry.name!r} names genes by another vocabulary (sha256 {entry.vocabulary.sha256[:12]}…, this package's is {vocabulary.sha256[:12]}…). Use the version of sccello-tools that it was made with."
+    entry = find_model(name_or_folder, manifest, offline=offline)
+    if entry.kind != KIND:
+        msg = f"{entry.name!r} is not a drug response model. Pass 'gdsc-small', or a model that tl.train_drug_response returned or wrote."
         raise WeightsError(msg)
+    return _models.load(entry, resolve_device("cpu"), offline=offline, keep=keep)
+
+
+def _read(entry: ModelEntry, folder: Path, _: torch.device) -> DrugResponseModel:
+    path = folder / WEIGHTS_FILES[0]
+    check_vocabulary(entry)
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})[_HEADER])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        if facts["format"] != _FORMAT:
-            msg = f"{path} has format {facts['format']}, this package reads {_FORMAT}. Make it anew with tl.train_drug_response."
-            raise WeightsError(msg)
+        facts, tensors = _read_file(path)
         ensemble = _ensemble(facts, tensors)
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError) as error:
         if isinstance(error, WeightsError) and not isinstance(error, ConfigError):
             raise
-        msg = f"{path} cannot be read as a drug response model ({error}). Fetch it again, or make it with tl.train_drug_response(data, out=...)."
+        msg = f"{path} cannot be read as a drug response model ({error}). Download it again, or create it with tl.train_drug_response(data, out=...)."
         raise WeightsError(msg) from error
     return DrugResponseModel(
         name=entry.name,
@@ -154,6 +174,14 @@ def read_model(entry: ModelEntry, folder: Path, device: torch.device) -> DrugRes
         sha256=sha256_of(path),
         folder=folder,
     )
+
+
+def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    tensors, facts = read_tensors(path, header=_HEADER)
+    if facts["format"] != _FORMAT:
+        msg = f"{path} has format {facts['format']}, this package reads {_FORMAT}. Re-create it with tl.train_drug_response."
+        raise WeightsError(msg)
+    return facts, tensors
 
 
 def _ensemble(facts: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Ensemble:
@@ -189,3 +217,6 @@ def _ensemble(facts: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> 
         losses=tensors["losses"].numpy(),
         known_vectors=tuple(vectors),
     )
+
+
+_models = ModelCache(_read)

@@ -11,9 +11,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from sccello_tools._io import write_text
 from sccello_tools.corpus.manifest import Fingerprint
 from sccello_tools.errors import EmbeddingFilesError
-from sccello_tools.models._hashes import write_atomically
 
 from .spans import spans_of
 
@@ -133,7 +133,7 @@ class EmbedManifest:
     def write(self, folder: Path) -> None:
         """Write it whole or not at all."""
         values = {"schema_version": _SCHEMA, **asdict(self)}
-        write_atomically(folder / MANIFEST, json.dumps(values, indent=1))
+        write_text(folder / MANIFEST, json.dumps(values, indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> Self:

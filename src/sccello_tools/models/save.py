@@ -6,13 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sccello_tools._io import write_text
 from sccello_tools.errors import WeightsError
 
-from ._folder import check_metadata
-from ._hashes import write_atomically
-from ._labels import CELL_TYPE_COLUMN, ID_COLUMN, read_label_table
-from ._parse import parse_description
-from ._records import LABELS_FILE, METADATA_FILE
+from .labels import CELL_TYPE_COLUMN, ID_COLUMN, read_label_table
+from .registry import LABELS_FILE, METADATA_FILE, check_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,19 +34,17 @@ def save(
     Parameters
     ----------
     network
-        What to write.
+        The network.
     folder
-        Made if it is not there.
+        Created if it does not exist.
     labels
-        Cell types of the first prototypes, in their order: columns ``cell_type_ontology_term_id``
-        and ``cell_type``.
+        Cell types of the first prototypes, in their order: columns ``cell_type_ontology_term_id`` and ``cell_type``.
     metadata
-        What is known of the model: any of name, description, ontology_release, licence, licence_note,
-        citation, paper, representation, vocabulary {name, sha256} (or vocabulary_sha256),
-        training_data {description, n_cells} (or the number of cells by source),
-        pretrain_config (of any form).
+        Description of the model: any of name, description, tissue, ontology_release, licence, licence_note, citation, paper,
+        representation, vocabulary {name, sha256} (or vocabulary_sha256), training_data {description, n_cells} (or the number of cells
+        by source), results {name: value}, limitations, pretrain_config (of any form).
     dtype
-        Precision on disk; ``"float16"`` halves the file and rounds the weights.
+        Precision on disk; ``"float16"`` halves the file size and rounds the weights.
 
     Returns
     -------
@@ -57,10 +53,9 @@ def save(
     Raises
     ------
     WeightsError
-        If weights are not finite, or labels are no Cell Ontology ids, not unique, or more than
-        the prototypes.
+        If weights are not finite, or labels are not Cell Ontology ids, not unique, or more than the prototypes.
     ManifestError
-        If ``metadata`` has unknown fields or values of the wrong kind.
+        If ``metadata`` has unknown or invalid fields.
 
     Examples
     --------
@@ -77,43 +72,40 @@ def save(
     folder = Path(folder)
     n_labels = 0 if labels is None else len(labels)
     if n_labels > network.config.n_prototypes:
-        msg = f"{n_labels} labels for {network.config.n_prototypes} prototypes; expected no more labels than prototypes. Make the network with a larger n_prototypes."
+        msg = f"{n_labels} labels for {network.config.n_prototypes} prototypes; there must be a prototype for each label. Create the network with a larger n_prototypes."
         raise WeightsError(msg)
     described = _normalised(metadata or {})
     if labels is not None:
         described.setdefault("label_space", {"name": "own", "n_labels": n_labels})
     check_metadata(described, "metadata")
-    parse_description(described, "metadata")
-    text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
     table = None if labels is None else _label_table(labels)
-    # Nothing is written before all is known to be right.
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / METADATA_FILE, text)
+    # everything is validated before anything is written
+    save_checkpoint(network, folder, dtype=dtype)
+    write_text(folder / METADATA_FILE, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
     if table is None:
         (folder / LABELS_FILE).unlink(missing_ok=True)
     else:
-        write_atomically(folder / LABELS_FILE, table)
-    save_checkpoint(network, folder, dtype=dtype)
+        write_text(folder / LABELS_FILE, table)
     return folder
 
 
 def _normalised(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring the short forms that :func:`save` takes into the form of the manifest."""
+    """Expand the short forms that :func:`save` accepts."""
     described = dict(metadata)
     if sha256 := described.pop("vocabulary_sha256", None):
         described["vocabulary"] = {"name": "sccello-25424", "sha256": sha256}
     cells = described.get("training_data")
     if isinstance(cells, dict) and cells and "description" not in cells:
-        named = ", ".join(f"{source} ({n:,} cells)" for source, n in cells.items())
-        described["training_data"] = {"description": named, "n_cells": sum(cells.values())}
+        sources = ", ".join(f"{source} ({n:,} cells)" for source, n in cells.items())
+        described["training_data"] = {"description": sources, "n_cells": sum(cells.values())}
     return described
 
 
 def _label_table(labels: pd.DataFrame) -> str:
     if missing := [c for c in (ID_COLUMN, CELL_TYPE_COLUMN) if c not in labels.columns]:
-        msg = f"labels lack the columns {missing}; found {list(labels.columns)}."
+        msg = f"labels lacks the columns {missing}; found {list(labels.columns)}."
         raise WeightsError(msg)
     table = labels[[ID_COLUMN, CELL_TYPE_COLUMN]].reset_index(drop=True)
-    text = table.to_csv(sep="\t", index_label="index", lineterminator="\n")
+    text: str = table.to_csv(sep="\t", index_label="index", lineterminator="\n")
     read_label_table(text.splitlines(), where="labels")
     return text

@@ -111,7 +111,7 @@ def _curve(model: Any) -> pd.DataFrame:
     if not path.exists() and isinstance(model, str):
         # a name; the manifest's errors say what names there are
         from sccello_tools.models.hub import fetch_model
-        from sccello_tools.models.manifest import find_entry
+        from sccello_tools.models.registry import find_entry
 
         path = fetch_model(find_entry(model))
     if path.is_dir():

@@ -14,15 +14,13 @@ from sccello_tools._anndata.writing import check_writable, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
 from sccello_tools._progress import progress_bar
-from sccello_tools.errors import ArgumentError, GroupError, WeightsError
-from sccello_tools.models import load
+from sccello_tools.errors import ArgumentError, GroupError
 
 from ._drug_profiles import CountsOfGenes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-    from typing import Any
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -183,13 +181,9 @@ def drug_response(
 
 
 def _drug_model(model: str | Path | DrugResponseModel) -> DrugResponseModel:
-    from sccello_tools.drug import DrugResponseModel
+    from sccello_tools.drug import DrugResponseModel, load
 
-    found: Any = model if isinstance(model, DrugResponseModel) else load(model, device="cpu")
-    if not isinstance(found, DrugResponseModel):
-        msg = f"{getattr(found, 'name', model)!r} is no drug response model. Pass 'gdsc-small', or what tl.train_drug_response returned or wrote."
-        raise WeightsError(msg)
-    return found
+    return model if isinstance(model, DrugResponseModel) else load(model)
 
 
 def _predict(

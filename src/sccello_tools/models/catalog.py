@@ -1,35 +1,32 @@
-"""What models there are, and what is known of one."""
+"""Lists of models, and what is known of one, without loading it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ._records import CARD_FILE
 from .hub import is_available, model_folder
 from .load import find_model
-from .manifest import read_manifest
+from .registry import CARD_FILE, read_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
 
-    from ._records import ModelEntry
+    from .registry import ModelEntry
 
 
 @dataclass(frozen=True, repr=False)
 class ModelInfo:
-    """What is known of one model; printing it shows all."""
+    """Description of a model; printing it shows all fields."""
 
     entry: ModelEntry
-    """What the manifest, or the folder's ``metadata.json``, says."""
-
+    """What the manifest, or ``metadata.json`` in the folder, states."""
     folder: Path
-    """Where its files are, or will be once fetched."""
-
+    """Location of the files, which may not be downloaded yet."""
     is_available: bool
-    """Whether all of its files are on this machine."""
+    """Whether all files are on this machine."""
 
     @property
     def name(self) -> str:
@@ -38,25 +35,25 @@ class ModelInfo:
 
     @property
     def card(self) -> Path | None:
-        """The model card on this machine, if there is one."""
+        """The model card, if it is on this machine."""
         path = self.folder / CARD_FILE
         return path if path.is_file() else None
 
     @property
     def homepage(self) -> str | None:
-        """Page of the model on Hugging Face."""
+        """Page of the model on the Hugging Face Hub."""
         return None if self.entry.repo is None else f"https://huggingface.co/{self.entry.repo}"
 
     def __repr__(self) -> str:
         entry = self.entry
         size = "" if entry.n_bytes is None else f", {entry.n_bytes / 1e6:.1f} MB"
-        here = "on this machine" if self.is_available else "not on this machine"
+        available = "available" if self.is_available else "not downloaded"
         parameters = None if entry.n_parameters is None else f"{entry.n_parameters:,}"
         hashes = [f"{file.path}: {file.sha256}" for file in entry.files]
         rows = {
             "description": entry.description or None,
             "kind": entry.kind,
-            "source": f"{entry.source}, {here}{size}",
+            "source": f"{entry.source}, {available}{size}",
             "folder": self.folder,
             "card": self.card or self.homepage,
             "files": "\n".join(hashes) or None,
@@ -66,9 +63,11 @@ class ModelInfo:
             "vocabulary": entry.vocabulary and entry.vocabulary.name,
             "cell types": entry.label_space
             and f"{entry.label_space.n_labels} ({entry.label_space.name})",
+            "tissue": entry.tissue,
             "ontology": entry.ontology_release,
             "training data": entry.training_data and entry.training_data.description,
-            "licence": " – ".join(t for t in (entry.licence, entry.licence_note) if t) or None,
+            "limitations": entry.limitations,
+            "licence": " - ".join(t for t in (entry.licence, entry.licence_note) if t) or None,
             "citation": entry.citation,
             "paper": entry.paper,
         }
@@ -85,13 +84,12 @@ def list_models(manifest: str | Path | None = None) -> pd.DataFrame:
     Parameters
     ----------
     manifest
-        A manifest of your own, read on top of the packaged one.
+        A manifest to read on top of the packaged one.
 
     Returns
     -------
-    One row a model: name, source, available (all files on this machine), n_parameters, hidden_size,
-    size_mb (millions of bytes), licence, ontology_release, n_training_cells, description. What is
-    not known is missing.
+    One row per model: name, kind, source, available (all files on this machine), tissue, n_cell_types, n_parameters, hidden_size,
+    size_mb (10^6 bytes), licence, ontology_release, n_training_cells, description. Unknown values are missing.
 
     Raises
     ------
@@ -107,30 +105,30 @@ def list_models(manifest: str | Path | None = None) -> pd.DataFrame:
     import pandas as pd
 
     table = pd.DataFrame.from_records([_row(entry) for entry in read_manifest(manifest).values()])
-    counts = ["n_parameters", "hidden_size", "n_training_cells"]
+    counts = ["n_cell_types", "n_parameters", "hidden_size", "n_training_cells"]
     return table.astype(dict.fromkeys(counts, "Int64") | {"size_mb": "float64"})
 
 
 def info(name_or_folder: str | Path, *, manifest: str | Path | None = None) -> ModelInfo:
-    """Tell what is known of a model, without loading or fetching it.
+    """Describe a model without loading or downloading its weights.
 
     Parameters
     ----------
     name_or_folder
-        Name of a model, its repository on Hugging Face, or path of a model folder.
+        Name of a model, path of a model folder, or a repository on the Hugging Face Hub, ``"hf://owner/name@revision"``.
     manifest
-        A manifest of your own, read on top of the packaged one.
+        A manifest to read on top of the packaged one.
 
     Returns
     -------
-    The record: its manifest entry, its folder, whether its files are at hand.
+    Manifest entry, folder and availability.
 
     Raises
     ------
     ModelNotFoundError
-        If there is neither a model nor a folder of that name.
+        If there is neither a model nor a folder nor a repository of that name.
     ManifestError
-        If the manifest or the folder's ``metadata.json`` cannot be read.
+        If the manifest or the ``metadata.json`` of the folder is invalid.
 
     Examples
     --------
@@ -145,8 +143,11 @@ def info(name_or_folder: str | Path, *, manifest: str | Path | None = None) -> M
 def _row(entry: ModelEntry) -> dict[str, object]:
     return {
         "name": entry.name,
+        "kind": entry.kind,
         "source": entry.source,
         "available": is_available(entry),
+        "tissue": entry.tissue,
+        "n_cell_types": entry.label_space and entry.label_space.n_labels,
         "n_parameters": entry.n_parameters,
         "hidden_size": entry.hidden_size,
         "size_mb": None if entry.n_bytes is None else round(entry.n_bytes / 1e6, 1),
