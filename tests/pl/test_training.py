@@ -85,7 +85,7 @@ def test_what_cannot_be_drawn(curve, tmp_path):
     (tmp_path / "training_curve.csv").write_text("")
     with pytest.raises(FileFormatError, match="cannot be read as a table"):
         pl.training(tmp_path, show=False)
-    with pytest.raises(ModelNotFoundError, match="No model is called"):
+    with pytest.raises(ModelNotFoundError, match="neither a model nor a folder"):
         pl.training("sccello-smal", show=False)
     with pytest.raises(ValueError, match="no column 'epoch'"):
         pl.training(curve, x="epoch", show=False)

@@ -190,7 +190,7 @@ def test_what_is_wrong_is_refused_and_nothing_is_written(cells, small):
     refused(DrugError, "does not know 1 of the drugs: 'Unobtainin'", drugs=["Unobtainin"])
     refused(DrugError, "no molecule that rdkit reads", drugs={"x": "C1CC"})
     refused(GroupError, "no column 'cluster'", groupby="cluster")
-    refused(WeightsError, "is no drug response model", model="sccello-small")
+    refused(WeightsError, "is not a drug response model", model="sccello-small")
     refused(ValueError, "counts is 'maybe'", counts="maybe")
     few = cells[:, :600].copy()
     refused(GeneMatchError, "genes", adata=few, min_matched=10)

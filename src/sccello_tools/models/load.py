@@ -269,14 +269,15 @@ def find_model(
 
 def _read(entry: ModelEntry, folder: Path, device: torch.device) -> LoadedModel:
     from sccello_tools.nn import load_checkpoint
+    from sccello_tools.tokens import VOCABULARY_SIZE
 
     check_vocabulary(entry)
     labels = read_labels(entry, folder)
     weights = next(folder / name for name in WEIGHTS_FILES if (folder / name).is_file())
     network = load_checkpoint(folder)
     config = network.config
-    if config.vocab_size != (expected := _vocabulary_size()):
-        msg = f"Model {entry.name!r} has {config.vocab_size:,} tokens, the gene vocabulary of this package {expected:,}: its tokens are other genes. Use the package that the model was made with."
+    if config.vocab_size != VOCABULARY_SIZE:
+        msg = f"Model {entry.name!r} has {config.vocab_size:,} tokens, the gene vocabulary of this package {VOCABULARY_SIZE:,}: its tokens are other genes. Use the package that the model was made with."
         raise WeightsError(msg)
     if len(labels.ids) > config.n_prototypes:
         msg = f"Model {entry.name!r} has {len(labels.ids)} labels but only {config.n_prototypes} prototypes. Download or write the model again."
@@ -307,12 +308,6 @@ def check_vocabulary(entry: ModelEntry) -> None:
     if stated is not None and stated.sha256 != own.sha256:
         msg = f"Model {entry.name!r} was trained with gene vocabulary {stated.name!r} (sha256 {stated.sha256[:12]}...), this package has {own.sha256[:12]}...: its tokens are other genes. Use the version of sccello-tools that the model was made with."
         raise WeightsError(msg)
-
-
-def _vocabulary_size() -> int:
-    from sccello_tools.tokens import GeneVocabulary
-
-    return len(GeneVocabulary.load()) + 3  # <pad>, <mask>, <cls>
 
 
 def _prototypes_of(model: LoadedModel) -> Prototypes:

@@ -56,13 +56,9 @@ def gene_embeddings(
     import anndata
     import pandas as pd
 
-    from sccello_tools.errors import WeightsError
-    from sccello_tools.tokens import VOCABULARY_SIZE, GeneVocabulary
+    from sccello_tools.tokens import GeneVocabulary
 
     loaded = loaded_model(model, device)
-    if loaded.config.vocab_size != VOCABULARY_SIZE:
-        msg = f"Model {loaded.name!r} has {loaded.config.vocab_size:,} tokens, the vocabulary of genes {VOCABULARY_SIZE:,}; its rows cannot be named. Use a model of this vocabulary, see models.list()."
-        raise WeightsError(msg)
     vocabulary = GeneVocabulary.load()
     table = loaded.network.word_embeddings.detach().float().cpu().numpy()
     width = table.shape[1]

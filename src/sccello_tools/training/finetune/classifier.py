@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,12 +170,7 @@ def write_model(
         Mode, label_key, n_cells and configuration; stored in ``metadata.json`` as ``finetune_config``.
     """
     entry = base.entry
-    inherited = {field: getattr(entry, field) for field in _INHERITED}
-    metadata: dict[str, Any] = {
-        field: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
-        for field, value in inherited.items()
-        if value is not None
-    }
+    metadata = entry.model_dump(mode="json", include=set(_INHERITED), exclude_none=True)
     metadata["name"] = name
     metadata["description"] = (
         f"{base.name}, fine-tuned ({run['mode']}) to {len(labels)} labels of {run['n_cells']:,} cells."
