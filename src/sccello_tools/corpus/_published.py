@@ -1,4 +1,4 @@
-"""Find the shards of a corpus that another program wrote: folders of Parquet files, or what ``datasets`` saves."""
+"""Find the shards of a corpus that another program wrote, Parquet files or a folder of ``datasets``, and decode its labels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sccello_tools._logging import logger
 from sccello_tools.errors import CorpusError
+from sccello_tools.ontology import published_labels
 
 from .manifest import CELL_TYPE, TOKENS
 
@@ -79,6 +85,51 @@ def chosen_column(names: Sequence[str], known: Sequence[str], asked: str | None,
         msg = f"{path} has no column {wanted} (columns: {', '.join(names)}). {_EXPECTED}"
         raise CorpusError(msg)
     return found[0]
+
+
+def names_of_integers(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
+    """Return the names of integer labels; None if the labels are not integers.
+
+    ``datasets`` stores the names of a ``ClassLabel`` in the schema. Integers without names are indices of the cell types of the
+    published model, as in the published corpora.
+
+    Parameters
+    ----------
+    schema
+        Schema of a shard.
+    column
+        Column with the labels.
+    """
+    if not pa.types.is_integer(schema.field(column).type):
+        return None
+    written = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    feature = written.get("info", {}).get("features", {}).get(column, {})
+    if feature.get("_type") == "ClassLabel":
+        return tuple(feature["names"])
+    names = published_labels()
+    logger.warning(
+        "The labels in column %r are integers without names; they are read as indices of the %d cell types of the published model.",
+        column, len(names),
+    )  # fmt: skip
+    return names
+
+
+def decode_integers(
+    column: pa.ChunkedArray, names: Sequence[str], *, where: str
+) -> pa.DictionaryArray:
+    """Replace integer labels by their names; -1 and missing values have none.
+
+    Raises
+    ------
+    CorpusError
+        If an integer has no name.
+    """
+    codes = np.asarray(pc.fill_null(column.combine_chunks().cast(pa.int64()), -1))
+    if len(codes) and not -1 <= int(codes.min()) <= int(codes.max()) < len(names):
+        msg = f"{where} has integer labels from {codes.min()} to {codes.max()}, but there are {len(names)} names. Pass label_key= with the column of Cell Ontology ids or names."
+        raise CorpusError(msg)
+    indices = pa.array(codes, mask=codes < 0)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(names, type=pa.string()))
 
 
 def _saved_by_datasets(path: Path) -> list[Path]:

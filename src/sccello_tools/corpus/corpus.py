@@ -10,13 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from sccello_tools.errors import ArgumentError, CorpusError
 from sccello_tools.tokens.vocabulary import GeneVocabulary
 
 from ._cells import CorpusCells, count_labels, read_cells
-from ._published import LABEL_COLUMNS, TOKEN_COLUMNS, chosen_column, published_files
+from ._published import (
+    LABEL_COLUMNS,
+    TOKEN_COLUMNS,
+    chosen_column,
+    decode_integers,
+    names_of_integers,
+    published_files,
+)
 from ._shards import Shard, block_starts, open_shard
 from ._shuffle import ShuffledReader
 from .manifest import BUILD_AGAIN, CELL_TYPE, LENGTH, MANIFEST, TOKENS, CorpusManifest
@@ -25,7 +33,6 @@ from .writer import finished_shard, sha256_of, shard_path
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import pyarrow as pa
     from numpy.typing import NDArray
 
 
@@ -63,6 +70,9 @@ class Corpus:
 
     manifest: CorpusManifest | None = None
     """Table of contents of a corpus that this package built; None of a published one."""
+
+    label_names: tuple[str, ...] | None = None
+    """Names of integer labels; None if the labels are strings."""
 
     @classmethod
     def open(
@@ -105,13 +115,15 @@ class Corpus:
             shards = _finished(path, manifest) if partial else _complete(path, manifest)
             return cls(path, shards, TOKENS, label_key or CELL_TYPE, max_length, manifest)
         shards = tuple(open_shard(file) for file in published_files(path, split=split))
-        names = shards[0].schema().names
+        schema = shards[0].schema()
+        label_column = chosen_column(schema.names, LABEL_COLUMNS, label_key, shards[0].path)
         return cls(
             path,
             shards,
-            chosen_column(names, TOKEN_COLUMNS, None, shards[0].path),
-            chosen_column(names, LABEL_COLUMNS, label_key, shards[0].path),
+            chosen_column(schema.names, TOKEN_COLUMNS, None, shards[0].path),
+            label_column,
             max_length,
+            label_names=names_of_integers(schema, label_column),
         )
 
     def __len__(self) -> int:
@@ -138,7 +150,7 @@ class Corpus:
         found: Counter[str] = Counter()
         for shard in self.shards:
             table = shard.read(None, [self.label_column])
-            found.update(count_labels(table.column(self.label_column)))
+            found.update(count_labels(self._labels(table, shard)))
         return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
     @cached_property
@@ -246,10 +258,16 @@ class Corpus:
         table = shard.read(block, [self.token_column, self.label_column])
         return read_cells(
             table.column(self.token_column),
-            table.column(self.label_column),
+            self._labels(table, shard),
             max_length=self.max_length,
             where=str(shard.path),
         )
+
+    def _labels(self, table: pa.Table, shard: Shard) -> pa.ChunkedArray:
+        column = table.column(self.label_column)
+        if self.label_names is None:
+            return column
+        return pa.chunked_array([decode_integers(column, self.label_names, where=str(shard.path))])
 
 
 def _check_vocabulary(path: Path, manifest: CorpusManifest) -> None:
