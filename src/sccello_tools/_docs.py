@@ -20,7 +20,7 @@ _TEXTS = {
         :func:`sccello_tools.pp.match_genes` if it exists, else ``var_names``.""",
     "min_matched": """
         Minimum number of genes that must match the vocabulary. With the default or less, a targeted panel with at least 50 matched
-        genes is also accepted, with a warning, if at least 80 % of its names match.""",
+        genes is also accepted, with a warning, if at least 90 % of its names match.""",
     "counts": """
         ``"check"`` requires integer counts. ``"trust"`` also accepts fractions, for ambient-corrected or imputed counts, but no NaN,
         infinite or negative values.""",

@@ -187,8 +187,6 @@ def test_columns_of_a_lazy_anndata_are_read_as_others(pancreas, tmp_path, what):
 
 
 def test_a_corpus_is_not_built_from_what_is_open(pancreas, tmp_path):
-    with pytest.raises(
-        CorpusError, match="AnnData"
-    ):
+    with pytest.raises(CorpusError, match="AnnData"):
         sccello.pp.build_corpus(pancreas, tmp_path / "corpus")
     assert not (tmp_path / "corpus").exists()

@@ -128,7 +128,9 @@ print(sccello.pp.match_genes(adata).n_matched)
     [{"LC_ALL": "C"}, {"LC_ALL": "tr_TR.UTF-8", "TZ": "Pacific/Apia"}, {"PYTHONUTF8": "0", "LC_ALL": "POSIX", "TZ": ":broken"}],
     ids=["C", "Turkish", "POSIX"],
 )  # fmt: skip
-def test_results_do_not_depend_on_locale_and_time_zone(adata, tiny_model_folder, tmp_path, variables):
+def test_results_do_not_depend_on_locale_and_time_zone(
+    adata, tiny_model_folder, tmp_path, variables
+):
     adata.write_h5ad(tmp_path / "a.h5ad")
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", EMBED, tmp_path / "a.h5ad", tiny_model_folder, tmp_path / "a.npy"],

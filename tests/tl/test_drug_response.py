@@ -170,7 +170,8 @@ def test_columns_of_one_gene_are_summed(cells, small, answered):
             index=[f"g{i}" for i in range(2 * cells.n_vars)],
         ),
     )
-    sccello.tl.drug_response(twice, model=small, gene_ids="id")
+    with pytest.warns(UserWarning, match="repeat a gene"):
+        sccello.tl.drug_response(twice, model=small, gene_ids="id")
     np.testing.assert_allclose(twice.obsm[KEY], answered.obsm[KEY], rtol=1e-4, atol=1e-4)
 
 

@@ -227,7 +227,8 @@ def test_symbols_and_duplicates_keep_var_names(adata, model):
     adata.var["id"] = adata.var_names
     adata.var_names = [f"name {i}" for i in range(adata.n_vars)]
     adata.var.loc["name 899", "id"] = adata.var.loc["name 0", "id"]
-    marker_genes(adata, "donor", model=model, gene_ids="id", **FAST)
+    with pytest.warns(UserWarning, match="1 of 900 variables repeat a gene"):
+        marker_genes(adata, "donor", model=model, gene_ids="id", **FAST)
     table = marker_genes_df(adata, "a")
     assert sorted(table["names"]) == sorted(adata.var_names)
     assert table.set_index("names").loc["name 899", ["shares", "pvals"]].tolist() == [0, 1]
@@ -239,7 +240,7 @@ def test_symbols_and_duplicates_keep_var_names(adata, model):
         ("nothing", r"adata.obs has no column 'nothing' \(columns: 'donor'"),
         ("number", r"'number'\] is numeric \(float64, 2 distinct values\)"),
         ("holes", r"'holes'\] is missing in 3 of 30 cells"),
-        ("lonely", r"1 of 2 groups of adata.obs\['lonely'\] have fewer than 2 cells: 'x' \(1\)"),
+        ("lonely", r"'lonely'\] have fewer than two cells.*'x' \(1\)"),
         ("single", r"has one group only, 'only'"),
     ],
 )
@@ -258,7 +259,7 @@ def test_bad_groups(adata, model, groupby, message):
     [
         ({"reference": "z"}, GroupError, "expected is 'rest' or a group of .*: a, b, c"),
         ({"groupby": None, "reference": "a"}, GroupError, "without groupby="),
-        ({"n_cells_per_group": 1}, ValueError, "n_cells_per_group is 1"),
+        ({"n_cells_per_group": 1}, ValueError, "n_cells_per_group.*got 1"),
         ({"genes": ["no such gene"]}, GeneMatchError, "1 of 1 genes are not in adata.var_names"),
         ({"genes": []}, GeneMatchError, "genes is empty"),
         ({"method": "exact"}, ValueError, "'perturb' or 'fast'"),

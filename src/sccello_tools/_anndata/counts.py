@@ -27,7 +27,7 @@ from sccello_tools.tokens import (
 )
 
 from .columns import check_anndata, missing_column
-from .genes import feature_types_of, is_missing, names_of
+from .genes import feature_types_of, is_missing, names_of, transposed_hint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,9 +163,10 @@ class CountsSource:
                 names, min_matched=self.min_matched, feature_types=feature_types_of(var)
             )
         except GeneMatchError as error:
-            if not stored:
-                raise
-            msg = f"{error} The names are those of var[{_keys.GENE_ID!r}]: call pp.match_genes again to replace them."
+            hint = transposed_hint(adata)
+            if stored:
+                hint = f" The names are those of var[{_keys.GENE_ID!r}]: call pp.match_genes again to replace them."
+            msg = f"{error}{hint}"
             raise GeneMatchError(msg) from error
         if is_new and report:  # otherwise match_genes has reported it, with the original names
             logger.info(str(match))

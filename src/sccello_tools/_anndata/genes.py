@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools.errors import GeneMatchError
-from sccello_tools.tokens import feature_type_column
+from sccello_tools.tokens import feature_type_column, match_gene_names
 
 if TYPE_CHECKING:
     from typing import Any
 
+    from anndata import AnnData
     from numpy.typing import NDArray
 
 
@@ -43,6 +44,14 @@ def feature_types_of(var: Any) -> NDArray[np.object_] | None:
         return None
     found: NDArray[np.object_] = np.array(names_of(var, column), dtype=object)
     return found
+
+
+def transposed_hint(adata: AnnData) -> str:
+    """Return a sentence if the observations of an AnnData are genes, for the message about variables that are not; else ""."""
+    names = [_text(name) for name in adata.obs_names]
+    if names and match_gene_names(names, min_matched=0).n_matched > len(names) / 2:
+        return " adata.obs_names are gene names: the matrix is transposed. Pass adata.T.copy()."
+    return ""
 
 
 def _values(var: Any, column: str) -> NDArray[Any]:

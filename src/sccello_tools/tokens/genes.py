@@ -31,7 +31,7 @@ _N_EXAMPLES = 5
 _MANY_COLUMNS = 3  # an alias of this many columns is a placeholder, such as "U6", and not one gene
 # a targeted panel: few genes, nearly all of them human
 _PANEL_GENES = 50
-_PANEL_FRACTION = 0.8
+_PANEL_FRACTION = 0.9
 DEFAULT_MIN_MATCHED = 500
 """Default of ``min_matched`` in all functions."""
 
@@ -115,8 +115,8 @@ class GeneMatch:
 
     @property
     def fraction_matched(self) -> float:
-        """Fraction of the columns that match, without excluded columns."""
-        return self.n_matched / max(1, self.n_columns - int(self.excluded.sum()))
+        """Fraction of the columns that match, without columns of another feature type."""
+        return self.n_matched / max(1, self.n_columns - sum(self.non_genes.values()))
 
     def __repr__(self) -> str:
         return f"GeneMatch({self.n_matched:,} of {self.n_columns:,} columns match)"
@@ -202,7 +202,7 @@ def match_gene_names(
         One name per column.
     min_matched
         Minimum number of columns that must match. With the default or less, a targeted panel of at least 50 matched genes is also
-        accepted if at least 80 % of its names match; see :attr:`GeneMatch.is_panel`.
+        accepted if at least 90 % of its names match; see :attr:`GeneMatch.is_panel`.
     feature_types
         Feature type of each column, such as ``adata.var["feature_types"]``. Columns that are not genes match nothing.
 
@@ -255,7 +255,7 @@ def match_gene_names(
         unmatched=tuple(name for name in left_out if not found[name].genes),
         n_vocabulary=len(vocabulary),
         is_panel=_PANEL_GENES <= n_matched < min_matched <= DEFAULT_MIN_MATCHED
-        and n_matched >= _PANEL_FRACTION * len(kept),
+        and n_matched >= _PANEL_FRACTION * int((types == "").sum()),
     )
     if n_matched < min_matched and not match.is_panel:
         raise GeneMatchError(_too_few(match, kept, min_matched))
