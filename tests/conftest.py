@@ -1,4 +1,4 @@
-"""Fixtures that several folders of tests share; all of them small."""
+"""Shared fixtures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
 from scipy import sparse
 
 from sccello_tools.tokens import GeneVocabulary
@@ -19,16 +20,20 @@ if TYPE_CHECKING:
 
 N_CELLS, N_GENES = 30, 900
 
+# examples take as long as the load of the machine makes them
+settings.register_profile("sccello", deadline=None)
+settings.load_profile("sccello")
+
 
 @pytest.fixture(scope="session")
 def golden_dir() -> Path:
-    """Folder of the numbers that the published code printed."""
+    """Folder with numbers printed by the published code."""
     return Path(__file__).parent / "data" / "golden"
 
 
 @pytest.fixture(scope="session")
 def dense_counts() -> np.ndarray:
-    """Made-up raw counts, float32 (30, 900), between 0 and 200, none of the cells empty."""
+    """Synthetic raw counts, float32 of shape (30, 900), between 0 and 200, without empty cells."""
     rng = np.random.default_rng(7)
     depth = rng.uniform(0.2, 3, size=(N_CELLS, 1))
     abundance = rng.lognormal(-1, 1.5, size=(1, N_GENES))
@@ -37,7 +42,7 @@ def dense_counts() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def gene_ids() -> list[str]:
-    """Ensembl ids of `dense_counts`' columns, in no order."""
+    """Ensembl IDs of the columns of `dense_counts`, in random order."""
     genes = GeneVocabulary.load().gene_ids
     return np.random.default_rng(8).choice(genes, N_GENES, replace=False).tolist()
 
@@ -56,7 +61,7 @@ def adata(dense_counts: np.ndarray, gene_ids: list[str]) -> anndata.AnnData:
 
 @pytest.fixture(scope="session")
 def write_zarr() -> Callable[[anndata.AnnData, Path], None]:
-    """Write an AnnData to zarr, deaf to what anndata and zarr have to say of each other's versions."""
+    """Write an AnnData to zarr, ignoring warnings about versions of anndata and zarr."""
     pytest.importorskip("zarr")
 
     def write(adata: anndata.AnnData, path: Path) -> None:
@@ -69,7 +74,7 @@ def write_zarr() -> Callable[[anndata.AnnData, Path], None]:
 
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory) -> Path:
-    """Folder of a model of 16 dimensions and 256 positions, its weights drawn from a seed and far from their start."""
+    """Folder of a model with 16 dimensions and 256 positions and random weights."""
     import torch
 
     from sccello_tools import models

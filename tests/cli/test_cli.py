@@ -383,11 +383,11 @@ def test_as_a_program(source, tmp_path, tiny_model_folder):
     """Through `python -m`, as the shell sees it: JSON alone on standard output, progress on standard error."""
     command = [sys.executable, "-m", "sccello_tools", "embed", source, "-o", tmp_path / "out.h5ad"]
     command += ["--model", tiny_model_folder, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["cells"] == 30
     assert "embed: added .obsm['X_sccello']" in done.stderr
-    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert again.returncode == 1
     assert again.stdout == ""
     assert "exists already" in again.stderr

@@ -39,6 +39,11 @@ pytest.importorskip("zarr")
 EXACT = {"precision": "float32", "device": "cpu"}
 
 
+def same(found: np.ndarray, expected: np.ndarray) -> None:
+    """Blocks form other batches than a whole AnnData, so float32 embeddings agree within 1e-5."""
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch):
     monkeypatch.setattr(sccello.settings, "progress", False)
@@ -75,7 +80,7 @@ def test_rows_are_those_of_tl_embed_in_input_order(files, expected, tiny_model_f
     assert cells.complete
     assert cells.shape == (45, 16)
     assert repr(cells).startswith("EmbeddedCells(45 × 16 float32 in ")
-    np.testing.assert_array_equal(np.asarray(cells), expected)
+    same(np.asarray(cells), expected)
     obs = cells.obs
     assert obs["source"].tolist() == ["a"] * 30 + ["b"] * 10 + ["c"] * 5
     assert obs["source_row"].tolist() == [*range(30), *range(10), *range(5)]
@@ -105,7 +110,7 @@ def test_it_becomes_an_anndata_that_can_be_annotated(tmp_path):
     sccello.embed_files(tmp_path / "cells.h5ad", tmp_path / "out", cells_per_block=16, **EXACT)
     found = sccello.open_embedded(tmp_path / "out").to_anndata()
     sccello.tl.embed(adata, **EXACT)
-    np.testing.assert_array_equal(found.obsm["X_sccello"], adata.obsm["X_sccello"])
+    same(found.obsm["X_sccello"], adata.obsm["X_sccello"])
     assert found.uns["X_sccello"] == adata.uns["X_sccello"]
     for key in ("sccello_n_tokens", "sccello_truncated"):
         assert found.obs[key].tolist() == adata.obs[key].tolist()
@@ -123,7 +128,7 @@ def test_two_processes_give_the_bytes_of_one(files, expected, tiny_model_folder,
     parts = sorted(path.name for path in (tmp_path / "out" / "parts").glob("*.zarr"))
     assert parts == ["rank-0000.zarr", "rank-0001.zarr"]
     assert {record.part for record in cells.manifest.records} == set(parts)
-    np.testing.assert_array_equal(np.asarray(cells), expected)
+    same(np.asarray(cells), expected)
 
 
 def test_an_error_of_a_process_is_raised_as_it_is(adata, tiny_model_folder, tmp_path):
@@ -175,7 +180,7 @@ def test_an_interrupted_call_goes_on(
     )
     cells = embed(files, out, tiny_model_folder)
     assert len(n_embedded) == 13 - after
-    np.testing.assert_array_equal(np.asarray(cells), expected)
+    same(np.asarray(cells), expected)
     embed(files, out, tiny_model_folder)
     assert len(n_embedded) == 13 - after, "a finished call does nothing again"
 
@@ -195,7 +200,7 @@ def test_a_damaged_block_is_made_again(files, expected, tiny_model_folder, tmp_p
         )
         chunk.unlink()
     cells = embed(files, out, tiny_model_folder)
-    np.testing.assert_array_equal(np.asarray(cells), expected)
+    same(np.asarray(cells), expected)
 
 
 SCRIPT = """
@@ -238,7 +243,7 @@ def test_a_killed_process_loses_nothing_and_others_go_on(adata, tiny_model_folde
     cells = embed(path, out, tiny_model_folder)
     assert journal.read_text().startswith(first), "what was finished is kept"
     sccello.tl.embed(adata, model=tiny_model_folder, **EXACT)
-    np.testing.assert_array_equal(np.asarray(cells), adata.obsm["X_sccello"])
+    same(np.asarray(cells), adata.obsm["X_sccello"])
 
 
 def test_a_cluster_fills_the_places_one_by_one(
@@ -254,7 +259,7 @@ def test_a_cluster_fills_the_places_one_by_one(
             monkeypatch.setenv(name, str(value))
         cells = embed(files, out, tiny_model_folder, devices=2)
         assert cells.complete == (rank == 0)
-    np.testing.assert_array_equal(np.asarray(cells), expected)
+    same(np.asarray(cells), expected)
 
 
 def test_places(monkeypatch):
@@ -375,7 +380,7 @@ def test_a_full_disk_is_told_and_the_call_goes_on(
     filler.unlink()
     subprocess.run(["mount", "-o", "remount,size=8m", str(tiny_disk)], check=True)
     cells = embed(files, out, tiny_model_folder, cells_per_block=1)
-    np.testing.assert_array_equal(np.asarray(cells), expected)
+    same(np.asarray(cells), expected)
 
 
 def test_cells_without_tokens_are_nan_and_counted(adata, tiny_model_folder, tmp_path):
