@@ -15,6 +15,7 @@ from sccello_tools.nn import (
     mask_tokens,
     masked_gene_loss,
     ontology_alignment_loss,
+    ontology_coherence_loss,
     prototype_regularization,
 )
 from sccello_tools.nn.losses import chunked_cross_entropy
@@ -191,9 +192,12 @@ def test_nothing_masked_is_zero_and_differentiable():
     none, same = torch.zeros(0, dtype=torch.long), torch.nn.Identity()
     found = masked_gene_loss(hidden, none, head=same, word_embeddings=torch.eye(5), tau=0.1)
     typed = coherence_loss(hidden, torch.eye(5), none, tau=0.1)
+    nothing = torch.zeros(0, 5, dtype=torch.bool)
+    deep = ontology_coherence_loss(hidden, torch.eye(5), nothing, nothing, tau=0.1)
     near = prototype_regularization(hidden, torch.eye(5), none, affine=same, tau=0.1)
-    (found.loss + typed.loss + near).backward()
+    (found.loss + typed.loss + deep.loss + near).backward()
     assert found.loss == found.accuracy == typed.loss == typed.accuracy == near == 0
+    assert deep.loss == deep.accuracy == 0
     assert hidden.grad.shape == (0, 5)
 
 
@@ -205,6 +209,56 @@ def test_coherence_ignores_the_length_of_prototypes():
     torch.testing.assert_close(found, longer)
     cosine = torch.cosine_similarity(cells[:, None], prototypes[None], dim=-1)
     torch.testing.assert_close(found, functional.cross_entropy(cosine / 0.1, targets))
+
+
+@given(st.integers(1, 6), st.integers(1, 7), SEEDS)
+def test_ontology_coherence_by_its_definition(n_cells, n_types, seed):
+    generator = seeded(seed)
+    cells, prototypes = unit(n_cells, 4, seed=seed), torch.randn(n_types, 4, generator=generator)
+    kind = torch.rand(n_cells, n_types, generator=generator)
+    correct, ignored = kind < 0.4, kind > 0.7
+    own = torch.randint(n_types, (n_cells,), generator=generator)
+    correct[torch.arange(n_cells), own] = True
+    ignored &= ~correct
+    found = ontology_coherence_loss(cells, prototypes, correct, ignored, tau=0.2)
+    terms, hits = [], []
+    for i in range(n_cells):
+        scores = [
+            float(torch.cosine_similarity(cells[i], prototypes[t], dim=0)) / 0.2
+            for t in range(n_types)
+        ]
+        allowed = [t for t in range(n_types) if not ignored[i, t]]
+        total = sum(math.exp(scores[t]) for t in allowed)
+        terms.append(-math.log(sum(math.exp(scores[t]) for t in allowed if correct[i, t]) / total))
+        hits.append(bool(correct[i, max(allowed, key=lambda t: scores[t])]))
+    assert found.loss.item() == pytest.approx(sum(terms) / n_cells, rel=1e-4, abs=1e-5)
+    assert found.accuracy.item() == pytest.approx(sum(hits) / n_cells)
+
+
+def test_ontology_coherence_without_hierarchy_is_the_published_loss():
+    cells, prototypes = (
+        unit(6, 4, seed=0),
+        torch.randn(5, 4, generator=seeded(1), requires_grad=True),
+    )
+    targets = torch.tensor([0, 1, 2, 3, 4, 0])
+    correct = functional.one_hot(targets, 5).bool()
+    nothing = torch.zeros_like(correct)
+    found = ontology_coherence_loss(cells, prototypes, correct, nothing, tau=0.1)
+    published = coherence_loss(cells, prototypes, targets, tau=0.1)
+    torch.testing.assert_close(found.loss, published.loss)
+    assert found.accuracy == published.accuracy
+    ours, theirs = (torch.autograd.grad(x.loss, prototypes)[0] for x in (found, published))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_ancestors_get_no_gradient():
+    cells, prototypes = (
+        unit(1, 4, seed=0),
+        torch.randn(3, 4, generator=seeded(1), requires_grad=True),
+    )
+    correct, ignored = torch.tensor([[True, False, False]]), torch.tensor([[False, True, False]])
+    ontology_coherence_loss(cells, prototypes, correct, ignored, tau=0.1).loss.backward()
+    assert prototypes.grad.abs().sum(1).gt(0).tolist() == [True, False, True]
 
 
 def test_regularization_is_the_distance_at_published_length():

@@ -165,6 +165,23 @@ def test_layer_gene_ids_and_label_key(labelled, pretrain):
     assert model.name == "other"
 
 
+def test_augmented_counts_are_those_of_the_matrix(labelled, pretrain, config, monkeypatch):
+    from sccello_tools.training import pretrain as package
+
+    seen = []
+    real = package.fit
+    monkeypatch.setattr(package, "fit", lambda sources, *a, **k: seen.extend(sources) or real(sources, *a, **k))  # fmt: skip
+    labelled.obs[TERM] = [np.nan, *labelled.obs[TERM].astype(str)[1:]]
+    pretrain(labelled, config=config.replace(thinning=0.5, gene_dropout=0.5, coherence="ontology"))
+    (source,) = seen
+    assert source.counts.shape == (29, 25424)
+    assert source.counts.sum() == labelled.X[1:].sum()
+    names = sccello.tokens.GeneVocabulary.load().gene_ids
+    for cell in (0, 28):
+        _, genes = source.counts[[cell]].nonzero()
+        assert set(names[genes]) == set(labelled.var_names[labelled.X[cell + 1].nonzero()[1]])
+
+
 def test_float16_halves_the_file(labelled, pretrain, tmp_path):
     pretrain(labelled, out=tmp_path / "full")
     model = pretrain(labelled, out=tmp_path / "half", weights_dtype="float16")

@@ -62,12 +62,12 @@ def test_large_corpora_are_streamed_and_small_ones_held(
     monkeypatch.setattr(sources, "MAX_BYTES_IN_MEMORY", 1000)
     (streamed,) = corpus_sources(corpus, "ignored", ontology, stream=None)
     assert isinstance(streamed, CorpusSource)
-    assert streamed.counts == {part.source: part.counts[part.source] for part in held}
+    assert streamed.n_cells_of == {part.source: part.n_cells_of[part.source] for part in held}
     path = tmp_path / "published.parquet"
     ids = [[25426, *range(5, 50)]] * 20
     pq.write_table(pa.table({"gene_token_ids": ids, "cell_type": ["T cell"] * 20}), path)
     (published,) = corpus_sources(Corpus.open(path), "published", ontology, stream=None)
-    assert published.counts == {"published": {IDS[0]: 20}}
+    assert published.n_cells_of == {"published": {IDS[0]: 20}}
 
 
 def test_what_cannot_run_is_told(corpus: Corpus, tmp_path: Path) -> None:

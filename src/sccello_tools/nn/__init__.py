@@ -18,6 +18,7 @@ from .losses import (
     mask_tokens,
     masked_gene_loss,
     ontology_alignment_loss,
+    ontology_coherence_loss,
     prototype_regularization,
 )
 from .model import Encoder, EncoderLayer, Representation, ScCelloModel
@@ -38,6 +39,7 @@ __all__ = [
     "mask_tokens",
     "masked_gene_loss",
     "ontology_alignment_loss",
+    "ontology_coherence_loss",
     "prototype_regularization",
     "resolve_attention",
     "save_checkpoint",

@@ -302,6 +302,59 @@ def coherence_loss(
     return LossAndAccuracy(functional.cross_entropy(scores, targets), accuracy)
 
 
+def ontology_coherence_loss(
+    cells: torch.Tensor,
+    prototypes: torch.Tensor,
+    correct: torch.Tensor,
+    ignored: torch.Tensor,
+    *,
+    tau: float,
+) -> LossAndAccuracy:
+    r"""Coherence loss for labels at different depths of the ontology, such as "T cell" and "CD8-positive T cell".
+
+    The mean over cells of :math:`-\log (\sum_{t \in C} e^{s_t} / \sum_{t \notin A} e^{s_t})` with
+    :math:`s_t = \cos(z, p_t) / \tau`, where :math:`C` are the correct types of the cell, its label and the descendants of its label, and
+    :math:`A` are the proper ancestors of its label, which are neither correct nor incorrect. If no type is an ancestor of another,
+    this is :func:`coherence_loss`.
+
+    Parameters
+    ----------
+    cells
+        (B, d) unit vectors.
+    prototypes
+        (n_types, d) rows of ``learned_centroid`` in use; normalised here.
+    correct
+        (B, n_types) bool: the type is the label of the cell or a descendant of it; at least one per cell.
+    ignored
+        (B, n_types) bool: the type is a proper ancestor of the label.
+    tau
+        Temperature.
+
+    Returns
+    -------
+    The loss, and the fraction of cells whose most similar type, ancestors aside, is correct.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sccello_tools.nn.losses import ontology_coherence_loss
+    >>> correct = torch.tensor([[True, True, False]])  # labelled with the parent of the second type
+    >>> found = ontology_coherence_loss(
+    ...     torch.eye(3)[1:2], torch.eye(3), correct, torch.zeros_like(correct), tau=1.0
+    ... )
+    >>> round(found.loss.item(), 3), found.accuracy.item()
+    (0.238, 1.0)
+    """
+    if not len(cells):
+        return LossAndAccuracy(cells.float().sum(), cells.new_zeros((), dtype=torch.float32))
+    with torch.autocast(cells.device.type, enabled=False):  # see coherence_loss
+        scores = cells.float() @ functional.normalize(prototypes.float(), dim=-1).T / tau
+    scores = scores.masked_fill(ignored, -torch.inf)
+    of_correct = scores.masked_fill(~correct, -torch.inf)
+    accuracy = correct.gather(1, scores.argmax(1)[:, None]).float().mean()
+    return LossAndAccuracy((scores.logsumexp(1) - of_correct.logsumexp(1)).mean(), accuracy)
+
+
 def prototype_regularization(
     cells: torch.Tensor,
     prototypes: torch.Tensor,

@@ -10,22 +10,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy import sparse
 
 from sccello_tools._anndata.columns import require_obs
 from sccello_tools._anndata.counts import CountsSource, iter_token_chunks
 from sccello_tools._anndata.labels import informative_labels
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import logger
+from sccello_tools._settings import settings
 from sccello_tools.corpus import Corpus
 from sccello_tools.errors import LabelError, ScCelloError
 from sccello_tools.ontology import CellOntology
-from sccello_tools.tokens import GeneVocabulary, RaggedTokens, Tokenizer
+from sccello_tools.tokens import GeneVocabulary, RaggedTokens, Tokenizer, row_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, Literal
 
     from sccello_tools.models import LoadedModel
+    from sccello_tools.tokens import GeneMatch
     from sccello_tools.tokens.counts import CountsPolicy
     from sccello_tools.training.pretrain import LabelledTokens, PretrainConfig
     from sccello_tools.training.pretrain.run_file import LoggerName
@@ -63,7 +66,7 @@ def pretrain(
     """Pretrain a scCello model with masked gene prediction, ontology alignment and cell type coherence.
 
     Corpora of more than a gigabyte of tokens are read block by block during training (see ``PretrainConfig.stream``); smaller ones, and
-    AnnData, are held in memory as tokens. Cells without counts in any gene of the vocabulary and cells with a missing or uninformative
+    AnnData, are held in memory as tokens, with ``thinning`` or ``gene_dropout`` also as counts. Cells without counts in any gene of the vocabulary and cells with a missing or uninformative
     label ("unknown", "doublet", the root of the ontology) are excluded and counted.
 
     Parameters
@@ -177,12 +180,7 @@ def pretrain(
     def tokens_of(adata: AnnData, of: str) -> LabelledTokens:
         try:
             return _labelled_tokens(
-                adata,
-                of,
-                source,
-                label_key=label_key,
-                ontology=ontology,
-                max_length=config.max_length,
+                adata, of, source, label_key=label_key, ontology=ontology, config=config
             )
         except ScCelloError as error:  # with several sources, the message must say which one
             msg = f"{of}: {error}"
@@ -237,7 +235,7 @@ def pretrain(
                 "training_data": {
                     of: sum(by_type.values())
                     for part in sources
-                    for of, by_type in part.counts.items()
+                    for of, by_type in part.n_cells_of.items()
                 },
                 "pretrain_config": run,
             },
@@ -275,7 +273,7 @@ def _labelled_tokens(
     *,
     label_key: str,
     ontology: CellOntology,
-    max_length: int,
+    config: PretrainConfig,
 ) -> LabelledTokens:
     """Tokenize the cells of one AnnData that can be trained on."""
     from sccello_tools.training.pretrain import LabelledTokens
@@ -292,7 +290,8 @@ def _labelled_tokens(
     if excluded := labels.report(label_key):
         logger.warning("%s: %s", of, excluded)
     current = {label: ontology.current(label) for label in set(labels.texts) if label}
-    tokenizer = Tokenizer(source.gene_match(adata), max_length)
+    match = source.gene_match(adata)
+    tokenizer = Tokenizer(match, config.max_length)
     # cells without tokens are excluded and counted here
     chunks = iter_token_chunks(adata, tokenizer, source, warn_of_empty=False)
     tokens = RaggedTokens.concatenate(chunk.tokens for chunk in chunks)
@@ -304,4 +303,19 @@ def _labelled_tokens(
         np.array([current[label] for label in labels.texts[usable]], dtype=str),
         of,
         usable,
+        _vocabulary_counts(source.matrix(adata), match)[usable] if config.augments else None,
     )
+
+
+def _vocabulary_counts(matrix: Any, match: GeneMatch) -> sparse.csr_array:
+    """Return counts with one column per gene of the vocabulary; columns of the same gene are summed."""
+    vocabulary = GeneVocabulary.load()
+    columns = np.flatnonzero(match.tokens >= 0)
+    genes = np.searchsorted(vocabulary.tokens, match.tokens[columns])
+    select = sparse.csr_array(
+        (np.ones(len(columns), dtype=np.float32), (columns, genes)),
+        shape=(match.n_columns, len(vocabulary)),
+    )
+    chunks = row_chunks(matrix, n_rows=settings.chunk_cells)
+    counts = sparse.vstack([chunk.rows.astype(np.float32) @ select for chunk in chunks])
+    return sparse.csr_array(counts)

@@ -113,9 +113,9 @@ def test_shares_that_leave_nothing_to_draw(tiny, cells):
         drawn([cells], config)
 
 
-def test_a_batch_is_packed_with_its_types(cells, make_cells):
+def test_a_batch_is_packed_with_its_types(tiny, cells, make_cells):
     source = make_cells(seed=3, source="other")
-    dataset = _TokenBatches([cells, source], TYPES, max_length=11)
+    dataset = _TokenBatches([cells, source], TYPES, tiny.replace(max_length=11))
     wanted = [(0, 3), (1, 20), (0, 9), (1, 0)]
     batch = dataset[draw_of(wanted, cropped=False)]
     lengths = batch.cu_seqlens.diff().tolist()
@@ -134,8 +134,8 @@ def test_a_batch_is_packed_with_its_types(cells, make_cells):
     assert found == expected
 
 
-def test_a_cropped_batch_has_cells_of_one_length(cells):
-    dataset = _TokenBatches([cells], TYPES, max_length=16)
+def test_a_cropped_batch_has_cells_of_one_length(tiny, cells):
+    dataset = _TokenBatches([cells], TYPES, tiny)
     wanted = [(0, cell) for cell in range(24)]
     lengths = [len(cells.tokens[cell]) for _, cell in wanted]
     batch = dataset[draw_of(wanted, cropped=True)]
@@ -186,6 +186,6 @@ def test_as_many_other_cells_or_labels_are_other_data(tiny, cells, make_cells):
     relabelled = LabelledTokens(cells.tokens, np.roll(cells.cell_types, 1))
     reordered = LabelledTokens(cells.tokens.take(np.arange(24)[::-1]), cells.cell_types[::-1])
     for other in (make_cells(seed=9), relabelled, reordered):
-        assert other.counts == cells.counts
+        assert other.n_cells_of == cells.n_cells_of
         with pytest.raises(ConfigError, match="other data"):
             TokenDataModule([other], TYPES, tiny).load_state_dict(state)

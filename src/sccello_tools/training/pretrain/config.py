@@ -80,6 +80,9 @@ class PretrainConfig(Config):
     """Weight of the cell type coherence loss."""
     weight_regularization: NonNegativeFloat = 1.0
     """Weight of the prototype regularisation."""
+    coherence: Literal["published", "ontology"] = "published"
+    """Coherence loss: "published" treats all types as mutually exclusive; "ontology" also accepts the descendants of a cell's label and
+    ignores its ancestors, for labels at different depths, such as "T cell" and "CD8-positive T cell"."""
     n_negatives: PositiveInt | None = 4096
     """Number of sampled negative genes in the masked gene loss; ``None`` uses the whole vocabulary, as published."""
     second_pass: bool = False
@@ -113,6 +116,20 @@ class PretrainConfig(Config):
     crop: Proportion = 0.0
     """Fraction of steps in which all cells are truncated to the shortest one: one third faster, and the number of expressed genes, which
     differs more between studies than between types, cannot be used as a shortcut."""
+    thinning: Proportion = 0.0
+    """Fraction of cells whose counts are thinned at random, to simulate shallow sequencing. The augmentations are drawn anew in each step and
+    need the counts of all cells in memory."""
+    thinning_min: PositiveInt = 300
+    """Minimum total count after thinning; the target is drawn log-uniformly, and cells with fewer counts are not changed."""
+    thinning_max: PositiveInt = 3_000
+    """Maximum total count after thinning."""
+    gene_dropout: Proportion = 0.0
+    """Fraction of cells that are restricted to a random panel of genes, to simulate targeted panels and other annotations. Genes are drawn
+    with a probability proportional to the fraction of cells that express them."""
+    panel_min: PositiveInt = 50
+    """Minimum number of genes of a panel; drawn log-uniformly."""
+    panel_max: PositiveInt = 4_000
+    """Maximum number of genes of a panel."""
     balance: Proportion = 0.5
     """Cells of a type are sampled proportionally to its count to the power of (1 - balance): 0 keeps the frequencies, 1 samples all types
     equally."""
@@ -154,6 +171,11 @@ class PretrainConfig(Config):
             checkpoint_activations=True,  # same numbers with a fraction of the memory
         )
 
+    @property
+    def augments(self) -> bool:
+        """Whether counts are augmented."""
+        return self.thinning > 0 or self.gene_dropout > 0
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not any(getattr(self, name) for name in _WEIGHTS):
@@ -167,6 +189,14 @@ class PretrainConfig(Config):
             raise ValueError(msg)
         if self.batch_tokens is not None and self.batch_tokens < 2 * self.max_length:
             msg = f"batch_tokens must be at least {2 * self.max_length} (two cells of max_length), got {self.batch_tokens}"
+            raise ValueError(msg)
+        for name in ("thinning", "panel"):
+            low, high = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
+            if low > high:
+                msg = f"{name}_min must be at most {name}_max, got {low} and {high}"
+                raise ValueError(msg)
+        if self.augments and (self.stream or self.batch_tokens is not None):
+            msg = "thinning and gene_dropout need counts in memory and cannot be combined with stream or batch_tokens"
             raise ValueError(msg)
         if self.divergence and self.divergence <= 1:
             msg = f"divergence must be greater than 1, or 0 to disable the check, got {self.divergence}"

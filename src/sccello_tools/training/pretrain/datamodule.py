@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_
 from sccello_tools.errors import ConfigError
 from sccello_tools.tokens import RaggedTokens
 
+from .augment import Augmentation
 from .batch import Batch, Position, pack_batch
 from .sources import LabelledTokens
 from .stream import BlockStream
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from .sources import BlockSource
 
 
+_AUGMENTATION = 1  # distinguishes the random numbers of augmentation from those of sampling
+
+
 class _Draw(NamedTuple):
     """Cells of one batch."""
 
@@ -35,16 +39,19 @@ class _Draw(NamedTuple):
     """(B,) index of each cell in its source."""
     cropped: bool
     """Whether all cells are truncated to the shortest one."""
+    seed: tuple[int, ...] = ()
+    """Seed of the augmentation."""
 
 
 class _TokenBatches(Dataset[Batch]):
     """Maps drawn cells to a packed batch."""
 
     def __init__(
-        self, sources: Sequence[LabelledTokens], types: Sequence[str], max_length: int
+        self, sources: Sequence[LabelledTokens], types: Sequence[str], config: PretrainConfig
     ) -> None:
+        self.augment = Augmentation(sources, config) if config.augments else None
         index_of = {cell_type: index for index, cell_type in enumerate(types)}
-        self.tokens = [source.tokens.truncate(max_length) for source in sources]
+        self.tokens = [source.tokens.truncate(config.max_length) for source in sources]
         self.types = [
             # types without any tokens are not among the types of the run, and never drawn
             np.array([index_of.get(t, -1) for t in source.cell_types], dtype=np.int64)
@@ -55,12 +62,25 @@ class _TokenBatches(Dataset[Batch]):
     def __getitem__(self, draw: _Draw) -> Batch:
         drawn = list(zip(draw.sources, draw.cells, strict=True))
         return pack_batch(
-            [self.tokens[source][int(cell)] for source, cell in drawn],
+            self._tokens_of(draw),
             cell_types=np.array([self.types[source][cell] for source, cell in drawn]),
             sources=draw.sources,
             rows=np.array([self.rows[source][cell] for source, cell in drawn]),
             cropped=draw.cropped,
         )
+
+    def _tokens_of(self, draw: _Draw) -> list[NDArray[np.int32]]:
+        if self.augment is None:
+            pairs = zip(draw.sources, draw.cells, strict=True)
+            return [self.tokens[source][int(cell)] for source, cell in pairs]
+        rng = np.random.default_rng(draw.seed)
+        found: list[NDArray[np.int32]] = [np.empty(0, dtype=np.int32)] * len(draw.cells)
+        for source in np.unique(draw.sources):
+            places = np.flatnonzero(draw.sources == source)
+            augmented = self.augment(int(source), draw.cells[places], rng)
+            for place, ids in zip(places, augmented, strict=True):
+                found[place] = ids
+        return found
 
 
 class _WeightedBatches(Sampler[_Draw]):
@@ -105,7 +125,8 @@ class _WeightedBatches(Sampler[_Draw]):
             )
             drawn = self.draw(rng, self.config.batch_cells)
             cropped = bool(rng.random() < self.config.crop)
-            yield _Draw(self.sources[drawn], self.cells[drawn], cropped)
+            seed = (self.config.seed, number, self.rank, _AUGMENTATION)
+            yield _Draw(self.sources[drawn], self.cells[drawn], cropped, seed)
 
     def __len__(self) -> int:
         # of the whole run: Lightning continues its count when a run is resumed
@@ -171,7 +192,7 @@ class TokenDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of the remaining batches up to ``max_steps``."""
-        dataset = _TokenBatches(self.sources, self.types, self.config.max_length)
+        dataset = _TokenBatches(self.sources, self.types, self.config)
         rank = self.trainer.global_rank if self.trainer is not None else 0
         sampler = _WeightedBatches(self.sources, self.config, done=self._batches_done, rank=rank)
         return DataLoader(dataset, sampler=sampler, batch_size=None)

@@ -233,7 +233,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def _types_of(source: BlockSource) -> set[str]:
-    return {t for by_type in source.counts.values() for t, n in by_type.items() if n}
+    return {t for by_type in source.n_cells_of.values() for t, n in by_type.items() if n}
 
 
 def _check_options(
@@ -243,6 +243,14 @@ def _check_options(
     validation: LabelledTokens | None,
 ) -> None:
     check_trainer_options(trainer_kwargs, _CONFIGURED, owner="PretrainConfig")
+    tokens_only = [
+        ", ".join(dict.fromkeys(source.block_sources))
+        for source in sources
+        if not isinstance(source, LabelledTokens) or source.counts is None
+    ]
+    if config.augments and tokens_only:
+        msg = f"thinning and gene_dropout need counts, but {', '.join(tokens_only)} contain tokens only. Pass AnnData instead of corpora."
+        raise ConfigError(msg)
     if config.patience is not None and validation is None:
         msg = f"patience={config.patience} needs validation cells. Pass validation=, or patience=None."
         raise ConfigError(msg)

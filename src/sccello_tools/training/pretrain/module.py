@@ -147,7 +147,17 @@ class PretrainModule(L.LightningModule):
             first=others.first,
         )
         prototypes = network.learned_centroid.weight[: len(self.levels)]
-        coherence, type_accuracy = losses.coherence_loss(cells, prototypes, types, tau=config.tau)
+        if config.coherence == "ontology":
+            strict = self.ancestors & ~torch.eye(
+                len(self.ancestors), dtype=torch.bool, device=cells.device
+            )
+            coherence, type_accuracy = losses.ontology_coherence_loss(
+                cells, prototypes, self.ancestors.T[types], strict[types], tau=config.tau
+            )
+        else:
+            coherence, type_accuracy = losses.coherence_loss(
+                cells, prototypes, types, tau=config.tau
+            )
         regularization = losses.prototype_regularization(
             cells, prototypes, types, affine=network.affine_projection, tau=config.tau
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
+    from scipy.sparse import csr_array
 
     from sccello_tools.corpus import Corpus
     from sccello_tools.ontology import CellOntology
@@ -54,7 +55,7 @@ class BlockSource(Protocol):
         ...
 
     @property
-    def counts(self) -> dict[str, dict[str, int]]:
+    def n_cells_of(self) -> dict[str, dict[str, int]]:
         """Number of cells per source and Cell Ontology id."""
         ...
 
@@ -86,6 +87,8 @@ class LabelledTokens:
     """Name of the source, used for sampling and in the model's metadata."""
     rows: NDArray[np.int64] | None = None
     """Row of each cell in the original data, for messages; by default its index."""
+    counts: csr_array | None = None
+    """Raw counts for augmentation, shape (n_cells, 25424), columns in the order of the vocabulary; None without augmentation."""
 
     def __post_init__(self) -> None:
         if len(self.tokens) != len(self.cell_types):
@@ -109,7 +112,7 @@ class LabelledTokens:
         return [self.source] * len(self.block_sizes)
 
     @property
-    def counts(self) -> dict[str, dict[str, int]]:
+    def n_cells_of(self) -> dict[str, dict[str, int]]:
         """Number of cells with tokens per Cell Ontology id."""
         return {self.source: dict(Counter(self.cell_types[self.tokens.lengths > 0].tolist()))}
 
@@ -119,6 +122,8 @@ class LabelledTokens:
         digest = hashlib.sha256()
         for array in (self.tokens.indptr, self.tokens.ids):
             digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+        if self.counts is not None:
+            digest.update(np.ascontiguousarray(self.counts.data).view(np.uint8).data)
         digest.update("\n".join(self.cell_types.tolist()).encode())
         return f"{self.source}: {len(self.tokens)} cells, sha256 {digest.hexdigest()[:16]}"
 
@@ -152,7 +157,7 @@ class CorpusSource:
         return [name for name, shard in pairs for _ in shard.blocks]
 
     @cached_property
-    def counts(self) -> dict[str, dict[str, int]]:
+    def n_cells_of(self) -> dict[str, dict[str, int]]:
         """Number of cells per source and Cell Ontology id."""
         names = _shard_sources(self.corpus, self.name)
         labels: dict[str, Counter[str]] = {name: Counter() for name in names}

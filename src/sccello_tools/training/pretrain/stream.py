@@ -241,7 +241,7 @@ def _repeats(
     index_of = {cell_type: i for i, cell_type in enumerate(types)}
     found: dict[str, Counter[str]] = {name: Counter() for name in names}
     for source in sources:
-        for name, by_type in source.counts.items():
+        for name, by_type in source.n_cells_of.items():
             found[name].update(by_type)
     for s, name in enumerate(names):
         for cell_type, n in found[name].items():
