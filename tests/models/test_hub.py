@@ -76,7 +76,11 @@ class TestHub:
     @pytest.mark.parametrize("fault", ["truncate:10240", "stall:10240"])
     def test_an_interrupted_download_is_resumed(self, hub, remote, fault):
         hub.faults = [fault]
-        assert read(remote()) == BODY
+        entry = remote()
+        try:
+            assert read(entry) == BODY
+        except DownloadError:  # older versions of huggingface_hub resume in the next call
+            assert read(entry) == BODY
         assert hub.downloads() == [None, "bytes=10240-"]
 
     def test_a_server_that_keeps_stalling_is_an_error(self, hub, remote):
@@ -166,7 +170,7 @@ class TestHub:
     def test_no_network(self, remote, monkeypatch):
         entry = remote()
         monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-        with pytest.raises(DownloadError, match=r"HTTPS_PROXY.*HF_ENDPOINT.*folder"):
+        with pytest.raises(DownloadError, match=r"HTTPS_PROXY.*HF_ENDPOINT"):
             fetch_model(entry)
 
     @pytest.mark.parametrize("switch", ["settings", "HF_HUB_OFFLINE", "argument"])
