@@ -25,11 +25,12 @@ if TYPE_CHECKING:
         tl,
         training,
     )
-    from .files import embed_files, open_embedded
+    from .files import annotate_files, embed_files, open_embedded
 
 __version__ = version("sccello-tools")
 __all__ = [
     "__version__",
+    "annotate_files",
     "datasets",
     "drug",
     "embed_files",
@@ -48,7 +49,7 @@ __all__ = [
 ]
 
 # Loaded on first use, so that `import sccello_tools` needs neither torch nor scanpy nor matplotlib.
-_FUNCTIONS = {"embed_files": "files", "open_embedded": "files"}
+_FUNCTIONS = dict.fromkeys(("annotate_files", "embed_files", "open_embedded"), "files")
 _INTERNAL = {
     "annotation",
     "corpus",

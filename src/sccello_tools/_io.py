@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import errno
-import gc
 import hashlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
-import traceback
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
-    import torch
     from numpy.typing import NDArray
 
 _DEFAULT_MODE = 0o644
@@ -84,14 +80,9 @@ def check_output(
     folder = path.parent if suffixes else path
     with _clear_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(
-            dir=folder
-        ):  # permissions alone do not tell for root or a read-only disk
-            pass
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        msg = f"{path} needs about {_size(needed)}, but only {_size(free)} are free in {folder.absolute()}. Free space, or write to another disk."
-        raise OutputError(msg)
+        # permissions alone do not tell, for example on a read-only disk
+        tempfile.TemporaryFile(dir=folder).close()
+    check_free(folder, needed, output=path)
 
 
 @contextmanager
@@ -120,12 +111,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
             yield part
             part.chmod(mode)  # mkstemp creates files that only their owner can read
             part.replace(path)
-        except BaseException:
-            if part.exists():
-                os.truncate(
-                    part, 0
-                )  # on a full disk, lets libraries that keep the file open flush and close it
-            raise
         finally:
             part.unlink(missing_ok=True)
 
@@ -154,17 +139,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 @contextmanager
 def _clear_errors(path: Path) -> Iterator[None]:
     """Report failed writes with the name of the final output, whichever library wrote it."""
-    hooks = sys.excepthook, sys.unraisablehook
-    # h5py objects that cannot be flushed to a full disk report that twice when they are deleted
-    sys.excepthook = lambda *args: None if isinstance(args[1], OSError) else hooks[0](*args)
-    sys.unraisablehook = lambda args: (
-        None if isinstance(args.exc_value, OSError) else hooks[1](args)
-    )
     try:
         yield
     except OutputError:
         raise
-    except (OSError, RuntimeError, ValueError) as error:  # h5py and zarr raise all of them
+    except (OSError, RuntimeError, ValueError) as error:  # libraries wrap errors of the disk
         text = " ".join(str(error).split())
         code = getattr(error, "errno", None)
         if code in _DISK_ERRORS:
@@ -173,13 +152,10 @@ def _clear_errors(path: Path) -> Iterator[None]:
             reason = os.strerror(known)
         else:
             raise
-        _close_quietly(error)
         msg = f"{path} cannot be written: {reason}. {_REMEDY.get(reason, 'Pass an output folder that you can write to.')}"
         if path.exists():
             msg += " The existing output was kept."
         raise OutputError(msg) from error
-    finally:
-        sys.excepthook, sys.unraisablehook = hooks
 
 
 def _remove_tree(folder: Path) -> None:
@@ -190,12 +166,18 @@ def _remove_tree(folder: Path) -> None:
         time.sleep(0.05)
 
 
-def _close_quietly(error: BaseException | None) -> None:
-    """Close now what the frames of a failed write still hold open."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
-    gc.collect()
+def check_free(folder: Path, needed: int, *, output: Path) -> None:
+    """Check the free space of the disk of an existing folder.
+
+    Raises
+    ------
+    OutputError
+        If fewer than ``needed`` bytes are free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        msg = f"{output} needs about {_size(needed)}, but only {_size(free)} are free in {folder.absolute()}. Free space, or write to another disk."
+        raise OutputError(msg)
 
 
 def _size(n_bytes: int) -> str:
@@ -238,7 +220,7 @@ def write_arrays(
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], *, header: str
+    path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, Any], *, header: str
 ) -> None:
     """Write torch tensors and JSON metadata as one safetensors file, atomically; see :func:`write_arrays`."""
     from safetensors.torch import save_file
@@ -259,7 +241,7 @@ def read_arrays(path: Path, *, header: str) -> tuple[dict[str, NDArray[Any]], di
     return _read(path, header, "numpy")
 
 
-def read_tensors(path: Path, *, header: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_tensors(path: Path, *, header: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read the tensors and metadata of a file written by :func:`write_tensors`; see :func:`read_arrays`."""
     return _read(path, header, "pt")
 

@@ -12,8 +12,8 @@ __all__ = [
     "CorpusError",
     "DownloadError",
     "DrugError",
-    "EmbeddingFilesError",
     "FileFormatError",
+    "FilesError",
     "GeneMatchError",
     "GroupError",
     "HashMismatchError",
@@ -24,6 +24,7 @@ __all__ = [
     "NotCountsError",
     "NotFoundError",
     "OntologyError",
+    "OutputError",
     "OutputExistsError",
     "ResponseError",
     "ScCelloError",
@@ -130,8 +131,8 @@ class CorpusError(ScCelloError, ValueError):
     """A corpus on disk is damaged, incomplete, or incompatible with the request."""
 
 
-class EmbeddingFilesError(ScCelloError, ValueError):
-    """Embeddings on disk are damaged, incomplete, or incompatible with the request."""
+class FilesError(ScCelloError, ValueError):
+    """Results of embed_files or annotate_files are damaged, incomplete or incompatible with the request, or workers were lost."""
 
 
 class MissingExtraError(ScCelloError, ImportError):

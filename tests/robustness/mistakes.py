@@ -35,7 +35,7 @@ class Mistake(NamedTuple):
 COUNTS, GENES, LABEL, MODEL = "NotCountsError", "GeneMatchError", "LabelError", "ModelNotFoundError"
 ARGUMENT, CONFIG, GROUP, MISSING = "ArgumentError", "ConfigError", "GroupError", "NotFoundError"
 FILE, CORPUS, BACKED, BACKEND = "FileFormatError", "CorpusError", "BackedDataError", "BackendError"
-EMBEDDED, WEIGHTS, MANIFEST = "EmbeddingFilesError", "WeightsError", "ManifestError"
+EMBEDDED, WEIGHTS, MANIFEST = "FilesError", "WeightsError", "ManifestError"
 
 MISTAKES = [
     Mistake("Log-normalised values", "sccello.tl.embed(logged)", COUNTS, r"adata.X.*fractions", r"counts='trust'"),
@@ -92,10 +92,9 @@ MISTAKES = [
     Mistake("An embedding to draw that is not there", "sccello.pl.compare_embeddings(adata, keys=['X_pca'], color='cell_type')", MISSING, r"'X_pca'", r"tl.embed"),
     Mistake("A file that is not there", "sccello.pp.build_corpus(folder / 'none.h5ad', folder / 'corpus')", FILE, r"none.h5ad", r"h5ad|zarr"),
     Mistake("A file that was cut off", "sccello.pp.build_corpus(cut_file, folder / 'corpus')", FILE, r"cut.h5ad", r"damaged|again|truncated"),
-    Mistake("An AnnData instead of its file", "sccello.pp.build_corpus(adata, folder / 'corpus')", CORPUS, r"AnnData", r"write_h5ad"),
-    Mistake("Two files of one name", "sccello.embed_files([file, file], folder / 'out')", CORPUS, r"'cells'", r"mapping|names"),
+    Mistake("An AnnData instead of its file", "sccello.pp.build_corpus(adata, folder / 'corpus')", ARGUMENT, r"AnnData", r"write_h5ad"),
+    Mistake("Two files of one name", "sccello.embed_files([file, file], folder / 'out')", ARGUMENT, r"'cells'", r"mapping|names"),
     Mistake("A folder without embeddings", "sccello.open_embedded(folder)", EMBEDDED, r"here", r"embed_files"),
-    Mistake("Two machines without ranks", "sccello.embed_files(file, folder / 'out', num_nodes=2)", CONFIG, r"NODE_RANK", r"srun|torchrun"),
     Mistake("Scores of unequal length", "sccello.metrics.annotation_score(['a', 'b'], ['a'], [['a']])", ARGUMENT, r"2.*1", r"same cells"),
     Mistake("Embedding and labels of unequal length", "sccello.metrics.clustering_score(embedded.obsm['X_sccello'], ['a', 'b'])", ARGUMENT, r"20.*2", r"same cells"),
     Mistake("A manifest with a path outside the cache", "models.registry.read_manifest(evil_manifest)", MANIFEST, r"bashrc", r"path"),

@@ -14,7 +14,7 @@ from scipy import sparse
 
 import sccello_tools as sccello
 from sccello_tools import models
-from sccello_tools.errors import CorpusError, GroupError
+from sccello_tools.errors import ArgumentError, GroupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -187,6 +187,6 @@ def test_columns_of_a_lazy_anndata_are_read_as_others(pancreas, tmp_path, what):
 
 
 def test_a_corpus_is_not_built_from_what_is_open(pancreas, tmp_path):
-    with pytest.raises(CorpusError, match="AnnData"):
+    with pytest.raises(ArgumentError, match=r"paths, got AnnData.*write_h5ad"):
         sccello.pp.build_corpus(pancreas, tmp_path / "corpus")
     assert not (tmp_path / "corpus").exists()

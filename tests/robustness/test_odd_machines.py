@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 
 import sccello_tools as sccello
-from sccello_tools.errors import CorpusError
 
 TERMS = ["CL:0000084", "CL:0000236", "CL:0000540"]
 
@@ -53,64 +52,6 @@ def test_a_killed_training_goes_on_and_leaves_no_half_model(adata, tmp_path):
     assert start(tmp_path / "other", tmp_path / "none").wait() == 0
     weights = [(folder / "model.safetensors").read_bytes() for folder in (out, tmp_path / "other")]
     assert weights[0] == weights[1]
-
-
-def test_a_worker_that_dies_is_told_and_the_corpus_goes_on(adata, tmp_path):
-    """A dask worker that dies on a shard each time it is tried, as one that runs out of memory does."""
-    from concurrent.futures import Future
-
-    from sccello_tools.files.corpus_work import run_task
-
-    scheduler = pytest.importorskip("distributed.scheduler")
-    worker = scheduler.WorkerState(
-        address="tcp://127.0.0.1:1",
-        status="closed",
-        pid=1,
-        name="gone",
-        nthreads=1,
-        memory_limit=1,
-        local_directory="",
-        nanny="",
-        server_id="gone",
-        scheduler=None,
-    )
-    adata.obs["cell_type_ontology_term_id"] = pd.Categorical(TERMS * 10)
-    adata.write_h5ad(tmp_path / "a.h5ad")
-    options = {"min_matched": 1, "cells_per_shard": 5}
-
-    class Cluster:
-        """What build_corpus asks of a client; the third task kills its worker."""
-
-        n = 0
-
-        def nthreads(self):
-            return {"one": 1}
-
-        def get_executor(self):
-            return self
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            return False
-
-        def submit(self, call, task):
-            assert call is run_task
-            future: Future = Future()
-            self.n += 1
-            if self.n == 3:
-                future.set_exception(scheduler.KilledWorker("task", worker, 3))
-            else:
-                future.set_result(call(task))
-            return future
-
-    with pytest.raises(CorpusError, match="A worker process died"):
-        sccello.pp.build_corpus(tmp_path / "a.h5ad", tmp_path / "out", client=Cluster(), **options)
-    finished = len(list((tmp_path / "out" / "shards").glob("*.json")))
-    assert 2 <= finished < 6
-    again = sccello.pp.build_corpus(tmp_path / "a.h5ad", tmp_path / "out", **options)
-    assert len(again) == 30
 
 
 EMBED = """

@@ -83,7 +83,7 @@ def test_labels_that_are_no_cell_type_are_told(tmp_path: Path) -> None:
 
 
 def test_a_corpus_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="There is no corpus at"):
+    with pytest.raises(CorpusError, match="Corpus not found:"):
         sccello.tl.pretrain(tmp_path / "nowhere", out=tmp_path / "out", config=CONFIG)
 
 

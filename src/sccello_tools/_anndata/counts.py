@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from sccello_tools.tokens import GeneMatch, RaggedTokens, Tokenizer
     from sccello_tools.tokens.counts import CountsPolicy
 
-_LOW_FRACTION = 0.5  # of the counts of a cell in genes of the vocabulary
-_MANY_CELLS = 0.05  # fraction of the cells from which on a warning is issued
+LOW_FRACTION = 0.5  # of the counts of a cell in genes of the vocabulary
+MANY_CELLS = 0.05  # fraction of the cells from which on a warning is issued
 RAW = "raw.X"
 """Value of ``layer=`` that selects ``adata.raw.X``, whose genes are those of ``adata.raw.var``."""
 
@@ -248,11 +248,15 @@ def warn_of_unknown_genes(known_fraction: NDArray[np.floating]) -> None:
         Fraction of the counts of each cell in genes of the vocabulary, shape (n_cells,), such as ``RaggedTokens.known_fraction``.
         Cells without any are counted by :func:`warn_of_empty_cells`.
     """
-    low = known_fraction[(known_fraction > 0) & (known_fraction < _LOW_FRACTION)]
-    if len(low) > _MANY_CELLS * len(known_fraction):
+    low = known_fraction[(known_fraction > 0) & (known_fraction < LOW_FRACTION)]
+    warn_of_low_fractions(len(low), len(known_fraction))
+
+
+def warn_of_low_fractions(n_low: int, n_cells: int) -> None:
+    """Warn once, at the user's line, if many cells have most of their counts outside the vocabulary."""
+    if n_low > MANY_CELLS * n_cells:
         warn_user(
-            f"{len(low):,} of {len(known_fraction):,} cells have most of their counts in variables that are not genes of the vocabulary "
-            f"(median over these cells: {np.median(low):.0%} of the counts are known), so their results are unreliable. They may be cells of another species, or gene names may have been changed: pp.match_genes reports "
+            f"{n_low:,} of {n_cells:,} cells have most of their counts in variables that are not genes of the vocabulary, so their results are unreliable. They may be cells of another species, or gene names may have been changed: pp.match_genes reports "
             "which names do not match."
         )
 
@@ -274,7 +278,7 @@ def warn_of_uncalibrated_cells(
     lengths = lengths[lengths > 0]
     low, high = calibrated
     n_outside = int(((lengths < low) | (lengths > high)).sum())
-    if n_outside > _MANY_CELLS * len(lengths):
+    if n_outside > MANY_CELLS * len(lengths):
         warn_user(
             f"{n_outside:,} of {len(lengths):,} cells have fewer than {low:,.0f} or more than {high:,.0f} tokens (expressed genes of the "
             f"vocabulary; median {np.median(lengths):,.0f}), the range that confidence was calibrated on, as in targeted panels or "

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from sccello_tools.errors import ArgumentError
-
+from ._collections import embed_collection
 from ._options import Device, GeneIds, Json, Layer, Model, Out, Overwrite, Source, print_json
 
 
@@ -25,13 +23,10 @@ def embed(
     ] = "cls",
     key_added: Annotated[str, typer.Option(help="Key of obsm to write.")] = "X_sccello",
     device: Device = "auto",
-    devices: Annotated[
+    n_workers: Annotated[
         int | None,
-        typer.Option(help="Work with so many processes, and write OUT as a folder of embeddings."),
+        typer.Option("--workers", help="Local processes; writes OUT as a folder of embeddings."),
     ] = None,
-    num_nodes: Annotated[
-        int, typer.Option(help="Machines, with --devices; NODE_RANK says which this is.")
-    ] = 1,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -48,7 +43,7 @@ def embed(
 
     sccello embed pbmc.h5ad -o out.h5ad --json | jq .embedded
 
-    sccello embed atlas.h5ad -o atlas_embedded --devices 8   [dim]# larger than memory; goes on when called again[/dim]
+    sccello embed atlas.h5ad -o atlas_embedded --workers 8   [dim]# larger than memory; resumes when called again[/dim]
     """
     import numpy as np
 
@@ -60,13 +55,12 @@ def embed(
     if representation not in {"cls", "cell"}:
         msg = f"--representation is {representation!r}; expected is 'cls' or 'cell'."
         raise typer.BadParameter(msg)
-    if devices is not None or num_nodes > 1:
-        _embed_into_folder(
-            source,
+    if n_workers is not None:
+        embed_collection(
+            [source],
             out,
             as_json=as_json,
-            devices=devices or 1,
-            num_nodes=num_nodes,
+            n_workers=n_workers,
             model=model,
             layer=layer,
             gene_ids=gene_ids,
@@ -102,25 +96,3 @@ def embed(
         f"{out}: {summary['embedded']:,} of {summary['cells']:,} cells embedded "
         f"in {summary['dimensions']} dimensions, obsm[{key_added!r}]"
     )
-
-
-def _embed_into_folder(source: Path, out: Path, *, as_json: bool, **options: Any) -> None:
-    """Embed by several processes; what is there already is kept."""
-    from sccello_tools.files import embed_files
-
-    if out.suffix == ".h5ad":
-        msg = f"With --devices the output is a folder of embeddings, not the file {out}. Name a folder; open_embedded(folder).to_anndata() makes an AnnData of it."
-        raise ArgumentError(msg)
-    cells = embed_files(source, out, **options)
-    summary = {
-        "folder": str(out),
-        "cells": len(cells),
-        "complete": cells.complete,
-        "dimensions": cells.shape[1],
-        "model": cells.manifest.model,
-    }
-    if as_json:
-        print_json(summary)
-        return
-    state = "embedded" if cells.complete else "cells; other processes are still at it"
-    typer.echo(f"{out}: {len(cells):,} cells {state} in {cells.shape[1]} dimensions")

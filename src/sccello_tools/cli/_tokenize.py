@@ -14,7 +14,8 @@ def tokenize(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="IN...", help="Labelled cells with raw counts: h5ad files, zarr folders."
+            metavar="IN...",
+            help="Labelled cells with raw counts: h5ad, zarr, Cell Ranger files, or folders of them.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Corpus to build.")],
@@ -27,22 +28,28 @@ def tokenize(
     ] = None,
     layer: Layer = None,
     gene_ids: GeneIds = None,
-    max_length: Annotated[int, typer.Option(help="Most tokens of a cell.")] = 2048,
-    cells_per_shard: Annotated[int, typer.Option(help="Rows of an input to a file.")] = 8192,
-    n_workers: Annotated[
-        int | None, typer.Option("--workers", help="Processes to work with.")
-    ] = None,
+    counts: Annotated[
+        str, typer.Option(help="'check' accepts raw counts only, 'trust' also fractions.")
+    ] = "check",
+    min_matched: Annotated[int, typer.Option(help="Minimum number of matched genes.")] = 500,
+    max_length: Annotated[int, typer.Option(help="Maximum number of tokens of a cell.")] = 2048,
+    cells_per_shard: Annotated[int, typer.Option(help="Rows of an input per file.")] = 8192,
+    n_workers: Annotated[int, typer.Option("--workers", help="Number of local processes.")] = 1,
     leave_out_unknown: Annotated[
         bool,
         typer.Option(
-            "--leave-out-unknown", help="Go on without cells whose label is no current id."
+            "--leave-out-unknown", help="Leave out cells whose label is not a current id."
         ),
+    ] = False,
+    skip_bad_files: Annotated[
+        bool,
+        typer.Option("--skip-bad-files", help="Report files that cannot be read and continue."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Tokenize files into a corpus for pretraining. Interrupted, it goes on when called again.
+    """Tokenize files into a corpus for pretraining. If interrupted, call it again: finished files are kept.
 
-    Labels must be Cell Ontology ids; `sccello_tools.pp.map_cell_types` makes them of names.
+    Labels must be Cell Ontology ids; `sccello_tools.pp.map_cell_types` maps names to ids.
 
     [bold]Examples[/bold]
 
@@ -52,6 +59,9 @@ def tokenize(
     """
     from sccello_tools import pp
 
+    if counts not in {"check", "trust"}:
+        msg = f"--counts must be 'check' or 'trust', got {counts!r}."
+        raise typer.BadParameter(msg)
     corpus = pp.build_corpus(
         inputs,
         out,
@@ -59,10 +69,13 @@ def tokenize(
         obs_keys=obs_key or (),
         layer=layer,
         gene_ids=gene_ids,
+        counts="trust" if counts == "trust" else "check",
+        min_matched=min_matched,
         max_length=max_length,
         cells_per_shard=cells_per_shard,
         unknown_labels="leave_out" if leave_out_unknown else "error",
         n_workers=n_workers,
+        errors="report" if skip_bad_files else "raise",
     )
     if as_json:
         print_json(

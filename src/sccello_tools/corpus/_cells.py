@@ -1,4 +1,4 @@
-"""Cells as they come out of a corpus: from Arrow tables to tokens and labels."""
+"""Cells of a corpus: from Arrow columns to tokens and labels."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class CorpusCells:
     """Some cells of a corpus, in memory."""
 
     tokens: RaggedTokens
-    """Tokens of the cells. A corpus keeps the ranks, not the expression: ``tokens.values`` is NaN."""
+    """Tokens of the cells. A corpus stores ranks, not expression, so ``tokens.values`` is NaN."""
 
     cell_types: NDArray[np.object_]
-    """Label of each cell as the corpus has it, "" where it has none, shape (n_cells,)."""
+    """Label of each cell, "" if missing, shape (n_cells,)."""
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def take(self, cells: NDArray[np.integer]) -> CorpusCells:
-        """Return some of the cells, in the order given."""
+        """Return a selection of cells in the given order."""
         return CorpusCells(self.tokens.take(cells), self.cell_types[cells])
 
     @classmethod
     def concatenate(cls, parts: Sequence[CorpusCells]) -> CorpusCells:
-        """Join cells, in order."""
+        """Concatenate cells."""
         labels = [part.cell_types for part in parts]
         return cls(
             RaggedTokens.concatenate(part.tokens for part in parts),
@@ -49,43 +49,43 @@ class CorpusCells:
 def read_cells(
     tokens: pa.ChunkedArray, cell_types: pa.ChunkedArray, *, max_length: int | None, where: str
 ) -> CorpusCells:
-    """Turn two columns into cells.
+    """Convert two columns to cells.
 
     Parameters
     ----------
     tokens
-        Lists of token ids; a missing or empty list is a cell without tokens.
+        Lists of token ids; a cell without tokens is a missing or empty list.
     cell_types
         Labels, of any type.
     max_length
-        Most tokens of a cell; all if None.
+        Maximum number of tokens of a cell; None for all.
     where
-        Name of the place in the corpus, for messages.
+        Location in the corpus, for messages.
 
     Raises
     ------
     CorpusError
-        If the ids are not those of the vocabulary.
+        If the token ids are not those of the vocabulary.
     """
     lists = tokens.combine_chunks()
     lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0)).astype(np.int64)
     flat = lists.flatten()
     if flat.null_count or not pa.types.is_integer(flat.type):
-        msg = f"{where} has token ids of type {flat.type} with {flat.null_count:,} missing; expected are whole numbers, none missing."
+        msg = f"{where}: token ids must be integers without missing values, got type {flat.type} with {flat.null_count:,} missing"
         raise CorpusError(msg)
     ids = np.asarray(flat)
     if len(ids) and not (int(ids.min()) >= 0 and int(ids.max()) < VOCABULARY_SIZE):
         msg = (
-            f"{where} has token ids from {ids.min()} to {ids.max()}; expected is 0 to {VOCABULARY_SIZE - 1}. "
-            "It was made with another vocabulary: tokenize the counts again with pp.build_corpus."
+            f"{where}: token ids must be in [0, {VOCABULARY_SIZE - 1}], got {ids.min()} to {ids.max()}. "
+            "The corpus was built with another vocabulary: tokenize the counts again with pp.build_corpus."
         )
         raise CorpusError(msg)
     indptr = np.concatenate([[0], np.cumsum(lengths)])
     firsts = ids[indptr[:-1][lengths > 0]]
     if (firsts != CLS_ID).any():
         msg = (
-            f"{where} has cells that do not begin with <cls> ({CLS_ID}), for one with {firsts[firsts != CLS_ID][0]}; "
-            "expected are the columns of a published corpus or of pp.build_corpus."
+            f"{where}: every cell must start with <cls> ({CLS_ID}), found {firsts[firsts != CLS_ID][0]}. "
+            "Pass a published corpus or one built with pp.build_corpus."
         )
         raise CorpusError(msg)
     ragged = RaggedTokens(indptr, ids.astype(np.int32), _unknown(len(ids)))
@@ -95,7 +95,7 @@ def read_cells(
 
 
 def labels_of(column: pa.ChunkedArray) -> NDArray[np.object_]:
-    """Labels as strings, "" where one is missing."""
+    """Return labels as strings, "" if missing."""
     encoded = column.combine_chunks()
     if not pa.types.is_dictionary(encoded.type):
         encoded = encoded.dictionary_encode()
@@ -106,7 +106,7 @@ def labels_of(column: pa.ChunkedArray) -> NDArray[np.object_]:
 
 
 def count_labels(column: pa.ChunkedArray) -> dict[str, int]:
-    """Cells by label."""
+    """Count the cells of each label."""
     names, counts = np.unique(labels_of(column).astype(str), return_counts=True)
     return dict(zip(names.tolist(), counts.tolist()))
 
@@ -116,5 +116,5 @@ def _text(value: object) -> str:
 
 
 def _unknown(n: int) -> NDArray[np.float32]:
-    """Make a vector of NaN that takes no memory."""
+    """Return a vector of NaN that takes no memory."""
     return np.broadcast_to(np.float32(np.nan), n)

@@ -1,4 +1,4 @@
-"""Find the shards of a corpus that another program wrote, Parquet files or a folder of ``datasets``, and decode its labels."""
+"""Find the data files of published corpora: folders of Parquet or Arrow files, or folders saved by ``datasets``; decode integer labels."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from typing import Final
 
 TOKEN_COLUMNS: Final = (TOKENS, "input_ids")
-# ids go before names, which have to be mapped
+# ids are preferred to names, which have to be mapped
 LABEL_COLUMNS: Final = (CELL_TYPE, "cell_ct_ontology", "cell_type")
 _OF_SPLIT: Final = re.compile(r"(.+)-\d{5}-of-\d{5}")
 _EXPECTED: Final = (
-    "Expected is a folder that pp.build_corpus made, or Parquet or Arrow files with the columns gene_token_ids and "
+    "Pass a folder written by pp.build_corpus, or Parquet or Arrow files with the columns gene_token_ids and "
     "cell_ct_ontology or cell_type."
 )
 
@@ -37,19 +37,19 @@ def published_files(path: Path, *, split: str | None) -> list[Path]:
     Parameters
     ----------
     path
-        A file, a folder of files, or a folder that ``datasets`` saved.
+        A file, a folder of files, or a folder saved by ``datasets``.
     split
-        Name of the split to take, such as "train", where there are several.
+        Name of the split, such as "train", if there are several.
 
     Raises
     ------
     CorpusError
-        If there is none, or there are several splits and none is named.
+        If there is no data file, or there are several splits and ``split`` names none of them.
     """
     if path.is_file():
         return [path]
     if not path.is_dir():
-        msg = f"There is no corpus at {path}. {_EXPECTED}"
+        msg = f"Corpus not found: {path}. {_EXPECTED}"
         raise CorpusError(msg)
     if (path / "dataset_dict.json").is_file():
         splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
@@ -58,11 +58,11 @@ def published_files(path: Path, *, split: str | None) -> list[Path]:
         return _saved_by_datasets(path)
     parquet, arrow = sorted(path.rglob("*.parquet")), sorted(path.rglob("*.arrow"))
     if parquet and arrow:
-        msg = f"{path} holds {len(parquet):,} Parquet and {len(arrow):,} Arrow files. Name the folder that holds one kind."
+        msg = f"{path} holds {len(parquet):,} Parquet and {len(arrow):,} Arrow files. Pass a folder with one type only."
         raise CorpusError(msg)
     files = parquet or arrow
     if not files:
-        msg = f"{path} holds no Parquet or Arrow file. {_EXPECTED}"
+        msg = f"{path} holds no Parquet or Arrow files. {_EXPECTED}"
         raise CorpusError(msg)
     split_of = {file: _split_of(file) for file in files}
     if set(split_of.values()) == {""} and split is None:
@@ -72,12 +72,12 @@ def published_files(path: Path, *, split: str | None) -> list[Path]:
 
 
 def chosen_column(names: Sequence[str], known: Sequence[str], asked: str | None, path: Path) -> str:
-    """Name the column to read: the one asked for, or the first of those known.
+    """Return the requested column, or the first of the known ones.
 
     Raises
     ------
     CorpusError
-        If there is none.
+        If none of them exists.
     """
     found = [name for name in (known if asked is None else (asked,)) if name in names]
     if not found:
@@ -135,7 +135,7 @@ def decode_integers(
 def _saved_by_datasets(path: Path) -> list[Path]:
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     if state.get("_indices_data_files"):
-        msg = f"{path} holds a selection of rows. Save it with dataset.flatten_indices().save_to_disk(...) first."
+        msg = f"{path} holds a row selection. Save it with dataset.flatten_indices().save_to_disk(...) first."
         raise CorpusError(msg)
     return [path / file["filename"] for file in state["_data_files"]]
 
@@ -151,6 +151,6 @@ def _chosen(path: Path, split: str | None, splits: Iterable[str]) -> str:
         return there[0]
     if split is None or split not in there:
         found = "no such split" if split is not None else "several splits"
-        msg = f"{path} holds {found} ({', '.join(map(repr, there))}). Name one in split=."
+        msg = f"{path} holds {found} ({', '.join(map(repr, there))}). Pass one of them as split=."
         raise CorpusError(msg)
     return split

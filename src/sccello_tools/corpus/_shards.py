@@ -1,16 +1,19 @@
-"""One file of a corpus, Parquet or Arrow, as blocks of rows that can be read in any order."""
+"""Files of a corpus, Parquet or Arrow, as blocks of rows that can be read in any order."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sccello_tools._logging import logger
 from sccello_tools.errors import CorpusError
+
+from .manifest import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,35 +22,36 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+RECORD_KEY: Final = b"sccello"  # of the Parquet metadata
+R = TypeVar("R", bound=Record)
 _ARROW_FILE: Final = b"ARROW1"
 _PARQUET: Final = b"PAR1"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of a corpus. Nothing stays open between two reads."""
+    """One file of a corpus. It is not kept open between reads."""
 
     path: Path
-    """Where it is."""
     blocks: tuple[int, ...]
     """Rows of each row group of Parquet, or record batch of Arrow."""
-    advice: str = "Fetch the file again, or take it out of the folder."
-    """What to do if it is damaged."""
+    advice: str = "Download the file again, or remove it from the folder."
+    """Remedy if it is damaged."""
 
     @property
     def n_cells(self) -> int:
-        """Rows of the file."""
+        """Number of rows."""
         return sum(self.blocks)
 
     def read(self, block: int | None, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read one block, or all of them.
+        """Read one block, or the whole file.
 
         Parameters
         ----------
         block
-            Number of the block; all if None.
+            Index of the block; None for all.
         columns
-            Names of the columns to read; all if None.
+            Columns to read; None for all.
 
         Raises
         ------
@@ -63,12 +67,12 @@ class Shard:
             raise CorpusError(_damaged(self.path, what, self.advice))
         expected = self.n_cells if block is None else self.blocks[block]
         if len(table) != expected:
-            what = f"{len(table):,} cells were read where {expected:,} are expected"
+            what = f"{len(table):,} cells were read instead of {expected:,}"
             raise CorpusError(_damaged(self.path, what, self.advice))
         return table
 
     def schema(self) -> pa.Schema:
-        """Return names and types of the columns."""
+        """Return the names and types of the columns."""
         try:
             if _magic(self.path) == _PARQUET:
                 return pq.read_schema(self.path)
@@ -79,12 +83,12 @@ class Shard:
 
 
 def open_shard(path: Path) -> Shard:
-    """Look up the blocks of a file.
+    """Read the block sizes of a file.
 
     Raises
     ------
     CorpusError
-        If it is damaged, neither Parquet nor Arrow, or holds no cell.
+        If it is damaged, neither Parquet nor Arrow, or has no cells.
     """
     shard = Shard(path, ())
     try:
@@ -99,25 +103,37 @@ def open_shard(path: Path) -> Shard:
     except (OSError, pa.ArrowException) as error:
         raise CorpusError(_damaged(path, str(error), shard.advice)) from error
     if not sum(blocks):
-        raise CorpusError(_damaged(path, "it holds no cell", shard.advice))
+        raise CorpusError(_damaged(path, "it has no cells", shard.advice))
     return Shard(path, tuple(blocks))
 
 
+def read_record(path: Path, kind: type[R]) -> R | None:
+    """Read the description that a block file carries; None if the file does not exist or is not a complete block file."""
+    try:
+        footer = pq.read_metadata(path)
+        return kind.model_validate_json(footer.metadata[RECORD_KEY])
+    except FileNotFoundError:
+        return None
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
+        logger.warning("%s is damaged and will be written again", path)
+        return None
+
+
 def block_starts(shards: Sequence[Shard]) -> NDArray[np.int64]:
-    """Row of the corpus at which each block of all shards begins, and the number of rows at the end."""
+    """Return the first row of each block in the corpus, followed by the total number of rows."""
     starts: NDArray[np.int64] = np.cumsum([0, *(n for shard in shards for n in shard.blocks)])
     return starts
 
 
 def _read(path: Path, block: int | None, columns: list[str] | None) -> pa.Table:
     if _magic(path) == _PARQUET:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if block is None:
                 return file.read(columns)
             return file.read_row_group(block, columns)
     with pa.memory_map(str(path)) as source:
         reader = _open_arrow(path, source)
-        # a stream has no table of contents, but walking over a mapped one reads headers only
+        # a stream has no index, but iterating over a memory-mapped one reads headers only
         picked = slice(None) if block is None else slice(block, block + 1)
         batches = islice(_batches(reader), picked.start, picked.stop)
         table = pa.Table.from_batches(list(batches), schema=reader.schema)

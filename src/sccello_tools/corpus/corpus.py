@@ -1,4 +1,4 @@
-"""A corpus of tokenized cells on disk, far larger than memory if need be."""
+"""A corpus of tokenized cells on disk, which may be much larger than memory."""
 
 from __future__ import annotations
 
@@ -25,10 +25,17 @@ from ._published import (
     names_of_integers,
     published_files,
 )
-from ._shards import Shard, block_starts, open_shard
-from ._shuffle import ShuffledReader
-from .manifest import BUILD_AGAIN, CELL_TYPE, LENGTH, MANIFEST, TOKENS, CorpusManifest
-from .writer import finished_shard, sha256_of, shard_path
+from ._shards import Shard, block_starts, open_shard, read_record
+from .manifest import (
+    BUILD_AGAIN,
+    CELL_TYPE,
+    LENGTH,
+    MANIFEST,
+    SHARD_FOLDER,
+    TOKENS,
+    CorpusManifest,
+    ShardRecord,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,13 +45,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Tokenized, labelled cells in Parquet or Arrow files. Make one with ``pp.build_corpus``, or open one with :meth:`open`.
+    """Tokenized, labelled cells in Parquet or Arrow files, built with ``pp.build_corpus`` and opened with :meth:`open`.
 
     Examples
     --------
     >>> import tempfile
     >>> import pyarrow as pa, pyarrow.parquet as pq
-    >>> from sccello_tools.tokens import Corpus
+    >>> from sccello_tools.corpus import Corpus
     >>> folder = tempfile.mkdtemp()
     >>> cells = {"gene_token_ids": [[25426, 9, 4], [25426, 7]], "cell_type": ["T cell", "B cell"]}
     >>> pq.write_table(pa.table(cells), f"{folder}/cells.parquet")
@@ -57,19 +64,19 @@ class Corpus:
     """Folder or file."""
 
     shards: tuple[Shard, ...]
-    """Its files, in order."""
+    """Files in order."""
 
     token_column: str
-    """Column with the token ids."""
+    """Column of token ids."""
 
     label_column: str
-    """Column with the cell types."""
+    """Column of cell types."""
 
     max_length: int | None = None
-    """Cells are cut to this many tokens when read; not at all if None."""
+    """Cells are truncated to this many tokens when read; None for no limit."""
 
     manifest: CorpusManifest | None = None
-    """Table of contents of a corpus that this package built; None of a published one."""
+    """Manifest of a corpus built by this package; None for a published one."""
 
     label_names: tuple[str, ...] | None = None
     """Names of integer labels; None if the labels are strings."""
@@ -84,30 +91,30 @@ class Corpus:
         split: str | None = None,
         partial: bool = False,
     ) -> Corpus:
-        """Open a corpus that ``pp.build_corpus`` made, or a published one: Parquet, Arrow, or a folder that ``datasets`` saved.
+        """Open a corpus built with ``pp.build_corpus`` or a published one: Parquet, Arrow, or a folder saved by ``datasets``.
 
         Parameters
         ----------
         path
             Folder, or a single file.
         max_length
-            Cut cells to this many tokens, ``<cls>`` included.
+            Truncate cells to this many tokens, ``<cls>`` included.
         label_key
-            Column with the cell types. If not given, the first that is there of ``cell_type_ontology_term_id``,
-            ``cell_ct_ontology`` and ``cell_type``.
+            Column of cell types. By default the first that exists of ``cell_type_ontology_term_id``, ``cell_ct_ontology`` and
+            ``cell_type``.
         split
-            Which split of a published corpus to take, where there are several.
+            Split of a published corpus, if there are several.
         partial
-            Open what is finished of a corpus whose building was interrupted.
+            Open the finished shards of a corpus whose construction was interrupted.
 
         Raises
         ------
         CorpusError
-            If there is no corpus, it is incomplete, a file is damaged, empty or missing, or it was made with another vocabulary.
+            If there is no corpus, it is incomplete, a file is damaged, empty or missing, or it was built with another vocabulary.
         """
         path = Path(path)
         if max_length is not None and max_length < 2:
-            msg = f"max_length is {max_length}; a cell needs at least 2 tokens, <cls> and one gene"
+            msg = f"max_length must be >= 2 (<cls> and one gene), got {max_length}"
             raise ArgumentError(msg)
         if (path / MANIFEST).is_file():
             manifest = CorpusManifest.read(path)
@@ -134,7 +141,7 @@ class Corpus:
 
     @property
     def n_blocks(self) -> int:
-        """Blocks of rows that can be read one by one."""
+        """Number of blocks of rows that can be read individually."""
         return len(self._starts) - 1
 
     @property
@@ -144,22 +151,22 @@ class Corpus:
 
     @cached_property
     def cell_types(self) -> dict[str, int]:
-        """Cells by label, most frequent first; "" counts those without a label. Reads one column of a published corpus."""
+        """Number of cells of each label, most frequent first; "" stands for missing. Reads one column of a published corpus."""
         if self.manifest is not None and self.manifest.complete and self.label_column == CELL_TYPE:
             return dict(self.manifest.cell_types)
         found: Counter[str] = Counter()
         for shard in self.shards:
             table = shard.read(None, [self.label_column])
-            found.update(count_labels(self._labels(table, shard)))
+            found.update(count_labels(self._labels(table, str(shard.path))))
         return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
     @cached_property
     def lengths(self) -> NDArray[np.int32]:
-        """Tokens of each cell as read, shape (n_cells,). Takes 4 bytes a cell."""
+        """Number of tokens of each cell as read, shape (n_cells,); 4 bytes per cell."""
         column = LENGTH if self.manifest is not None else self.token_column
         parts = []
         for shard in self.shards:
-            # of a published corpus the lists count, not the column "length", which may be that before a cut
+            # "length" of a published corpus may be the length before truncation
             values = shard.read(None, [column]).column(column)
             if column != LENGTH:
                 values = pc.fill_null(pc.list_value_length(values), 0)
@@ -169,7 +176,7 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of names and sizes of the files, and of their contents if these are in the manifest."""
+        """Hash of the names and sizes of the files, and of their contents if the manifest knows them."""
         parts = [(shard.path.name, shard.blocks) for shard in self.shards]
         hashes = [record.sha256 for record in self.manifest.shards] if self.manifest else []
         return hashlib.sha256(repr((parts, hashes, self.max_length)).encode()).hexdigest()
@@ -177,17 +184,13 @@ class Corpus:
     def read_block(self, block: int) -> CorpusCells:
         """Read one block of cells: a row group of Parquet or a record batch of Arrow."""
         if not 0 <= block < self.n_blocks:
-            msg = f"block {block} is out of range: there are {self.n_blocks:,} blocks"
+            msg = f"block must be in [0, {self.n_blocks:,}), got {block}"
             raise IndexError(msg)
-        shard = int(np.searchsorted(self._first_blocks, block, side="right")) - 1
-        return self._cells(self.shards[shard], block - int(self._first_blocks[shard]))
-
-    def read_shard(self, shard: int) -> CorpusCells:
-        """Read all cells of one file."""
-        return self._cells(self.shards[shard], None)
+        table = self._read(block, [self.token_column, self.label_column])
+        return self._as_cells(table, str(self.shards[self._shard_of(block)].path))
 
     def record_batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Walk over the corpus in order, block by block, with all columns or those named, as Arrow has them (cells not cut)."""
+        """Iterate over the corpus block by block, with all or selected columns, without truncation."""
         for shard in self.shards:
             for block in range(len(shard.blocks)):
                 yield from shard.read(block, columns).combine_chunks().to_batches()
@@ -198,51 +201,45 @@ class Corpus:
         Parameters
         ----------
         max_bytes
-            Refuse if the tokens would take more than this; they take 8 bytes each.
+            Maximum memory of the tokens, which take 8 bytes each.
 
         Raises
         ------
         CorpusError
-            If they would. Use :meth:`shuffled`, which holds a part at a time.
+            If the tokens need more memory. Use :meth:`read_block` or :meth:`record_batches` then.
         """
         wanted = 8 * int(self.lengths.sum(dtype=np.int64))
         if wanted > max_bytes:
             msg = (
-                f"{self.path} would take {wanted / 1e9:.1f} GB of memory, and at most {max_bytes / 1e9:.1f} are allowed. "
-                "Walk over it with Corpus.shuffled or Corpus.record_batches, open it with a smaller max_length, or raise max_bytes."
+                f"{self.path} needs {wanted / 1e9:.1f} GB of memory, but max_bytes allows {max_bytes / 1e9:.1f} GB. "
+                "Iterate with Corpus.record_batches, open the corpus with a smaller max_length, or increase max_bytes."
             )
             raise CorpusError(msg)
         return CorpusCells.concatenate([self.read_block(i) for i in range(self.n_blocks)])
 
-    def shuffled(
-        self,
-        *,
-        seed: int,
-        batch_cells: int,
-        buffer_cells: int = 16_384,
-        part: tuple[int, int] = (0, 1),
-    ) -> ShuffledReader:
-        """Return a reader of batches in random order, which can be stopped and resumed; see :class:`ShuffledReader`."""
-        return ShuffledReader(
-            self, seed=seed, batch_cells=batch_cells, buffer_cells=buffer_cells, part=part
+    def read_rows(self, start: int, stop: int) -> CorpusCells:
+        """Read consecutive rows, which may span several blocks and files."""
+        return self._as_cells(
+            self.read_columns(start, stop, [self.token_column, self.label_column]), str(self.path)
         )
 
+    def read_columns(self, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
+        """Read some columns of consecutive rows."""
+        first = int(np.searchsorted(self._starts, start, side="right")) - 1
+        last = int(np.searchsorted(self._starts, stop, side="left"))
+        parts = [self._read(block, columns) for block in range(first, last)]
+        return pa.concat_tables(parts).slice(start - int(self._starts[first]), stop - start)
+
     def verify(self) -> None:
-        """Read every file whole and compare it with its hash, or for a published corpus, see that it can be read.
+        """Read every file completely; shards of this package carry checksums of their content.
 
         Raises
         ------
         CorpusError
             At the first file that is damaged.
         """
-        known = {} if self.manifest is None else {r.name: r.sha256 for r in self.manifest.shards}
         for shard in self.shards:
-            expected = known.get(shard.path.stem)
-            if expected is None:
-                shard.read(None)
-            elif (found := sha256_of(shard.path)) != expected:
-                msg = f"{shard.path} has sha256 {found[:12]}..., expected is {expected[:12]}...: it was damaged. Delete it. {BUILD_AGAIN}"
-                raise CorpusError(msg)
+            shard.read(None)
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
@@ -250,60 +247,64 @@ class Corpus:
 
     @cached_property
     def _first_blocks(self) -> NDArray[np.int64]:
-        """Number of the first block of each file."""
+        """Index of the first block of each file."""
         counts: NDArray[np.int64] = np.cumsum([0, *(len(shard.blocks) for shard in self.shards)])
         return counts
 
-    def _cells(self, shard: Shard, block: int | None) -> CorpusCells:
-        table = shard.read(block, [self.token_column, self.label_column])
+    def _read(self, block: int, columns: Sequence[str]) -> pa.Table:
+        shard = self._shard_of(block)
+        return self.shards[shard].read(block - int(self._first_blocks[shard]), columns)
+
+    def _shard_of(self, block: int) -> int:
+        return int(np.searchsorted(self._first_blocks, block, side="right")) - 1
+
+    def _as_cells(self, table: pa.Table, where: str) -> CorpusCells:
         return read_cells(
             table.column(self.token_column),
-            self._labels(table, shard),
+            self._labels(table, where),
             max_length=self.max_length,
-            where=str(shard.path),
+            where=where,
         )
 
-    def _labels(self, table: pa.Table, shard: Shard) -> pa.ChunkedArray:
+    def _labels(self, table: pa.Table, where: str) -> pa.ChunkedArray:
         column = table.column(self.label_column)
         if self.label_names is None:
             return column
-        return pa.chunked_array([decode_integers(column, self.label_names, where=str(shard.path))])
+        return pa.chunked_array([decode_integers(column, self.label_names, where=where)])
+
+
+def shard_path(folder: Path, name: str) -> Path:
+    """Return the path of a shard."""
+    return folder / SHARD_FOLDER / f"{name}.parquet"
 
 
 def _check_vocabulary(path: Path, manifest: CorpusManifest) -> None:
     ours, theirs = GeneVocabulary.load().sha256, manifest.config.vocabulary_sha256
     if ours != theirs:
         msg = (
-            f"{path} was made with another gene vocabulary (sha256 {theirs[:12]}..., this package has {ours[:12]}...): "
-            "its token ids mean other genes. Build the corpus again with this version of sccello-tools."
+            f"{path} was built with another gene vocabulary (sha256 {theirs[:12]}..., this package has {ours[:12]}...). "
+            "Build the corpus again with this version of sccello-tools."
         )
         raise CorpusError(msg)
 
 
 def _complete(path: Path, manifest: CorpusManifest) -> tuple[Shard, ...]:
     if not manifest.complete:
-        msg = f"{path} is incomplete: its building was interrupted. {BUILD_AGAIN} Or open what is finished with partial=True."
+        msg = f"{path} is incomplete: its construction was interrupted. {BUILD_AGAIN} Or open the finished shards with partial=True."
         raise CorpusError(msg)
-    shards = []
-    for record in manifest.shards:
-        if not record.n_cells:
-            continue
-        file = shard_path(path, record.name)
-        size = file.stat().st_size if file.is_file() else -1
-        if size != record.n_bytes:
-            found = "is missing" if size < 0 else f"has {size:,} bytes"
-            msg = f"{file} {found}; expected are {record.n_bytes:,} bytes. Delete it if it is there. {BUILD_AGAIN}"
-            raise CorpusError(msg)
-        shards.append(Shard(file, record.blocks, BUILD_AGAIN))
-    return tuple(shards)
+    names = [record.name for record in manifest.shards if record.n_cells]
+    if missing := [name for name in names if not shard_path(path, name).is_file()]:
+        msg = f"{len(missing):,} shards are missing ({shard_path(path, missing[0])}). {BUILD_AGAIN}"
+        raise CorpusError(msg)
+    return _shards(path, manifest.shards)
 
 
 def _finished(path: Path, manifest: CorpusManifest) -> tuple[Shard, ...]:
-    names = sorted(file.stem for file in shard_path(path, "").parent.glob("[0-9]*.json"))
-    records = [record for name in names if (record := finished_shard(path, name))]
-    digest = manifest.config.digest
-    return tuple(
-        Shard(shard_path(path, record.name), record.blocks, BUILD_AGAIN)
-        for record in records
-        if record.n_cells and record.config == digest
-    )
+    files = sorted((path / SHARD_FOLDER).glob("[0-9]*.parquet"))
+    records = [record for file in files if (record := read_record(file, ShardRecord))]
+    return _shards(path, [r for r in records if r.config == manifest.config.digest])
+
+
+def _shards(path: Path, records: Sequence[ShardRecord]) -> tuple[Shard, ...]:
+    """Return the shards that have cells."""
+    return tuple(Shard(shard_path(path, r.name), r.blocks, BUILD_AGAIN) for r in records if r.n_cells)  # fmt: skip

@@ -1,26 +1,25 @@
-"""What a corpus on disk is made of: names of files and columns, the manifest, and the record of each shard."""
+"""Manifests of results on disk: what decided their rows, the inputs they were made from, and the shards of a corpus."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from sccello_tools.errors import CorpusError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sccello_tools._io import write_text
+from sccello_tools.errors import CorpusError, ScCelloError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
-    from typing import Any, Final, Self
+    from typing import Final, Self
 
-SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
 SHARD_FOLDER: Final = "shards"
-BUILD_AGAIN: Final = "Call pp.build_corpus again with the same arguments: it keeps the finished shards and makes the missing ones."
+BUILD_AGAIN: Final = "Call pp.build_corpus again with the same arguments: finished shards are kept."
 
-# columns of a shard; the first two are called as in the published corpora
+# columns of a shard; the first two have the names of the published corpora
 TOKENS: Final = "gene_token_ids"
 LENGTH: Final = "length"
 CELL_TYPE: Final = "cell_type_ontology_term_id"
@@ -28,150 +27,106 @@ SOURCE: Final = "source"
 SOURCE_ROW: Final = "source_row"
 RESERVED: Final = frozenset({TOKENS, LENGTH, CELL_TYPE, SOURCE, SOURCE_ROW})
 
+ColumnKind = Literal["string", "bool", "int64", "float64"]
 
-@dataclass(frozen=True)
-class CorpusConfig:
-    """All that decides which rows a corpus holds; two runs into one folder must agree in it."""
+
+class Stored(BaseModel):
+    """Base of everything that is stored as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Config(Stored):
+    """What decides the rows of a result. A later call into the same folder must agree with it."""
 
     vocabulary_sha256: str
     """Hash of the gene vocabulary."""
-    ontology_release: str
-    """Release of the Cell Ontology that the labels were brought up to."""
-    label_key: str
-    """Column of ``obs`` with the Cell Ontology ids."""
-    obs_keys: tuple[str, ...]
-    """Other columns of ``obs`` that were kept."""
     layer: str | None
-    """Layer with the counts; ``X`` if none."""
+    """Layer with the counts; None for ``X``."""
     gene_ids: str | None
-    """Column of ``var`` with the names of the genes; its index if none."""
-    max_length: int
-    """Most tokens of a cell, ``<cls>`` included."""
-    cells_per_shard: int
-    """Rows of an input that one shard stands for; it holds fewer where cells were left out."""
-    schema_version: int = SCHEMA_VERSION
-    """Version of this layout."""
+    """Column of ``var`` with gene names; None for its index or the stored match."""
+    max_length: int = Field(ge=2)
+    """Maximum number of tokens of a cell, ``<cls>`` included."""
+    cells_per_block: int = Field(ge=1)
+    """Rows of an input that are processed and written together."""
 
     @property
     def digest(self) -> str:
-        """Hash of the configuration, kept with each shard."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """Hash of the configuration, stored with each block."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
-    def differences(self, other: CorpusConfig) -> list[str]:
-        """Say in words where another configuration differs."""
-        return [
-            f"{item.name} was {getattr(self, item.name)!r} and is now {getattr(other, item.name)!r}"
-            for item in fields(self)
-            if getattr(self, item.name) != getattr(other, item.name)
-        ]
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what ``asdict`` and JSON made of it."""
-        return cls(**{**values, "obs_keys": tuple(values["obs_keys"])})
+    def differences(self, other: Config) -> list[str]:
+        """Describe the fields in which another configuration differs."""
+        before, now = self.model_dump(), other.model_dump()
+        return [f"{key} was {before[key]!r} and is now {now.get(key)!r}" for key in before if before[key] != now.get(key)]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """How to tell that a file was changed without reading it."""
+class Fingerprint(Stored):
+    """Size and modification time, which reveal that a file was changed without reading it."""
 
     n_bytes: int
-    """Size; of a folder, that of all files in it."""
+    """Size; of a folder, of all files in it."""
     mtime_ns: int
-    """Time of the last change; of a folder, of its latest file."""
+    """Time of the last change, ns since 1970; of a folder, of its latest file."""
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Look at a file, or at all files of a folder."""
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        stats = [file.stat() for file in files]
+        latest = max((stat.st_mtime_ns for stat in stats), default=0)
+        return cls(n_bytes=sum(stat.st_size for stat in stats), mtime_ns=latest)
 
 
-@dataclass(frozen=True)
-class InputReport:
-    """What became of the cells of one input."""
+class Input(Stored):
+    """One input and what became of its cells."""
 
     source: str
     """Name of the input."""
     path: str
-    """Where it was."""
-    fingerprint: Fingerprint
-    """Its size and time."""
-    n_cells: int
-    """Cells in the file."""
-    n_genes_matched: int
+    fingerprint: Fingerprint | None = None
+    """None if it could not be read."""
+    n_cells: int = 0
+    """Cells of the input."""
+    n_genes_matched: int = 0
     """Columns that are genes of the vocabulary."""
+    by_row: bool = True
+    """Whether rows can be read independently; False for CSC matrices and matrix.mtx folders."""
+    error: str = ""
+    """Why it was left out, with ``errors="report"``."""
     n_kept: int = 0
     """Cells in the corpus."""
-    left_out: dict[str, int] = field(default_factory=dict)
-    """Cells that were left out, by reason: "no_label", "unknown_label", "obsolete_label", "no_gene"."""
-    labels_left_out: dict[str, int] = field(default_factory=dict)
-    """Cells by label, for the labels that are unknown or obsolete without successor."""
+    left_out: dict[str, int] = {}
+    """Cells left out of the corpus, by reason: "no_label", "unknown_label", "obsolete_label", "no_gene"."""
+    labels_left_out: dict[str, int] = {}
+    """Cells by label, for labels that are unknown or obsolete without successor."""
 
     def __str__(self) -> str:
+        if self.error:
+            return f"{self.source}: failed: {self.error}"
         reasons = ", ".join(f"{n:,} {why.replace('_', ' ')}" for why, n in self.left_out.items())
-        return (
-            f"{self.source}: {self.n_kept:,} of {self.n_cells:,} cells kept"
-            f"{f'; left out: {reasons}' if reasons else ''}"
-        )
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what ``asdict`` and JSON made of it."""
-        return cls(**{**values, "fingerprint": Fingerprint(**values["fingerprint"])})
+        return f"{self.source}: {self.n_kept:,} of {self.n_cells:,} cells kept{f'; left out: {reasons}' if reasons else ''}"
 
 
-@dataclass(frozen=True)
-class ShardRecord:
-    """What is known of a finished shard."""
+class Manifest(Stored):
+    """Description of a folder of results, stored as ``manifest.json``."""
 
-    name: str
-    """Name of the file, without its ending."""
-    source: str
-    """Input that its cells are from."""
-    first_row: int
-    """First row of the input that it stands for."""
-    last_row: int
-    """Row of the input after its last."""
-    config: str
-    """Hash of the configuration that made it."""
-    fingerprint: Fingerprint
-    """Of the input, when it was read."""
-    n_bytes: int = 0
-    """Size of the file; 0 if every cell was left out, then there is no file."""
-    sha256: str = ""
-    """Hash of the file."""
-    blocks: tuple[int, ...] = ()
-    """Cells of each row group."""
-    n_tokens: int = 0
-    """Tokens of all cells."""
-    cell_types: dict[str, int] = field(default_factory=dict)
-    """Cells by Cell Ontology id."""
-    left_out: dict[str, int] = field(default_factory=dict)
-    """Cells that were left out, by reason."""
+    NOUN: ClassVar[str] = "results"
+    ERROR: ClassVar[type[ScCelloError]] = ScCelloError
+    REMEDY: ClassVar[str] = ""
+    SCHEMA: ClassVar[int] = 2
+
+    schema_version: int
+    config: Config
+    inputs: tuple[Input, ...]
+    """In the order of the call."""
+    complete: bool = False
 
     @property
-    def n_cells(self) -> int:
-        """Cells in the shard."""
-        return sum(self.blocks)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what ``asdict`` and JSON made of it."""
-        fingerprint = Fingerprint(**values["fingerprint"])
-        return cls(**{**values, "blocks": tuple(values["blocks"]), "fingerprint": fingerprint})
-
-
-@dataclass(frozen=True)
-class CorpusManifest:
-    """Table of contents of a corpus, kept as ``manifest.json``."""
-
-    config: CorpusConfig
-    """What decided its rows."""
-    obs_kinds: dict[str, str]
-    """Kind of each kept column of ``obs``: "string", "bool", "int64" or "float64"."""
-    inputs: tuple[InputReport, ...]
-    """The inputs, in order."""
-    complete: bool = False
-    """Whether all shards are finished."""
-    cell_types: dict[str, int] = field(default_factory=dict)
-    """Cells by Cell Ontology id, most frequent first."""
-    shards: tuple[ShardRecord, ...] = ()
-    """The shards, in order."""
+    def plan(self) -> str:
+        """Hash of the configuration and the inputs, which identifies a job."""
+        inputs = [(file.source, file.path, file.fingerprint) for file in self.inputs]
+        return hashlib.sha256(f"{self.config.digest} {inputs}".encode()).hexdigest()
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -179,64 +134,93 @@ class CorpusManifest:
 
         Raises
         ------
-        CorpusError
-            If it is damaged, or of a version that this package does not know.
+        ScCelloError
+            Of the type of the result, if there is none, it is damaged, or it is of another version of this package.
         """
         path = folder / MANIFEST
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            version = values["config"]["schema_version"]
-            if version != SCHEMA_VERSION:
-                msg = (
-                    f"{path} has schema version {version}; expected is {SCHEMA_VERSION}. "
-                    "Build the corpus again with this version of sccello-tools."
-                )
-                raise CorpusError(msg)
-            return cls(
-                **{
-                    **values,
-                    "config": CorpusConfig.from_dict(values["config"]),
-                    "inputs": tuple(map(InputReport.from_dict, values["inputs"])),
-                    "shards": tuple(map(ShardRecord.from_dict, values["shards"])),
-                }
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, CorpusError):
-                raise
-            msg = f"{path} cannot be read as the manifest of a corpus ({error}). Delete it and build the corpus again into an empty folder."
-            raise CorpusError(msg) from error
+            version = values.get("schema_version") if isinstance(values, dict) else None
+            if isinstance(version, int) and version != cls.SCHEMA:
+                msg = f"{path} has schema version {version}, this version of sccello-tools reads {cls.SCHEMA}. {cls.REMEDY}"
+                raise cls.ERROR(msg)
+            return cls.model_validate(values)
+        except FileNotFoundError as error:
+            msg = f"{folder} holds no {cls.NOUN}: {MANIFEST} not found. {cls.REMEDY}"
+            raise cls.ERROR(msg) from error
+        except (ValueError, OSError) as error:
+            reason = "another kind of folder" if isinstance(error, ValidationError) else str(error)
+            msg = f"{path} cannot be read as the manifest of {cls.NOUN} ({reason}). {cls.REMEDY}"
+            raise cls.ERROR(msg) from error
 
     def write(self, folder: Path) -> None:
-        """Write the manifest whole or not at all."""
-        write_json(folder / MANIFEST, asdict(self))
+        """Write the manifest atomically."""
+        write_text(folder / MANIFEST, self.model_dump_json(indent=1) + "\n")
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all.
+class CorpusConfig(Config):
+    """What decides the rows of a corpus."""
 
-    Raises
-    ------
-    CorpusError
-        If the disk is full or cannot be written to.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps(values, indent=1), encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise CorpusError(cannot_write(path, error)) from error
-    finally:
-        remove_quietly(part)
+    ontology_release: str
+    """Cell Ontology release of the labels."""
+    label_key: str
+    """Column of ``obs`` with Cell Ontology ids."""
+    obs_keys: tuple[str, ...]
+    """Further columns of ``obs`` that are kept."""
 
 
-def remove_quietly(part: Path) -> None:
-    """Remove a file that may not exist, on a disk that may not let us."""
-    try:
-        part.unlink(missing_ok=True)
-    except OSError:
-        return  # what stays is cleared away by the next run
+class Record(Stored):
+    """Description of a finished block, stored in its file."""
+
+    name: str
+    """Name of the file without extension."""
+    config: str
+    """Digest of the configuration."""
+    fingerprint: Fingerprint
+    """Of the input when it was read."""
+    first_row: int
+    """First row of the input."""
+    last_row: int
+    """Row of the input after the last one."""
 
 
-def cannot_write(path: Path, error: OSError) -> str:
-    """Say that a file of a corpus could not be written, and what to do."""
-    return f"{path} cannot be written ({error.strerror or error}). Free space, or mend the folder. {BUILD_AGAIN}"
+class ShardRecord(Record):
+    """Description of a finished shard of a corpus."""
+
+    source: str
+    """Input of its cells."""
+    blocks: tuple[int, ...] = ()
+    """Cells of each row group."""
+    n_tokens: int = 0
+    """Tokens of all cells."""
+    sha256: str = ""
+    """Hash of tokens, labels and rows."""
+    cell_types: dict[str, int] = {}
+    """Cells by Cell Ontology id."""
+    left_out: dict[str, int] = {}
+    """Cells left out, by reason."""
+
+    @property
+    def n_cells(self) -> int:
+        """Cells in the shard."""
+        return sum(self.blocks)
+
+
+class CorpusManifest(Manifest):
+    """Description of a corpus."""
+
+    NOUN = "a corpus"
+    ERROR = CorpusError
+    REMEDY = "Build the corpus again into an empty folder with pp.build_corpus."
+
+    config: CorpusConfig
+    obs_kinds: dict[str, ColumnKind]
+    """Kind of each kept column of ``obs``."""
+    terms: dict[str, str]
+    """Current Cell Ontology id of each label of the inputs; labels without one are absent."""
+    obsolete: tuple[str, ...] = ()
+    """Labels that are obsolete without successor."""
+    cell_types: dict[str, int] = {}
+    """Cells by Cell Ontology id, most frequent first."""
+    shards: tuple[ShardRecord, ...] = ()
+    """The shards, in order."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import warnings
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
@@ -196,10 +198,27 @@ def write_any(adata: AnnData, path: Path) -> None:
             adata.write_zarr(part)
     elif path.suffix == ".h5ad":
         with atomic_path(path) as part:
-            adata.write_h5ad(part, compression="gzip")
+            if adata.isbacked or shutil.disk_usage(part.parent).free > 2 * adata.__sizeof__():
+                adata.write_h5ad(part, compression="gzip")
+            else:
+                part.write_bytes(_as_h5ad(adata))
     else:
         msg = f"{path}: the extension must be one of {', '.join(WRITABLE)}"
         raise ArgumentError(msg)
+
+
+def _as_h5ad(adata: AnnData) -> memoryview:
+    """Return an AnnData as the bytes of an h5ad file, since HDF5 may crash when the disk that it writes to is full."""
+    import h5py
+    from anndata.io import write_elem
+
+    image = BytesIO()
+    adata.strings_to_categoricals()
+    if adata.raw is not None:
+        adata.strings_to_categoricals(adata.raw.var)
+    with h5py.File(image, "w") as file:
+        write_elem(file, "/", adata, dataset_kwargs={"compression": "gzip"})
+    return image.getbuffer()
 
 
 def import_zarr(path: Path) -> Any:

@@ -1,36 +1,29 @@
-"""Tokenize files into a corpus on disk, for training on more cells than fit in memory."""
+"""Tokenize files into a corpus on disk, for training on more cells than fit into memory."""
 
 from __future__ import annotations
 
+from collections import Counter
 from logging import INFO, WARNING
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
+from sccello_tools._anndata.counts import CountsSource
 from sccello_tools._docs import shared_docs
+from sccello_tools._io import check_output
 from sccello_tools._logging import logger
-from sccello_tools._progress import progress_bar
-from sccello_tools.corpus import Corpus
+from sccello_tools.corpus import Corpus, shard_path
 from sccello_tools.corpus.manifest import (
-    BUILD_AGAIN,
-    MANIFEST,
+    RESERVED,
     SHARD_FOLDER,
     CorpusConfig,
     CorpusManifest,
+    ShardRecord,
 )
-from sccello_tools.corpus.writer import finished_shard
-from sccello_tools.errors import ArgumentError, CorpusError
-from sccello_tools.files.corpus_plan import (
-    check_labels,
-    check_obs_keys,
-    common_kinds,
-    named_inputs,
-    plan_input,
-)
-from sccello_tools.files.corpus_report import finished_manifest, report_of
-from sccello_tools.files.corpus_work import ShardTask, run_tasks
-from sccello_tools.files.spans import spans_of
+from sccello_tools.errors import ArgumentError, CorpusError, LabelError
+from sccello_tools.files.job import examine, finished_blocks, locked, process_blocks, report
+from sccello_tools.files.plan import Look, earlier_manifest, named_inputs
+from sccello_tools.files.run import check_on_error, executor
+from sccello_tools.files.worker import Setup
 from sccello_tools.ontology import CellOntology
 from sccello_tools.tokens import MAX_LENGTH, GeneVocabulary
 
@@ -38,11 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, Literal
 
-    from sccello_tools.corpus.manifest import ShardRecord
-    from sccello_tools.files.corpus_plan import InputPlan
+    from sccello_tools.corpus.manifest import ColumnKind
+    from sccello_tools.files.plan import Planned
+    from sccello_tools.files.run import OnError
     from sccello_tools.tokens.counts import CountsPolicy
-
-_LOCK = ".lock"
 
 
 @shared_docs
@@ -55,74 +47,82 @@ def build_corpus(
     layer: str | None = None,
     gene_ids: str | None = None,
     counts: CountsPolicy = "check",
+    min_matched: int = 500,
     unknown_labels: Literal["error", "leave_out"] = "error",
     max_length: int = MAX_LENGTH,
-    min_matched: int = 500,
     cells_per_shard: int = 8192,
     ontology: CellOntology | None = None,
-    n_workers: int | None = None,
     client: Any = None,
+    n_workers: int = 1,
+    errors: OnError = "raise",
 ) -> Corpus:
-    """Tokenize h5ad and zarr files into a corpus of Parquet files.
+    """Tokenize a collection of files into a corpus of Parquet files, optionally on a dask cluster.
 
-    Files are read a few thousand rows at a time, never whole. The call can be killed at any moment: called again with the same
-    arguments it goes on, and the corpus is the same, row by row, as that of an undisturbed run. More inputs may be given at the end
-    of the list later. Cells without a label or without any gene of the vocabulary are left out, and counted in the manifest.
+    Files are read in blocks of rows. If the call is interrupted at any moment and called again with the same arguments, finished shards
+    are kept, and the corpus is the same as that of an undisturbed run, whatever the number of workers. Inputs can be added at the end
+    by a later call. Cells without a label or without any gene of the vocabulary are left out and counted in the manifest.
 
     Parameters
     ----------
     inputs
-        Files with raw counts. Each is a source, named after the file; a mapping gives them names of your own.
+        Files with raw counts: h5ad, zarr, Cell Ranger ``.h5`` or folders with ``matrix.mtx``; folders of h5ad files and annbatch
+        collections. Each is a source, named after the file; a mapping sets other names.
     out
-        Folder of the corpus; new, empty, or one that an earlier call began.
+        Folder of the corpus; new, empty, or from an earlier call.
     label_key
         Column of ``obs`` that holds Cell Ontology ids. Obsolete ids are replaced by their successors.
     obs_keys
-        More columns of ``obs`` to keep: strings, numbers, or true and false. Every input must have them.
+        Further columns of ``obs`` to keep: strings, numbers or booleans. Every input must have them.
     layer
-        Layer that holds the raw counts; ``X`` if not given. ``"raw.X"`` takes the matrix of ``.raw``, with its own genes.
+        %(layer)s
     gene_ids
         %(gene_ids)s
     counts
         %(counts)s
-    unknown_labels
-        ``"leave_out"`` goes on without cells whose label is no current Cell Ontology id, and reports them, instead of raising.
-    max_length
-        %(max_length)s
     min_matched
         %(min_matched)s
+    unknown_labels
+        ``"leave_out"`` leaves out cells whose label is not a current Cell Ontology id and reports them, instead of raising.
+    max_length
+        %(max_length)s
     cells_per_shard
-        Rows of an input that go into one file of the corpus.
+        Number of rows of an input per file of the corpus.
     ontology
-        Cell Ontology to bring the labels up to; the release that ships with the package if not given.
-    n_workers
-        Processes to work with, each of which takes about 0.5 GB of memory. Works in this process if not given. A script that gives
-        it must guard its own calls with ``if __name__ == "__main__":``.
+        Cell Ontology to update the labels with; by default the release of this package.
     client
-        A ``dask.distributed.Client`` whose workers do the work. They must see inputs and ``out`` under the same paths.
+        A ``dask.distributed.Client``. Its workers must see the inputs and ``out`` under the same paths.
+    n_workers
+        Without a client: number of local processes, each of which takes about 0.5 GB of memory. 1 works in this process, without dask.
+        Scripts that pass more must guard their calls with ``if __name__ == "__main__":``.
+    errors
+        ``"report"`` leaves out files that cannot be processed and warns about them, instead of raising at the first.
 
     Returns
     -------
-    The corpus. Its ``manifest`` says what became of each input. Columns of its files: ``gene_token_ids`` (list of uint16), ``length``
-    (int32), ``cell_type_ontology_term_id``, ``source``, ``source_row`` (int64, the row in the input), then those of ``obs_keys``.
+    The corpus. Its ``manifest`` describes what became of each input. Columns: ``gene_token_ids`` (list of uint16), ``length`` (int32),
+    ``cell_type_ontology_term_id``, ``source``, ``source_row`` (int64, row of the input), and those of ``obs_keys``.
 
     Raises
     ------
     LabelError
-        If ``label_key`` is not a column of an input, or a label is no current id of the ontology.
+        If ``label_key`` is not a column of an input, or a label is not a current id of the ontology.
     NotCountsError, GeneMatchError
         If a matrix does not hold raw counts of human genes.
     FileFormatError
-        If an input is missing, damaged, or neither h5ad nor zarr.
+        If an input is missing, damaged or of an unsupported type.
     CorpusError
-        If ``out`` holds something else, a corpus made with other arguments or another vocabulary, or shards of an input that was
-        changed since; if another process is building it; if the disk is full; or if no cell is left. Finished shards stay.
+        If ``out`` holds something else, or a corpus of other arguments or another vocabulary, or shards of an input that was changed;
+        if another call is writing there; or if no cell is left.
+    FilesError
+        If workers were lost. Finished shards are kept.
+    OutputError
+        If ``out`` cannot be written to, or the disk is full.
     MissingExtraError
-        If an input is zarr and zarr is not installed.
+        If dask or zarr is needed and not installed.
 
     See Also
     --------
-    sccello_tools.tokens.Corpus : what can be done with a corpus.
+    sccello_tools.embed_files : embed the cells of a corpus or of files.
 
     Examples
     --------
@@ -134,146 +134,134 @@ def build_corpus(
     >>> len(corpus), len(corpus.cell_types)
     (583, 6)
     """
+    CountsSource(layer, gene_ids, counts, min_matched)  # checks
+    check_on_error(errors)
     if unknown_labels not in {"error", "leave_out"}:
-        msg = f"unknown_labels is {unknown_labels!r}; expected is 'error' or 'leave_out'"
+        msg = f"unknown_labels must be 'error' or 'leave_out', got {unknown_labels!r}"
         raise ArgumentError(msg)
-    if counts not in {"check", "trust"}:
-        msg = f"counts is {counts!r}; expected is 'check' or 'trust'"
+    if cells_per_shard < 1 or max_length < 2:
+        msg = f"cells_per_shard must be >= 1 and max_length >= 2, got {cells_per_shard} and {max_length}"
         raise ArgumentError(msg)
-    if cells_per_shard < 1 or max_length < 2 or (n_workers is not None and n_workers < 1):
-        msg = f"cells_per_shard is {cells_per_shard}, max_length {max_length}, n_workers {n_workers}; expected are at least 1, 2 and 1"
-        raise ArgumentError(msg)
-    check_obs_keys(obs_keys, label_key)
+    _check_obs_keys(obs_keys, label_key)
     ontology = ontology or CellOntology.load()
     config = CorpusConfig(
         vocabulary_sha256=GeneVocabulary.load().sha256,
-        ontology_release=ontology.release,
-        label_key=label_key,
-        obs_keys=tuple(obs_keys),
         layer=layer,
         gene_ids=gene_ids,
         max_length=max_length,
-        cells_per_shard=cells_per_shard,
+        cells_per_block=cells_per_shard,
+        ontology_release=ontology.release,
+        label_key=label_key,
+        obs_keys=tuple(obs_keys),
     )
-    named = named_inputs(inputs)
-    out = Path(out)
-    earlier = _earlier(out, config, list(named))
-    plans = [
-        plan_input(number, source, path, config, ontology=ontology, min_matched=min_matched)
-        for number, (source, path) in enumerate(named.items())
-    ]
-    if unknown_labels == "error":
-        check_labels(plans)
-    manifest = CorpusManifest(config, common_kinds(plans), tuple(map(report_of, plans)))
-    if earlier is not None and earlier.obs_kinds != manifest.obs_kinds:
-        msg = (
-            f"{out} keeps columns of obs as {earlier.obs_kinds}, and with the inputs given they would be {manifest.obs_kinds}. "
-            "Make the columns alike, or build into another folder."
-        )
-        raise CorpusError(msg)
-    out = _prepared(out)
-    try:
-        with FileLock(out / _LOCK, timeout=0):
-            _build(out, manifest, plans, counts=counts, n_workers=n_workers, client=client)
-    except Timeout as error:
-        msg = f"Another process is building {out}. Wait until it has finished, or end it."
-        raise CorpusError(msg) from error
-    return Corpus.open(out)
-
-
-def _earlier(out: Path, config: CorpusConfig, sources: list[str]) -> CorpusManifest | None:
-    """Manifest that an earlier call left, if it was called alike."""
-    if not (out / MANIFEST).is_file():
-        if out.is_file() or (out.is_dir() and any(path.name != _LOCK for path in out.iterdir())):
-            msg = f"{out} holds something else than a corpus. Name a new or an empty folder."
+    named, folder = named_inputs(inputs), Path(out).absolute()
+    earlier = earlier_manifest(folder, config, list(named), CorpusManifest)
+    with executor(client, n_workers) as run:
+        plans = examine(run, Look(config, min_matched), named, errors)
+        manifest = _manifest(config, plans, ontology)
+        if unknown_labels == "error":
+            _check_labels(manifest)
+        if earlier is not None and earlier.obs_kinds != manifest.obs_kinds:
+            msg = f"{folder} stores columns of obs as {earlier.obs_kinds}, but with these inputs they would be {manifest.obs_kinds}. Convert the columns, or build into another folder."
             raise CorpusError(msg)
-        return None
-    manifest = CorpusManifest.read(out)
-    differences = manifest.config.differences(config)
-    before = [report.source for report in manifest.inputs]
-    if before != sources[: len(before)]:
-        differences.append(
-            f"the inputs were {before[:5]} and are now {sources[:5]}: more may be added at the end, none left out or moved"
-        )
-    if differences:
-        msg = f"{out} was built with other arguments: {'; '.join(differences)}. Call with the same ones, or build into another folder."
-        raise CorpusError(msg)
-    return manifest
+        check_output(folder)
+        check_output(folder / SHARD_FOLDER)
+        with locked(folder, CorpusError):
+            finished = finished_blocks(manifest, lambda b: shard_path(folder, b.name), ShardRecord)
+            n_left = sum(f.n_cells for f in manifest.inputs) - sum(r.last_row - r.first_row for r in finished.values())  # fmt: skip
+            if earlier is None or n_left:  # a finished corpus stays readable
+                manifest.write(folder)
+            setup = Setup(folder, manifest.plan, counts, min_matched)
+            failed = process_blocks(run, setup, manifest, finished, name="build_corpus", errors=errors)  # fmt: skip
+            made = _finished(manifest, finished, failed)
+            if not made.cell_types:
+                msg = f"No cells are left: {'; '.join(map(str, made.inputs[:5]))}."
+                raise CorpusError(msg)
+            made.write(folder)
+    for file in made.inputs:
+        logger.log(WARNING if file.left_out else INFO, "%s", file)
+    report("build_corpus", {file.source: file.error for file in made.inputs if file.error})
+    logger.info("build_corpus: wrote %d shards to %s", len(made.shards), folder)
+    return Corpus.open(folder)
 
 
-def _prepared(out: Path) -> Path:
-    """Make the folders."""
-    try:
-        (out / SHARD_FOLDER).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+def _check_obs_keys(obs_keys: Sequence[str], label_key: str) -> None:
+    taken = sorted(set(obs_keys) & (RESERVED | {label_key}))
+    if taken or len(set(obs_keys)) < len(obs_keys):
+        what = f"{', '.join(map(repr, taken))}, which every corpus has" if taken else "a column twice"  # fmt: skip
+        msg = f"obs_keys names {what} ({', '.join(sorted(RESERVED))} are reserved). Omit it, or rename the column of obs."
+        raise ArgumentError(msg)
+
+
+def _manifest(
+    config: CorpusConfig, plans: Sequence[Planned], ontology: CellOntology
+) -> CorpusManifest:
+    """Look up the labels of all inputs, and choose one kind for each column of ``obs``."""
+    terms: dict[str, str] = {}
+    for label in sorted(set().union(*(plan.labels for plan in plans)) - {""}):
+        try:
+            terms[label] = ontology.current(label)
+        except LabelError:
+            continue
+    inputs = []
+    for plan in plans:
+        unknown = {k: n for k, n in Counter(plan.labels).most_common() if k and k not in terms}
+        inputs.append(plan.input.model_copy(update={"labels_left_out": unknown}))
+    left_out = {label for file in inputs for label in file.labels_left_out}
+    return CorpusManifest(
+        schema_version=CorpusManifest.SCHEMA,
+        config=config,
+        inputs=tuple(inputs),
+        obs_kinds={key: _common([p.kinds[key] for p in plans if p.kinds]) for key in config.obs_keys},
+        terms=terms,
+        obsolete=tuple(sorted(left_out & set(ontology.obsolete_terms))),
+    )  # fmt: skip
+
+
+def _common(kinds: list[ColumnKind]) -> ColumnKind:
+    """Return the kind that can hold a column of every input."""
+    if len(set(kinds)) == 1:
+        return kinds[0]
+    return "float64" if set(kinds) == {"int64", "float64"} else "string"
+
+
+def _check_labels(manifest: CorpusManifest) -> None:
+    found = [
+        f"{file.source}: " + ", ".join(f"{label!r} ({n:,} cells)" for label, n in [*file.labels_left_out.items()][:5])
+        for file in manifest.inputs
+        if file.labels_left_out
+    ]  # fmt: skip
+    if found:
+        more = f" (and {len(found) - 5} more inputs)" if len(found) > 5 else ""
         msg = (
-            f"The folder {out} cannot be made ({error.strerror}). Name one that can be written to."
+            f"Some labels are not current Cell Ontology ids: {'; '.join(found[:5])}{more}. Map them with pp.map_cell_types, "
+            "or pass unknown_labels='leave_out' to build the corpus without these cells."
         )
-        raise CorpusError(msg) from error
-    return out
+        raise LabelError(msg)
 
 
-def _build(
-    out: Path,
-    manifest: CorpusManifest,
-    plans: Sequence[InputPlan],
-    *,
-    counts: CountsPolicy,
-    n_workers: int | None,
-    client: Any,
-) -> None:
-    for part in (out / SHARD_FOLDER).glob(".*.part"):  # what a killed run was writing
-        part.unlink(missing_ok=True)
-    n_rows = manifest.config.cells_per_shard
-    spans = {plan.number: spans_of(plan.number, plan.n_cells, n_rows) for plan in plans}
-    digest = manifest.config.digest
-    records: dict[str, ShardRecord] = {}
-    for plan in plans:
-        found = (finished_shard(out, span.name) for span in spans[plan.number])
-        records |= {record.name: record for record in found if record and record.config == digest}
-    _check_unchanged(out, plans, records)
-    n_before = len(records)
-    tasks: list[ShardTask] = []
-    for plan in plans:
-        missing = [span for span in spans[plan.number] if span.name not in records]
-        groups = [tuple(missing)] if plan.by_column else [(span,) for span in missing]
-        tasks += [
-            ShardTask(out, plan, group, manifest.config, manifest.obs_kinds, counts)
-            for group in groups
-            if group
-        ]
-    if tasks:  # a finished corpus stays one for those who read it
-        manifest.write(out)
-    total = sum(span.stop - span.start for task in tasks for span in task.spans)
-    if n_before:
-        logger.info("build_corpus: %d shards are finished already", n_before)
-    with progress_bar("Tokenizing", total) as advance:
-        for done in run_tasks(tasks, n_workers=n_workers, client=client):
-            records |= {record.name: record for record in done}
-            advance(sum(record.last_row - record.first_row for record in done))
-    ordered = [records[span.name] for plan in plans for span in spans[plan.number]]
-    finished = finished_manifest(manifest, ordered)
-    if not finished.cell_types:
-        msg = "No cell is left: " + "; ".join(map(str, finished.inputs[:5])) + "."
-        raise CorpusError(msg)
-    finished.write(out)
-    for report in finished.inputs:
-        logger.log(WARNING if report.left_out else INFO, "%s", report)
-    logger.info("build_corpus: wrote %d shards to %s", len(ordered) - n_before, out)
-
-
-def _check_unchanged(
-    out: Path, plans: Sequence[InputPlan], records: Mapping[str, ShardRecord]
-) -> None:
-    for plan in plans:
-        stale = [
-            record.name
-            for record in records.values()
-            if record.source == plan.source and record.fingerprint != plan.fingerprint
-        ]
-        if stale:
-            msg = (
-                f"{plan.path} was changed since {len(stale):,} finished shards were made from it ({stale[0]} and so on). "
-                f"Bring the old file back, or delete {out / SHARD_FOLDER}/{plan.number:05d}-* to make them from the new one. {BUILD_AGAIN}"
-            )
-            raise CorpusError(msg)
+def _finished(
+    manifest: CorpusManifest, finished: Mapping[str, ShardRecord], failed: Mapping[str, str]
+) -> CorpusManifest:
+    """Add the shards and count what became of the cells of each input."""
+    shards = tuple(record for _, record in sorted(finished.items()) if record.source not in failed)
+    inputs = []
+    for file in manifest.inputs:
+        own = [record for record in shards if record.source == file.source]
+        left_out: Counter[str] = Counter()
+        for record in own:
+            left_out.update(record.left_out)
+        counted = {
+            "n_kept": sum(r.n_cells for r in own),
+            "left_out": dict(sorted(left_out.items())),
+        }
+        inputs.append(
+            file.model_copy(update={**counted, "error": failed.get(file.source, file.error)})
+        )
+    cell_types: Counter[str] = Counter()
+    for record in shards:
+        cell_types.update(record.cell_types)
+    ranked = sorted(cell_types.items(), key=lambda item: (-item[1], item[0]))
+    return manifest.model_copy(
+        update={"inputs": tuple(inputs), "complete": True, "cell_types": dict(ranked), "shards": shards}
+    )  # fmt: skip

@@ -1,0 +1,282 @@
+"""What is computed from the cells of a block: tokens, embeddings, annotations. Pure functions without input or output."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from scipy import sparse
+
+from sccello_tools import _keys
+from sccello_tools.corpus.manifest import CELL_TYPE, LENGTH, SOURCE, SOURCE_ROW, TOKENS
+from sccello_tools.tokens import RaggedTokens, ValueSummary
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+    from typing import Any, Literal
+
+    from numpy.typing import NDArray
+
+    from sccello_tools.annotation import Annotator
+    from sccello_tools.corpus.manifest import ColumnKind
+    from sccello_tools.engine import Precision
+    from sccello_tools.models import LoadedModel
+    from sccello_tools.nn import AttentionName, Representation
+    from sccello_tools.tokens import Chunk, GeneMatch, Tokenizer
+    from sccello_tools.tokens.counts import CountsPolicy
+
+NAMES = pa.dictionary(pa.int32(), pa.string())
+_ARROW_KINDS = {"string": NAMES, "bool": pa.bool_(), "int64": pa.int64(), "float64": pa.float64()}
+
+# tasks that share a worker read and tokenize side by side, but use its cores or its GPU in turn
+_computing = Lock()
+
+
+class BlockCells(NamedTuple):
+    """Cells of a block."""
+
+    tokens: RaggedTokens
+    match: GeneMatch | None = None
+    """Gene of each column of ``counts``."""
+    counts: sparse.csr_array | None = None
+    """(n_cells, n_columns) raw counts, where they are needed besides the tokens."""
+
+
+class Shard(NamedTuple):
+    """Rows of a corpus with their summary."""
+
+    table: pa.Table
+    n_tokens: int
+    sha256: str
+    cell_types: dict[str, int]
+    left_out: dict[str, int]
+
+
+def tokenize(
+    chunks: Iterable[Chunk], tokenizer: Tokenizer, policy: CountsPolicy, *, keep_counts: bool
+) -> tuple[BlockCells, str]:
+    """Tokenize the rows of a block.
+
+    Returns
+    -------
+    The cells, and why the values are not raw counts, "" if they are.
+    """
+    tokens, counts = [], []
+    for chunk in chunks:
+        summary = ValueSummary()
+        summary.add(chunk.rows.data)
+        if complaint := summary.complaint(policy):
+            return BlockCells(RaggedTokens.concatenate([])), complaint
+        tokens.append(tokenizer(chunk.rows))
+        if keep_counts:
+            counts.append(chunk.rows)
+    kept = sparse.vstack(counts, format="csr") if counts else None
+    return BlockCells(RaggedTokens.concatenate(tokens), tokenizer.gene_match, kept), ""
+
+
+def shard(
+    tokens: RaggedTokens,
+    labels: NDArray[np.object_],
+    terms: Mapping[str, str],
+    obsolete: Collection[str],
+    obs: Mapping[str, Any],
+    *,
+    source: str,
+    first_row: int,
+    schema: pa.Schema,
+) -> Shard:
+    """Keep the cells that have a current label and a gene, as rows of a corpus.
+
+    Parameters
+    ----------
+    tokens, labels
+        Cells of the block and their labels, "" if missing.
+    terms
+        Current Cell Ontology id of each label that has one.
+    obsolete
+        Labels that are obsolete without successor, which are counted apart from unknown ones.
+    obs
+        Columns of ``obs`` that are kept, (n_cells,) each.
+    source, first_row
+        Name of the input, and row of the first cell in it.
+    schema
+        Columns of the corpus.
+    """
+    cell_types = np.array([terms.get(label, "") for label in labels], dtype=object)
+    labelled, has_gene = cell_types != "", tokens.lengths > 0
+    kept = np.flatnonzero(labelled & has_gene)
+    left_out = Counter(
+        "no_label" if not label else "obsolete_label" if label in obsolete else "unknown_label"
+        for label in labels[~labelled]
+    )
+    left_out["no_gene"] = int((labelled & ~has_gene).sum())
+    tokens, cell_types, rows = tokens.take(kept), cell_types[kept], kept + first_row
+    digest = hashlib.sha256()
+    for part in (tokens.ids, tokens.indptr, rows, "\n".join(cell_types).encode()):
+        digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).data)
+    columns = {
+        # 32-bit offsets suffice within a block, and every token id fits into 16 bits
+        TOKENS: pa.ListArray.from_arrays(
+            pa.array(tokens.indptr.astype(np.int32)), pa.array(tokens.ids.astype(np.uint16))
+        ),
+        LENGTH: tokens.lengths.astype(np.int32),
+        CELL_TYPE: cell_types,
+        SOURCE: [source] * len(kept),
+        SOURCE_ROW: rows,
+        **{key: np.asarray(values)[kept] for key, values in obs.items()},
+    }
+    return Shard(
+        as_table(columns, schema),
+        len(tokens.ids),
+        digest.hexdigest(),
+        dict(sorted(Counter(cell_types.tolist()).items())),
+        {why: n for why, n in sorted(left_out.items()) if n},
+    )
+
+
+def shard_schema(obs_kinds: Mapping[str, ColumnKind]) -> pa.Schema:
+    """Return the columns of a corpus."""
+    columns = {
+        TOKENS: pa.list_(pa.uint16()),
+        LENGTH: pa.int32(),
+        CELL_TYPE: NAMES,
+        SOURCE: NAMES,
+        SOURCE_ROW: pa.int64(),
+        **{key: _ARROW_KINDS[kind] for key, kind in obs_kinds.items()},
+    }
+    return pa.schema(list(columns.items()))
+
+
+def embed(
+    cells: BlockCells,
+    model: LoadedModel,
+    *,
+    representation: Representation,
+    precision: Precision,
+    attention: AttentionName,
+    batch_tokens: int | Literal["auto"],
+) -> NDArray[np.float32]:
+    """Embed cells, (n_cells, d); NaN for cells without tokens. Batches depend on the cells of the block only."""
+    from sccello_tools.engine import encode
+
+    with _computing:
+        return encode(
+            model.network,
+            cells.tokens,
+            representation=representation,
+            precision=precision,
+            attention=attention,
+            batch_tokens=batch_tokens,
+        )
+
+
+def annotate(
+    cells: BlockCells,  # noqa: ARG001 - markers will need tokens and counts
+    hidden: NDArray[np.float32],
+    model: LoadedModel,
+    annotator: Annotator,
+) -> dict[str, Any]:
+    """Annotate cells from their embeddings (and, where the annotator uses them, tokens and counts).
+
+    This is the only place where files meet the annotation.
+
+    Parameters
+    ----------
+    cells
+        Cells of the block with their counts.
+    hidden
+        (n_cells, d), ``representation="cls"``.
+    model
+        The model that computed ``hidden``.
+    annotator
+        Prepared once per worker.
+
+    Returns
+    -------
+    Columns of ``obs`` by name, (n_cells,) each: arrays or categoricals.
+    """
+    import torch
+
+    with torch.inference_mode(), _computing:
+        given = torch.from_numpy(np.ascontiguousarray(hidden)).to(model.device)
+        unit = model.network.cell_representation(given).cpu().numpy()
+        found = annotator(hidden, unit)
+    ontology, parents = annotator.ontology, annotator.statistics.parents
+    known = sorted(set(found.terms.tolist()) - {""})
+    names = {term: ontology.name(term) if term in ontology else term for term in known}
+    ids = {term: term if term in ontology else parents.get(term) for term in known}
+    key = _keys.CELL_TYPE
+    return {
+        key: pd.Categorical([names.get(term) for term in found.terms]),
+        key + _keys.TERM_ID_SUFFIX: pd.Categorical([ids.get(term) for term in found.terms]),
+        key + _keys.CONFIDENCE_SUFFIX: found.confidence.astype(np.float32),
+        key + _keys.STATUS_SUFFIX: pd.Categorical([status or None for status in found.status]),
+        _keys.NOVELTY: found.novelty.astype(np.float32),
+    }
+
+
+def annotator_of(model: LoadedModel, parameters: Mapping[str, Any]) -> Annotator:
+    """Prepare the annotator of a model from arguments of :func:`sccello_tools.annotate_files`; called once per worker."""
+    from sccello_tools.annotation import (
+        Annotator,
+        check_tissues,
+        resolve_candidates,
+        statistics_of,
+    )
+    from sccello_tools.ontology import CellOntology
+
+    ontology = CellOntology.load()
+    tissue, candidates = parameters["tissue"], parameters["candidates"]
+    if tissue is not None:
+        check_tissues(tissue)
+    terms = None if candidates is None else resolve_candidates(candidates, ontology)
+    return Annotator.of(
+        statistics_of(model),
+        ontology,
+        candidates=terms,
+        level=parameters["level"],
+        alpha=parameters["alpha"],
+        method=parameters["method"],
+        tissue=tissue,
+    )
+
+
+def embedded_table(vectors: NDArray[np.float32]) -> pa.Array:
+    """Return embeddings as one Arrow column."""
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(np.ascontiguousarray(vectors).ravel()), vectors.shape[1]
+    )
+
+
+def cell_columns(
+    tokens: RaggedTokens, names: NDArray[np.object_], source: Any, rows: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Return the columns that identify the cells of a block."""
+    return {
+        "cell": names,
+        SOURCE: source,
+        SOURCE_ROW: rows,
+        _keys.N_TOKENS: tokens.lengths.astype(np.int32),
+        _keys.TRUNCATED: tokens.truncated,
+    }
+
+
+def as_table(columns: Mapping[str, Any], schema: pa.Schema | None = None) -> pa.Table:
+    """Convert columns to an Arrow table; text becomes dictionary-encoded, missing values become nulls."""
+    arrays = {}
+    for name, values in columns.items():
+        kind = None if schema is None else schema.field(name).type
+        if isinstance(values, pa.Array | pa.ChunkedArray):
+            arrays[name] = values
+        elif isinstance(values, pd.Categorical) or kind == NAMES:
+            text = pa.array(np.asarray(values, dtype=object), type=pa.string(), from_pandas=True)
+            arrays[name] = text.dictionary_encode()
+        else:
+            array = pa.array(values)
+            arrays[name] = array if kind is None else array.cast(kind)
+    return pa.table(arrays, schema=schema)

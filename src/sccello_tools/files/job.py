@@ -1,0 +1,204 @@
+"""The steps that all jobs share: examine the inputs, find finished blocks, process the missing ones."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+
+from filelock import FileLock, Timeout
+
+from sccello_tools._anndata.counts import (
+    warn_of_empty_cells,
+    warn_of_low_fractions,
+    warn_user,
+)
+from sccello_tools._logging import logger
+from sccello_tools.corpus import read_record
+from sccello_tools.corpus.manifest import Input
+from sccello_tools.errors import ArgumentError
+
+from .plan import LOCK, Planned, Task, blocks_of
+from .run import AGAIN, Failure, progress
+from .worker import job_of, process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from sccello_tools.corpus.manifest import Manifest, Record
+    from sccello_tools.engine import Precision
+    from sccello_tools.errors import ScCelloError
+    from sccello_tools.nn import AttentionName
+
+    from .plan import Block, CellsRecord, Look
+    from .run import Here, OnCluster, OnError
+    from .worker import Setup
+
+
+C = TypeVar("C", bound="Record")
+
+
+class Facts(NamedTuple):
+    """What a worker says about the model."""
+
+    name: str
+    sha256: str
+    precision: Precision
+    """As resolved for the worker's device."""
+    max_length: int
+    n_dimensions: int
+    ontology_release: str
+
+
+def facts_of(
+    model: str | Path, *, device: str, precision: Precision, attention: AttentionName
+) -> Facts:
+    """Load the model and check that device, precision and attention backend are available; runs on a worker."""
+    from sccello_tools.engine import resolve_precision
+    from sccello_tools.models import load
+    from sccello_tools.nn import resolve_attention
+
+    loaded = load(model, device=device)
+    computed = resolve_precision(precision, loaded.device)
+    resolve_attention(attention, loaded.device, computed)
+    resolved: Any = str(computed).removeprefix("torch.")
+    return Facts(loaded.name, loaded.sha256, resolved, loaded.config.max_positions, loaded.config.hidden_size, loaded.ontology_release or "")  # fmt: skip
+
+
+def on_worker(run: Here | OnCluster, function: Callable[[], Any]) -> Any:
+    """Call a function once where tasks run; its error is raised here."""
+    (done,) = run.map(lambda call: call(), [function])
+    if isinstance(done.result, Failure):
+        raise done.result.error
+    return done.result
+
+
+def length_of(max_length: int | None, facts: Facts) -> int:
+    """Return the maximum number of tokens of a cell."""
+    length = facts.max_length if max_length is None else max_length
+    if not 2 <= length <= facts.max_length:
+        msg = f"max_length must be in [2, {facts.max_length}], the number of positions of {facts.name}, got {max_length}"
+        raise ArgumentError(msg)
+    return length
+
+
+def examine(
+    run: Here | OnCluster, look: Look, named: Mapping[str, Path], errors: OnError
+) -> list[Planned]:
+    """Examine all inputs, on the workers, and warn about what they have in common once."""
+    found: dict[str, Planned] = {}
+    for (source, path), result in run.map(look, named.items()):
+        if not isinstance(result, Failure):
+            found[source] = result
+        elif errors == "raise":
+            raise result.error
+        else:
+            logger.warning("%s is left out: %s", source, result.error)
+            found[source] = Planned(Input(source=source, path=str(path), error=str(result.error)))
+    ordered = [found[source] for source in named]
+    notes = [note for planned in ordered for note in planned.notes]
+    if notes:
+        more = f" ({len(notes) - 1} more files have such columns.)" if len(notes) > 1 else ""
+        warn_user(f"{notes[0]}.{more}")
+    return ordered
+
+
+@contextmanager
+def locked(out: Path, error: type[ScCelloError]) -> Iterator[None]:
+    """Let one call at a time write to a folder."""
+    try:
+        with FileLock(out / LOCK, timeout=0):
+            yield
+    except Timeout as busy:
+        msg = f"Another call is writing to {out}. Wait until it has finished, or stop it."
+        raise error(msg) from busy
+
+
+def finished_blocks(
+    manifest: Manifest, path_of: Callable[[Block], Path], kind: type[C]
+) -> dict[str, C]:
+    """Return the records of all blocks that an earlier call finished, by name.
+
+    Raises
+    ------
+    ScCelloError
+        If an input was changed since.
+    """
+    found: dict[str, C] = {}
+    for file, blocks in zip(manifest.inputs, blocks_of(manifest.inputs, manifest.config.cells_per_block)):  # fmt: skip
+        for block in blocks:
+            record = read_record(path_of(block), kind)
+            if record is None or record.config != manifest.config.digest:
+                continue
+            if record.fingerprint != file.fingerprint:
+                msg = (
+                    f"{file.path} was changed since its first blocks were written to {path_of(block).parent}. "
+                    f"Restore the file, or delete {block.number:05d}-*.parquet there to process the new one."
+                )
+                raise manifest.ERROR(msg)
+            if (record.first_row, record.last_row) == (block.start, block.stop):
+                found[block.name] = record
+    return found
+
+
+def tasks_of(
+    inputs: Sequence[Input], n_rows: int, finished: Collection[str], skip: Collection[str]
+) -> list[Task]:
+    """Return the tasks for all blocks that are not finished, without those of the inputs in ``skip``."""
+    tasks = []
+    for file, blocks in zip(inputs, blocks_of(inputs, n_rows)):
+        if file.source in skip:
+            continue
+        missing = tuple(block for block in blocks if block.name not in finished)
+        parts = [(block,) for block in missing] if file.by_row else [missing]
+        tasks += [Task(file.source, part) for part in parts if part]
+    return tasks
+
+
+def process_blocks(
+    run: Here | OnCluster,
+    setup: Setup,
+    manifest: Manifest,
+    finished: dict[str, C],
+    *,
+    name: str,
+    errors: OnError,
+    skip: Collection[str] = (),
+) -> dict[str, str]:
+    """Process the missing blocks; their records are added to ``finished``.
+
+    Returns
+    -------
+    Why files failed, by name.
+    """
+    tasks = tasks_of(manifest.inputs, manifest.config.cells_per_block, finished, skip)
+    if finished:
+        logger.info("%s: %d blocks are already finished", name, len(finished))
+    if tasks:
+        run.setup(partial(job_of, setup))
+    with progress(name, sum(task.n_rows for task in tasks)) as shown:
+        left = (task for task in tasks if task.source not in shown.failed)
+        for task, result in run.map(partial(process, setup), left):
+            if isinstance(result, Failure):
+                shown.fail(task.source, result.error, errors)
+            else:
+                finished |= {record.name: cast("C", record) for record in result}
+            shown.finished(task.n_rows)
+    return shown.failed
+
+
+def warn_of_cells(records: Iterable[CellsRecord]) -> None:
+    """Warn about cells without tokens, and about cells with few counts in genes of the vocabulary."""
+    found = list(records)
+    n_cells = sum(record.last_row - record.first_row for record in found)
+    warn_of_empty_cells(sum(record.n_empty for record in found), n_cells)
+    warn_of_low_fractions(sum(record.n_unknown for record in found), n_cells)
+
+
+def report(name: str, failed: Mapping[str, str]) -> None:
+    """Warn about files that failed."""
+    if failed:
+        listed = "; ".join(f"{source}: {reason}" for source, reason in [*failed.items()][:5])
+        warn_user(f"{name}: {len(failed)} files failed and are left out ({listed}). {AGAIN}")
