@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from inspect import cleandoc
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., object]")
 
+_KEY = re.compile(r"( *)%\((\w+)\)s(.*)")
 _TEXTS = {
     "adata": """
         Annotated data with raw counts, of shape (n_obs, n_vars). In memory or backed.""",
@@ -30,25 +32,38 @@ _TEXTS = {
         Return a modified copy instead of modifying ``adata``.""",
     "model": """
         Name of a model (see :func:`sccello_tools.models.list`), path of a model folder, or a loaded model.""",
-    "show": """
-        Whether to show the figure; by default, if it is neither saved nor drawn into ``ax``.""",
-    "save": """
-        File to write the figure to; the extension determines the format.""",
-    "return_fig": """
-        Whether to return the figure; by default, if it is not shown, because a notebook would draw it twice.""",
+    "legend_loc": """
+        Location of the legend: ``"right margin"``, ``"top margin"``, or one of matplotlib such as ``"upper left"``; None or ``"none"``
+        for no legend.""",
+    "palette": """
+        Colours as in scanpy: the name of a matplotlib colormap, a list of colours, a cycler, or a mapping from categories to colours.
+        If None, the colours in ``adata.uns`` are used where they exist; they are never replaced.""",
+    "ax": """
+        Axes to draw into; a new figure if None.""",
+    # the arguments of every plot, in the order of the signatures
+    "figure": """
+        figsize
+            Width and height of a new figure in inches; by its content if None.
+        show
+            Show the figure. By default it is shown unless it is saved, returned with ``return_fig=True`` or drawn into ``ax``.
+        save
+            File to write the figure to; folders are created. ``True`` or only a file extension such as ``".pdf"`` names the file after
+            the function.
+        return_fig
+            Return the figure. By default it is returned unless it is shown, because a notebook would display it twice.""",
     "device": """
         Device of torch, such as ``"cpu"`` or ``"cuda:1"``; ``"auto"`` uses a GPU if available.""",
 }
 
 
 def shared_docs(function: F) -> F:
-    """Replace ``%(name)s`` in a docstring by the shared text of that parameter, with its indentation."""
+    """Replace lines that begin with ``%(name)s`` by the shared text, indented to their place; the rest of the line follows it."""
     lines = []
     for line in cleandoc(function.__doc__ or "").splitlines():
-        key = line.strip()
-        if key.startswith("%(") and key.endswith(")s"):
-            indent = " " * (len(line) - len(line.lstrip()))
-            lines += [f"{indent}{text}" for text in cleandoc(_TEXTS[key[2:-2]]).splitlines()]
+        if found := _KEY.fullmatch(line):
+            indent, name, rest = found.groups()
+            *text, last = cleandoc(_TEXTS[name]).splitlines()
+            lines += [f"{indent}{part}" for part in (*text, last + rest)]
         else:
             lines.append(line)
     function.__doc__ = "\n".join(lines)

@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 def drug_response_df(
     adata: AnnData, *, key: str = _keys.DRUG_RESPONSE, std: bool = False
 ) -> pd.DataFrame:
-    """Return what :func:`sccello_tools.tl.drug_response` predicted for groups of cells.
+    """Return the drug response that :func:`sccello_tools.tl.drug_response` predicted for groups of cells.
 
     Parameters
     ----------
     adata
         Annotated data after ``tl.drug_response(adata, groupby=...)``.
     key
-        What the prediction was written under.
+        ``key_added`` of the prediction.
     std
-        Return the standard deviations over the ensemble instead.
+        Return the standard deviation over the ensemble instead of the mean.
 
     Returns
     -------
-    DataFrame of (n_groups, n_drugs) float32: ln IC50 (µM).
+    DataFrame of shape (n_groups, n_drugs), float32: ln IC50 (µM).
 
     Raises
     ------
@@ -47,7 +47,7 @@ def drug_response_df(
     """
     found = adata.uns.get(key, {})
     if "ln_ic50" not in found:
-        msg = f"adata.uns[{key!r}] holds no drug response of groups. Call tl.drug_response(adata, groupby=...) first; that of single cells is in adata.obsm[{key!r}]."
+        msg = f"adata.uns[{key!r}] contains no drug response of groups. Call tl.drug_response(adata, groupby=...) first; predictions for single cells are in adata.obsm[{key!r}]."
         raise NotFoundError(msg)
     values = np.asarray(found["std" if std else "ln_ic50"], dtype=np.float32)
     return pd.DataFrame(

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sccello_tools import _keys
+from sccello_tools._anndata.columns import missing_column
 from sccello_tools.errors import NotFoundError
+from sccello_tools.tokens import GeneVocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,33 +33,36 @@ def marker_genes_df(
     group: str | Sequence[str] | None = None,
     *,
     key: str = _keys.MARKER_GENES,
+    gene_symbols: str | None = None,
     n_genes: int | None = None,
     max_pval_adj: float | None = None,
 ) -> pd.DataFrame:
-    """Return the result of :func:`sccello_tools.tl.marker_genes` as a tidy table, one row for each group and gene.
+    """Return the result of :func:`sccello_tools.tl.marker_genes` as a tidy table, one row per group and gene.
 
     Parameters
     ----------
     adata
         Annotated data with marker genes.
     group
-        One group or several; all if not given.
+        One group or several; all if None.
     key
-        Key of ``adata.uns`` that they were written to.
+        Key of ``adata.uns`` with the marker genes.
+    gene_symbols
+        Column of ``adata.var`` with gene symbols. If None, Ensembl ids get the symbol of the vocabulary.
     n_genes
-        Only the highest ranked genes of each group.
+        Only this many of the highest ranked genes per group.
     max_pval_adj
         Only genes with an adjusted p-value of at most this.
 
     Returns
     -------
-    DataFrame with columns group, names, scores, mean_scores, logfoldchanges, pvals, pvals_adj, shares and reference_shares, by
-    descending score within each group.
+    DataFrame with the columns group, names, symbol, scores, mean_scores, logfoldchanges, pvals, pvals_adj, shares and
+    reference_shares, by descending score within each group.
 
     Raises
     ------
-    KeyError
-        If there are no marker genes of that key, or there is no such group.
+    NotFoundError
+        If there are no marker genes with that key, no such group or no such column of symbols.
 
     Examples
     --------
@@ -65,24 +70,41 @@ def marker_genes_df(
     >>> adata = sccello.datasets.pancreas_tritschler()
     >>> sccello.tl.marker_genes(adata, method="fast", n_cells_per_group=2, max_length=64)
     >>> sccello.get.marker_genes_df(adata, n_genes=3).shape
-    (3, 9)
+    (3, 10)
     """
     if key not in adata.uns or "mean_scores" not in adata.uns[key]:
-        msg = f"adata.uns[{key!r}] holds no marker genes of this package. Call sccello.tl.marker_genes first, or name its key_added in key=."
+        msg = f"adata.uns[{key!r}] does not contain the result of tl.marker_genes. Call tl.marker_genes first, or pass its key_added as key=."
         raise NotFoundError(msg)
     result = adata.uns[key]
     known = result["names"].dtype.names
-    chosen = known if group is None else (group,) if isinstance(group, str) else tuple(group)
+    chosen = (
+        known if group is None else (group,) if isinstance(group, str) else tuple(map(str, group))
+    )
     if unknown := [name for name in chosen if name not in known]:
-        msg = f"There is no group {unknown[0]!r} in adata.uns[{key!r}]; expected one of {', '.join(map(repr, known[:5]))}{', …' * (len(known) > 5)}."
+        msg = f"adata.uns[{key!r}] has no group {unknown[0]!r}. Groups are {', '.join(map(repr, known[:5]))}{', ...' * (len(known) > 5)}."
         raise NotFoundError(msg)
+    symbol_of = _symbols(adata, gene_symbols)
     tables = []
     for name in chosen:
         table = pd.DataFrame({field: result[field][name] for field in _FIELDS})
         table.insert(0, "group", name)
+        table.insert(2, "symbol", [symbol_of.get(str(gene), str(gene)) for gene in table["names"]])
         if max_pval_adj is not None:
             table = table[table["pvals_adj"] <= max_pval_adj]
         tables.append(table.head(n_genes) if n_genes is not None else table)
     joined = pd.concat(tables, ignore_index=True)
     joined["group"] = pd.Categorical(joined["group"], categories=list(chosen))
     return joined
+
+
+def _symbols(adata: AnnData, gene_symbols: str | None) -> dict[str, str]:
+    """Return the symbol of each of ``var_names``, without version numbers of Ensembl ids."""
+    names = [str(name) for name in adata.var_names]
+    if gene_symbols is None:
+        known = GeneVocabulary.load().symbol_of
+        return {name: known.get(name.partition(".")[0], name) for name in names}
+    if gene_symbols not in adata.var:
+        hint = "Omit it to use var_names."
+        msg = missing_column("adata.var", gene_symbols, adata.var.columns, "gene_symbols", hint)
+        raise NotFoundError(msg)
+    return dict(zip(names, adata.var[gene_symbols].astype(str)))

@@ -1,4 +1,4 @@
-"""Plots, on matplotlib, with scanpy's habits."""
+"""Plots with matplotlib. Arguments have the meaning that they have in scanpy."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ._drug_response import drug_response
 from ._embedding_quality import embedding_quality
 from ._go_enrichment import go_enrichment
 from ._marker_genes import marker_genes
+from ._novelty import novelty
 from ._ontology_tree import ontology_tree
 from ._ontology_umap import ontology_umap
 from ._training import training
@@ -21,6 +22,7 @@ __all__ = [
     "embedding_quality",
     "go_enrichment",
     "marker_genes",
+    "novelty",
     "ontology_tree",
     "ontology_umap",
     "training",

@@ -1,4 +1,4 @@
-"""Marker genes of each group, by rank."""
+"""Scores of marker genes by rank."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from sccello_tools import _keys
 from sccello_tools._docs import shared_docs
 from sccello_tools.get import marker_genes_df
 
-from ._figures import finish
-from ._gene_labels import gene_labels
+from ._figure import BLUE, despine, finish, save_path, shade
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -22,57 +21,55 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLUMNS = 3
-_KNOWN, _OTHER = "#aa3377", "#4477aa"
+_KNOWN = "#d6457f"  # visible on white and on black
 
 
 @shared_docs
 def marker_genes(
     adata: AnnData,
-    group: str | Sequence[str] | None = None,
+    groups: str | Sequence[str] | None = None,
     *,
     key: str = _keys.MARKER_GENES,
     n_genes: int = 30,
+    n_labels: int = 10,
     known: Mapping[str, Collection[str]] | None = None,
-    symbols: str | None = None,
-    n_names: int = 10,
+    gene_symbols: str | None = None,
+    ncols: int = 3,
+    figsize: tuple[float, float] | None = None,
     show: bool | None = None,
-    save: str | Path | None = None,
+    save: bool | str | Path | None = None,
     return_fig: bool | None = None,
 ) -> Figure | None:
-    """Draw the scores of each group's highest ranked genes, by rank, with their names.
+    """Scores of the highest ranked marker genes of each group.
 
     Parameters
     ----------
     adata
         Annotated data after :func:`sccello_tools.tl.marker_genes`.
-    group
-        Groups to draw; all if not given.
+    groups
+        Groups to draw; all if None.
     key
         Key of ``adata.uns`` with the marker genes.
     n_genes
-        Ranks to draw.
+        Number of genes per group.
+    n_labels
+        Number of genes that are labelled, from the highest ranked one.
     known
-        Known markers of each group, as they are named in the plot: these are named and coloured wherever they rank.
-    symbols
-        Column of ``adata.var`` with the names to write; ``var_names`` if not given, with symbols in place of Ensembl ids.
-    n_names
-        Genes that are named from the top, besides the known ones.
-    show
-        %(show)s
-    save
-        %(save)s
-    return_fig
-        %(return_fig)s
+        Known marker genes of each group, as they are labelled; these are labelled and coloured at every rank.
+    gene_symbols
+        Column of ``adata.var`` with the symbols to write. If None, Ensembl ids get the symbol of the vocabulary.
+    ncols
+        Number of panels per row.
+    %(figure)s
 
     Returns
     -------
-    The figure, or ``None`` if it was shown: a panel a group.
+    The figure with one panel per group, or None if it was shown.
 
     Raises
     ------
-    KeyError
-        If there are no marker genes of that key or group, or no such column of symbols.
+    NotFoundError
+        If there are no marker genes with that key, no such group or no such column of symbols.
 
     Examples
     --------
@@ -83,40 +80,37 @@ def marker_genes(
     """
     import matplotlib.pyplot as plt
 
-    table = marker_genes_df(adata, group, key=key)
-    called = gene_labels(adata, symbols)
-    groups = table["group"].cat.categories.tolist()
-    n_rows = -(-len(groups) // _COLUMNS)
-    n_columns = min(_COLUMNS, len(groups))
+    path = save_path(save, "marker_genes")
+    table = marker_genes_df(adata, groups, key=key, gene_symbols=gene_symbols)
+    names = table["group"].cat.categories.tolist()
+    n_columns = max(1, min(ncols, len(names)))
+    n_rows = -(-len(names) // n_columns)
+    size = figsize or (4.2 * n_columns, 3.1 * n_rows)
     figure, axes = plt.subplots(
-        n_rows,
-        n_columns,
-        figsize=(4.2 * n_columns, 3.1 * n_rows),
-        layout="constrained",
-        squeeze=False,
+        n_rows, n_columns, figsize=size, layout="constrained", squeeze=False
     )
-    for name, ax in zip(groups, axes.flat):
+    for name, ax in zip(names, axes.flat):
         rows = table[table["group"] == name].head(n_genes)
-        names = [called.get(gene, gene) for gene in rows["names"]]
-        _panel(ax, rows, names, set((known or {}).get(name, ())), n_names)
-        ax.set_title(str(name), fontsize=10)
-    for ax in axes.flat[len(groups) :]:
+        _draw_group(ax, rows, set((known or {}).get(name, ())), n_labels)
+        ax.set_title(str(name), fontsize=10).set_parse_math(False)
+    for ax in axes.flat[len(names) :]:
         ax.set_axis_off()
     for ax in axes[:, 0]:
-        ax.set_ylabel("score")
-    return finish(figure, show=show, save=save, return_fig=return_fig)
+        ax.set_ylabel("Score")
+    for ax in axes[-1]:
+        ax.set_xlabel("Rank")
+    return finish(figure, show=show, save=path, return_fig=return_fig)
 
 
-def _panel(ax: Axes, rows: pd.DataFrame, names: list[str], known: set[str], n_names: int) -> None:
+def _draw_group(ax: Axes, rows: pd.DataFrame, known: set[str], n_labels: int) -> None:
     scores = rows["scores"].to_numpy(dtype=float)
     ranks = np.arange(1, len(scores) + 1)
-    is_known = np.array([name in known for name in names], dtype=bool)
-    ax.plot(ranks, scores, color="0.8", lw=1, zorder=1)
-    ax.scatter(ranks, scores, s=12, c=np.where(is_known, _KNOWN, _OTHER), zorder=2)
-    top = float(scores.max()) if len(scores) and scores.max() > 0 else 1.0
-    for rank, score, name, marked in zip(ranks, scores, names, is_known):
-        if rank <= n_names or marked:
-            # upright, above its point: as many fit as there are ranks
+    is_known = rows["symbol"].isin(known).to_numpy()
+    ax.plot(ranks, scores, color=shade(ax, 0.2), lw=1, zorder=1)
+    ax.scatter(ranks, scores, s=12, c=np.where(is_known, _KNOWN, BLUE), zorder=2)
+    for rank, score, name, marked in zip(ranks, scores, rows["symbol"], is_known):
+        if rank <= n_labels or marked:
+            # vertical, so that labels of neighbouring ranks do not overlap
             ax.annotate(
                 name,
                 (rank, score),
@@ -126,12 +120,10 @@ def _panel(ax: Axes, rows: pd.DataFrame, names: list[str], known: set[str], n_na
                 ha="center",
                 va="bottom",
                 fontsize=7,
-                color=_KNOWN if marked else "0.2",
+                color=_KNOWN if marked else shade(ax, 0.8),
                 fontweight="bold" if marked else "normal",
             )
-    ax.set(
-        xlabel="rank",
-        xlim=(0, len(scores) + 1),
-        ylim=(min(0.0, float(scores.min(initial=0))), 1.45 * top),
-    )
-    ax.spines[["top", "right"]].set_visible(False)
+    top = max(float(scores.max(initial=0)), 0.0) or 1.0
+    low = min(0.0, float(scores.min(initial=0)))
+    ax.set(xlim=(0, len(scores) + 1), ylim=(low, 1.45 * top))
+    despine(ax)

@@ -1,103 +1,117 @@
-"""The UMAP of an embedding, with the Cell Ontology drawn through it."""
+"""UMAP coloured by cell type, with relations of the Cell Ontology."""
 
 from __future__ import annotations
 
-import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from sccello_tools import _keys
-from sccello_tools._anndata.terms import type_column
+from sccello_tools._anndata.terms import TypeColumn, type_column
 from sccello_tools._docs import shared_docs
 from sccello_tools.errors import ArgumentError
 from sccello_tools.ontology import CellOntology
 
-from ._cells_on_map import centres_of, draw_cells, map_of, novel_cells
-from ._figures import figure_of, finish
-from ._label_layout import spread_labels
-from ._rolled_up import rolled_up
-from ._term_tree import TermTree
-from ._tree_legend import draw_tree, tree_size
-from ._type_colours import type_colours
+from ._figure import axes_of, check_legend, draw_legend, finish, legend_width, save_path, shade
+from ._umap import (
+    MAP,
+    category_handles,
+    centers,
+    coordinates,
+    draw_cells,
+    label_centers,
+    label_width,
+    rgba,
+)
+from .colors import UNKNOWN, category_colors, keep_colors, lineage_colors
+from .term_tree import TermTree, draw_tree, tree_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
-    from typing import Literal
+    from typing import Any
 
     from anndata import AnnData
+    from cycler import Cycler
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from sccello_tools._anndata.terms import TypeColumn
+_MAX_CONNECTED = 25  # types; lines between more of them are hard to follow
 
-_MAP = 5.2  # inches, of a map of few types
-_MANY = 25  # types; lines between more of them are drawn thinner
-_LEGEND_ROW = 0.19  # inches a type takes in the plain legend
+
+class _Types(NamedTuple):
+    """A column of cell types, ready to draw."""
+
+    column: TypeColumn
+    tree: TermTree
+    colors: list[str]
+
+    @property
+    def by_term(self) -> dict[str, str]:
+        return {term: color for term, color in zip(self.column.terms, self.colors) if term}
 
 
 @shared_docs
 def ontology_umap(
     adata: AnnData,
-    color: str = _keys.CELL_TYPE,
+    color: str | Sequence[str] = _keys.CELL_TYPE,
     *,
     basis: str = "X_umap",
-    edges: bool = True,
+    edges: bool | None = None,
     level: int | None = None,
-    label: Literal["on data", "legend", "tree"] = "on data",
-    palette: Mapping[str, str] | Literal["uns"] | None = None,
+    legend_loc: str | None = "on data",
+    palette: str | Sequence[str] | Mapping[str, str] | Cycler | None = None,
     title: str | None = None,
     ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
     show: bool | None = None,
-    save: str | Path | None = None,
+    save: bool | str | Path | None = None,
     return_fig: bool | None = None,
 ) -> Figure | None:
-    """Draw cells by type, types in the colours of their lineage, and tie each to its nearest relative in the Cell Ontology.
+    """UMAP coloured by cell type: related types have related colours, and lines connect relatives in the Cell Ontology.
+
+    Cells that :func:`sccello_tools.tl.annotate_novel` did not assign to a known type are hollow, or darker in plots of more than
+    5,000 cells.
 
     Parameters
     ----------
     adata
         Annotated data with an embedding.
     color
-        Column of ``adata.obs`` with cell types. Their terms are taken from ``adata.obs[color + "_ontology_term_id"]`` where it is
-        there, else names are looked up.
+        Column of ``adata.obs`` with cell types, or several for one panel each. Terms are read from
+        ``adata.obs[color + "_ontology_term_id"]`` if it exists, otherwise names are looked up.
     basis
-        Key of ``adata.obsm`` with two dimensions. ``"X_umap"`` is computed by scanpy from ``"X_sccello"`` if it is not there, and kept.
+        Key of ``adata.obsm`` with two dimensions. ``"X_umap"`` is computed from ``"X_sccello"`` if it does not exist.
     edges
-        Tie types to their nearest ancestor, or else relative, among those drawn.
+        Connect each type with its closest ancestor or, without one, its closest relative among the types shown; by default if there
+        are at most 25.
     level
-        Draw types as their ancestors so many partings below the top of the ontology's part that they span: 0 is the broadest.
-    label
-        ``"on data"``: names beside the cells; ``"legend"``: a list; ``"tree"``: the part of the ontology that the types span.
+        Show the ancestor of each type that is this many steps below the root of the tree of all types; 0 is the broadest.
+    legend_loc
+        ``"on data"`` writes names beside the cells, ``"tree"`` draws the part of the ontology that the types span,
+        ``"right margin"`` and locations of matplotlib draw a list, None or ``"none"`` no legend.
     palette
-        Colours of your own: by name of the type (others keep theirs), or ``"uns"`` for those in ``adata.uns[color + "_colors"]``.
+        %(palette)s ``"lineage"`` selects the colours that follow the ontology, which are also the default.
     title
-        Title of the panel.
+        Title of the panel; the column if several are drawn.
     ax
-        Where to draw; a figure of its own if not given. Not for ``label="tree"``, which takes two panels.
-    show
-        %(show)s
-    save
-        %(save)s
-    return_fig
-        %(return_fig)s
+        %(ax)s Not possible with ``legend_loc="tree"`` or several columns.
+    %(figure)s
 
     Returns
     -------
-    The figure, or ``None`` if it was shown. Field written: `adata.uns[color + "_colors"]`, one colour a category, as scanpy keeps
-    them. Cells that :func:`sccello_tools.tl.annotate_novel` called novel are hollow; darker,
-    above 5,000 cells.
+    The figure, or None if it was shown. Fields written if they do not exist: `adata.uns[color + "_colors"]` (without ``level``)
+    and `adata.obsm["X_umap"]`.
 
     Raises
     ------
     GroupError
-        If ``color`` is no column of cell types.
-    KeyError
-        If there is no basis to draw and no embedding to compute it from.
-    ValueError
-        If ``label`` or ``level`` is none of the choices, or does not go with ``ax``.
+        If ``color`` is not a column of cell types.
+    NotFoundError
+        If there is neither a basis nor an embedding to compute it from.
+    ArgumentError
+        If ``legend_loc``, ``level``, ``palette`` or ``save`` is invalid, or cannot be combined with ``ax``.
 
     Examples
     --------
@@ -106,130 +120,148 @@ def ontology_umap(
     >>> sccello.tl.embed(adata)
     >>> figure = sccello.pl.ontology_umap(adata, "cell_type", show=False)
     """
-    if label not in {"on data", "legend", "tree"}:
-        msg = f"label is {label!r}; expected is 'on data', 'legend' or 'tree'."
+    loc = check_legend(legend_loc, "on data", "tree")
+    path = save_path(save, "ontology_umap")
+    columns = [color] if isinstance(color, str) else list(color)
+    if not columns:
+        msg = "color is empty. Pass at least one column of adata.obs."
         raise ArgumentError(msg)
-    if label == "tree" and ax is not None:
-        msg = "label='tree' draws two panels and cannot go into ax. Leave ax out, or take label='on data' or 'legend'."
+    if ax is not None and (loc == "tree" or len(columns) > 1):
+        what = (
+            "legend_loc='tree' draws two panels" if loc == "tree" else "color has several columns"
+        )
+        msg = (
+            f"{what}, which do not fit into ax. Omit ax, or pass one column and another legend_loc."
+        )
         raise ArgumentError(msg)
     ontology = CellOntology.load()
-    column, part_of = rolled_up(type_column(adata, color, ontology), level, ontology)
-    points = map_of(adata, basis)
-    tree = TermTree.of([term for term in column.terms if term], ontology)
-    colours = type_colours(adata, color, column, tree, palette, part_of)
-    by_term = {term: colour for term, colour in zip(column.terms, colours) if term}
-    adata.uns[f"{color}_colors"] = np.array([colours[i] for i in part_of], dtype=object)
-
-    panel = None
-    own = ax is None
+    types = [_read(adata, key, level, palette, ontology) for key in columns]
+    points = coordinates(adata, basis)
     if ax is not None:
-        figure = figure_of(ax)
+        figure, axes = axes_of(ax, (MAP, MAP))[0], [(ax, None)]
     else:
-        figure, ax, panel = _figure(label, column, tree, ontology)
-    draw_cells(ax, points, column.codes, colours, novel_cells(adata, color))
-    centres = centres_of(points, column)
-    if edges:
-        _tie(ax, tree, centres, by_term)
-    ax.set_title(title if title is not None else "", loc="left", fontsize=11)
-    if panel is not None:
-        counts = dict(zip(column.terms, column.counts.tolist()))
-        room = (tree_size(tree, ontology)[0], figure.get_figheight())
-        draw_tree(panel, tree, by_term, ontology, counts=counts, room=room)
-    elif label == "legend":
-        _legend(ax, column, colours)
-    else:
-        _label(ax, centres, ontology)
-    return finish(figure, show=show, save=save, return_fig=return_fig, own=own)
+        figure, axes = _panels(types, loc, figsize, ontology)
+    for key, shown, (panel, tree_panel) in zip(columns, types, axes):
+        if level is None:
+            keep_colors(adata, key, shown.colors)
+        novel = _not_known(adata, key)
+        colors = rgba(shown.column.codes, shown.colors, UNKNOWN)
+        handle = draw_cells(panel, points, colors, basis=basis, marked=novel)
+        at = centers(points, shown.column.codes, len(shown.colors))
+        if len(at) <= _MAX_CONNECTED if edges is None else edges:
+            _draw_edges(panel, shown, at)
+        heading = title if title is not None else key if len(columns) > 1 else ""
+        panel.set_title(heading, loc="left", fontsize=11)
+        _draw_names(panel, shown, at, loc, handle)
+        if tree_panel is not None:
+            counts = dict(zip(shown.column.terms, shown.column.counts.tolist()))
+            room = (tree_size(shown.tree, ontology)[0], figure.get_figheight())
+            draw_tree(tree_panel, shown.tree, shown.by_term, ontology, counts=counts, room=room)
+    return finish(figure, show=show, save=path, return_fig=return_fig, own=ax is None)
 
 
-def _figure(
-    label: str, column: TypeColumn, tree: TermTree, ontology: CellOntology
-) -> tuple[Figure, Axes, Axes | None]:
-    """Make a figure that grows with the types: names need room, beside the cells or in the legend."""
+def _read(
+    adata: AnnData, key: str, level: int | None, palette: Any, ontology: CellOntology
+) -> _Types:
+    column = type_column(adata, key, ontology)
+    if level is not None:
+        column = _rolled_up(column, level, ontology)
+    tree = TermTree.of([term for term in column.terms if term], ontology)
+    by_term = lineage_colors(tree)
+    default = [by_term.get(term, UNKNOWN) for term in column.terms]
+    stored = (
+        adata if level is None else None
+    )  # stored colours belong to the categories of the column
+    return _Types(column, tree, category_colors(stored, key, column.names, palette, default))
+
+
+def _rolled_up(column: TypeColumn, level: int, ontology: CellOntology) -> TypeColumn:
+    """Replace types by their ancestors at a level of the tree; names without a term stay."""
+    if level < 0:
+        msg = f"level must be >= 0, got {level}"
+        raise ArgumentError(msg)
+    tree = TermTree.of([term for term in column.terms if term], ontology)
+    names: dict[tuple[str, str], int] = {}  # (term, name) -> new category
+    part_of = []
+    for name, term in zip(column.names, column.terms):
+        above = tree.ancestor_at(term, level) if term else ""
+        pair = (above, ontology.name(above) if above else name)
+        part_of.append(names.setdefault(pair, len(names)))
+    codes = np.array([*part_of, -1], dtype=np.intp)[column.codes]  # -1 selects the last
+    counts = np.bincount(codes[codes >= 0], minlength=len(names))
+    terms, shown = zip(*names) if names else ((), ())
+    return TypeColumn(tuple(shown), tuple(terms), codes, counts)
+
+
+def _not_known(adata: AnnData, key: str) -> NDArray[np.bool_] | None:
+    """Cells whose status is not "known", shape (n_obs,); None if there is no status."""
+    for name in (key, _keys.CELL_TYPE):
+        if name + _keys.STATUS_SUFFIX in adata.obs:
+            status = adata.obs[name + _keys.STATUS_SUFFIX]
+            return np.asarray(
+                status.isin((_keys.STATUS_NOVEL_SUBTYPE, _keys.STATUS_UNKNOWN)), dtype=bool
+            )
+    return None
+
+
+def _panels(
+    types: Sequence[_Types], loc: str, figsize: tuple[float, float] | None, ontology: CellOntology
+) -> tuple[Figure, list[tuple[Axes, Axes | None]]]:
+    """Create a figure with one map per column, its size by the number and length of the names."""
     from matplotlib import pyplot as plt
 
-    side = _MAP + 0.06 * max(0, len(column.names) - 15)
-    if label == "tree":
-        width, height = tree_size(tree, ontology)
-        wide = min(side, 7.5)
-        tall = max(wide + 0.3, height)  # the map is square; its labels want room, too
-        figure = plt.figure(figsize=(wide + width, tall), layout="constrained")
-        grid = figure.add_gridspec(1, 2, width_ratios=(wide, width))
-        ax = figure.add_subplot(grid[0])
-        ax.set_box_aspect(1)  # the tree may be much taller
-        return figure, ax, figure.add_subplot(grid[1])
-    if label == "legend":
-        longest = max(map(len, column.names), default=0)
-        beside = _legend_columns(column, side) * (0.8 + 0.062 * longest)
-        figure = plt.figure(figsize=(side + beside, side), layout="constrained")
-    else:
-        figure = plt.figure(figsize=(side + 0.4, side), layout="constrained")
-    return figure, figure.add_subplot(), None
+    most = max(len(t.colors) for t in types)
+    side = MAP + 0.05 * max(0, most - 30)
+    widths, heights = [], [side]
+    for shown in types:
+        width, height = tree_size(shown.tree, ontology)
+        extra = {
+            "on data": label_width(shown.column.names),
+            "right margin": legend_width(shown.column.names, side),
+        }
+        widths += [side, width] if loc == "tree" else [side + extra.get(loc, 0)]
+        heights += [height] if loc == "tree" else []
+    figure = plt.figure(figsize=figsize or (sum(widths), max(heights)), layout="constrained")
+    grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
+    axes = [figure.add_subplot(grid[i]) for i in range(len(widths))]
+    if loc != "tree":
+        return figure, [(ax, None) for ax in axes]
+    for ax in axes[::2]:
+        ax.set_box_aspect(1)  # the tree may be much taller than the map
+    return figure, list(zip(axes[::2], axes[1::2]))
 
 
-def _legend_columns(column: TypeColumn, height: float) -> int:
-    return -(-len(column.names) // max(1, int(height / _LEGEND_ROW) - 1))
+def _draw_edges(ax: Axes, shown: _Types, at: Mapping[int, NDArray[np.floating]]) -> None:
+    """Draw a dot at the center of each type and lines between relatives."""
+    from matplotlib import patheffects
+
+    halo = [patheffects.withStroke(linewidth=2.4, foreground=shade(ax, 0), alpha=0.8)]
+    by_term = {shown.column.terms[code]: xy for code, xy in at.items() if shown.column.terms[code]}
+    for a, b in shown.tree.links(by_term):
+        if a in by_term and b in by_term:
+            ends = np.stack([by_term[a], by_term[b]])
+            ax.plot(*ends.T, zorder=3, path_effects=halo, color=shade(ax, 0.85), lw=1.1)
 
 
-def _tie(
-    ax: Axes,
-    tree: TermTree,
-    centres: Mapping[str, NDArray[np.floating]],
-    by_term: Mapping[str, str],
+def _draw_names(
+    ax: Axes, shown: _Types, at: Mapping[int, NDArray[np.floating]], loc: str, handle: Any
 ) -> None:
-    """Draw a line between relatives and a dot at each centre."""
-    import matplotlib.patheffects as effects
-
-    halo = [effects.Stroke(linewidth=2.6, foreground="white", alpha=0.8), effects.Normal()]
-    colour, width = ("0.35", 0.6) if len(centres) > _MANY else ("0.2", 1.0)
-    for a, b in tree.links(centres):
-        if a in centres and b in centres:
-            ax.plot(
-                *zip(centres[a], centres[b]), zorder=3, path_effects=halo, color=colour, lw=width
-            )
-    for term, centre in centres.items():
-        ax.plot(*centre, "o", ms=5.5, mfc=by_term[term], mec="black", mew=0.9, zorder=4)
-
-
-def _label(ax: Axes, centres: Mapping[str, NDArray[np.floating]], ontology: CellOntology) -> None:
-    import matplotlib.patheffects as effects
-
-    halo = [effects.withStroke(linewidth=3, foreground="white")]
-    size = float(np.clip(10 - len(centres) / 12, 6, 9))
-    texts = [
-        ax.text(
-            centre[0],
-            centre[1],
-            "\n".join(
-                textwrap.wrap(
-                    ontology.name(term), width=22, break_long_words=False, break_on_hyphens=False
-                )
-            ),
-            ha="center",
-            va="center",
-            fontsize=size,
-            linespacing=0.95,
-            path_effects=halo,
-            zorder=6,
-        )
-        for term, centre in centres.items()
-    ]
-    spread_labels(ax, texts, np.array(list(centres.values())))
-
-
-def _legend(ax: Axes, column: TypeColumn, colours: list[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], marker="o", ls="", ms=6, mfc=colour, mec="none", label=f"{name} ({count:,})")
-        for name, colour, count in zip(column.names, colours, column.counts)
-    ]
-    legend = ax.figure.legend(
-        handles=handles,
-        loc="outside right center",
-        ncols=_legend_columns(column, figure_of(ax).get_figheight()),
-        frameon=False,
-        fontsize=8,
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)  # a dollar in a name is a dollar
+    """Draw the centers, their labels or the list of types, and the key to hollow cells."""
+    for code, xy in at.items():
+        if shown.column.terms[code]:
+            edge = shade(ax, 1)
+            ax.plot(*xy, "o", ms=5.5, mfc=shown.colors[code], mec=edge, mew=0.9, zorder=4)
+    handles = [] if handle is None else [handle]
+    if loc in {"none", "on data", "tree"}:
+        if loc == "on data":
+            label_centers(ax, dict(enumerate(shown.column.names)), at)
+        # below the axes, next to their label
+        draw_legend(ax, handles, "upper right", bbox_to_anchor=(1.0, 0.0), borderaxespad=0.2)
+        return
+    order = {term: i for i, term in enumerate(shown.tree.order)}
+    column = shown.column
+    by_tree = np.argsort([order.get(term, len(order)) for term in column.terms], kind="stable")
+    place = np.array([*np.argsort(by_tree), -1])  # -1 selects the last
+    names, colors = ([values[i] for i in by_tree] for values in (column.names, shown.colors))
+    handles = category_handles(place[column.codes], names, colors, UNKNOWN) + handles
+    draw_legend(ax, handles, loc)
