@@ -1,4 +1,4 @@
-"""Cells to draw, and pictures to compare with. `SCCELLO_NEW_BASELINES=1 pytest tests/pl/test_images.py` draws the baselines anew: look at them."""
+"""Data to draw, and image baselines. `SCCELLO_NEW_BASELINES=1 pytest tests/pl/test_images.py` redraws the baselines: look at them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,26 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 
+from sccello_tools import pl
 from sccello_tools.ontology import CellOntology
 
 BASELINES = Path(__file__).parent / "baseline"
-# The font comes with matplotlib. Without hinting its outlines hardly depend on the machine; what is left is for the tolerance.
+# The font is part of matplotlib. Without hinting, its outlines hardly depend on the machine; the tolerance covers the rest.
 STYLE = {
     "backend": "agg",
     "font.family": "DejaVu Sans",
     "text.hinting": "none",
     "savefig.dpi": 55,
 }
-TOLERANCE = 7.0  # root of the mean squared difference, of 255; a colour changed or a label moved gives more, see test_images
+TOLERANCE = 7.0  # root mean squared difference of 255; a changed colour or a moved label exceeds it, see test_images
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +58,114 @@ def cells(ontology):
     centres = rng.normal(size=(6, 2)) * 8
     adata.obsm["X_umap"] = centres[codes] + rng.normal(size=(180, 2))
     return adata
+
+
+MARKER_FIELDS = (
+    "scores",
+    "mean_scores",
+    "logfoldchanges",
+    "pvals",
+    "pvals_adj",
+    "shares",
+    "reference_shares",
+)
+
+
+@pytest.fixture
+def marked():
+    """Marker genes of four groups, 40 genes."""
+    names = [f"g{i}" for i in range(40)]
+    values = pd.DataFrame({g: np.linspace(2 + i, -1, 40) for i, g in enumerate("abcd")})
+    result = {field: values.to_records(index=False) for field in MARKER_FIELDS}
+    result["names"] = pd.DataFrame(dict.fromkeys("abcd", names)).to_records(index=False)
+    var = pd.DataFrame({"symbol": [f"S{i}" for i in range(40)]}, index=names)
+    uns = {"sccello_marker_genes": result}
+    return anndata.AnnData(np.zeros((1, 40), dtype=np.float32), var=var, uns=uns)
+
+
+@pytest.fixture
+def terms():
+    """Enriched Gene Ontology terms of two groups."""
+    rows = [
+        ("a", "GO:1", 8, 1e-9, ""),
+        ("a", "GO:2", 7, 1e-8, "GO:1"),
+        ("a", "GO:3", 4, 1e-4, ""),
+        ("b", "GO:3", 6, 1e-6, ""),
+        ("b", "GO:4", 2, 1e-2, ""),
+    ]
+    table = pd.DataFrame(rows, columns=["group", "go_id", "study_count", "fdr", "folded_into"])
+    table["name"] = "name of " + table["go_id"]
+    table["study_n"] = 10
+    table["group"] = pd.Categorical(table["group"], categories=["b", "a", "empty"])
+    return table
+
+
+@pytest.fixture
+def grouped():
+    """Predicted response of four groups to twelve drugs."""
+    adata = anndata.AnnData(np.zeros((8, 3), np.float32))
+    adata.uns["sccello_drug_response"] = {
+        "groups": np.array(list("abcd"), dtype=object),
+        "groupby": "cluster",
+        "drugs": np.array([f"Drug {i}" for i in range(12)], dtype=object),
+        "ln_ic50": np.random.default_rng(0).normal(2, 3, (4, 12)).astype(np.float32),
+        "std": np.full((4, 12), 0.3, np.float32),
+        "n_cells": np.full(4, 2),
+    }
+    return adata
+
+
+@pytest.fixture
+def curve():
+    """A training curve of 300 steps."""
+    step = np.arange(1, 301)
+    noise = np.random.default_rng(0).normal(0, 0.2, (300, 2))
+    loss = 8 * np.exp(-step / 80) + noise[:, 0] + 2
+    return pd.DataFrame(
+        {
+            "step": step,
+            "loss": loss,
+            "masked_gene": 0.7 * loss,
+            "coherence": 0.3 * loss + 0.3 * noise[:, 1],
+            "type_accuracy": 1 - np.exp(-step / 90),
+            "val_type_accuracy": np.where(step % 50 == 0, 0.9 * (1 - np.exp(-step / 90)), np.nan),
+        }
+    )
+
+
+@pytest.fixture
+def scores():
+    """Scores of two embeddings."""
+    values = {
+        "nmi": [0.785, 0.616],
+        "ari": [0.7, 0.574],
+        "asw": [0.55, 0.43],
+        "avg_bio": [0.678, 0.54],
+        "asw_batch": [0.88, 0.8],
+        "graph_connectivity": [0.95, np.nan],
+        "avg_batch": [0.915, 0.2],
+    }
+    return pd.DataFrame(values, index=["scCello", "PCA"])
+
+
+@pytest.fixture
+def plots(cells, marked, terms, grouped, curve, scores):
+    """Every public plot as a function of the arguments that all plots share."""
+    return {
+        "compare_embeddings": lambda **o: pl.compare_embeddings(
+            cells, ["X_umap"], color="truth", **o
+        ),
+        "confidence": lambda **o: pl.confidence(cells, "truth", **o),
+        "confusion": lambda **o: pl.confusion(cells, "truth", **o),
+        "drug_response": lambda **o: pl.drug_response(grouped, **o),
+        "embedding_quality": lambda **o: pl.embedding_quality(scores, **o),
+        "go_enrichment": lambda **o: pl.go_enrichment(terms, **o),
+        "marker_genes": lambda **o: pl.marker_genes(marked, **o),
+        "novelty": lambda **o: pl.novelty(cells, **o),
+        "ontology_tree": lambda **o: pl.ontology_tree(cells, key="truth", **o),
+        "ontology_umap": lambda **o: pl.ontology_umap(cells, "truth", **o),
+        "training": lambda **o: pl.training(curve, **o),
+    }
 
 
 @pytest.fixture

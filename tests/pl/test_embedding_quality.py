@@ -1,4 +1,4 @@
-"""`pl.embedding_quality`: the figures are those of `metrics`, and stand where they belong."""
+"""`pl.embedding_quality`: scores are those of `metrics`, and are drawn where they belong."""
 
 from __future__ import annotations
 
@@ -9,14 +9,8 @@ import pytest
 from matplotlib import pyplot as plt
 
 from sccello_tools import pl
-from sccello_tools.errors import GroupError
+from sccello_tools.errors import ArgumentError, GroupError, NotFoundError
 from sccello_tools.metrics import clustering_score, integration_score
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +39,9 @@ def written(figure):
 def test_scores_of_both_embeddings_are_those_of_metrics(embedded):
     figure = pl.embedding_quality(
         embedded,
-        ["X_good", "X_noise"],
+        {"X_good": "Good", "X_noise": "X_noise"},
         label_key="type",
         batch_key="batch",
-        titles={"X_good": "Good"},
         show=False,
     )
     rows, ax = written(figure)
@@ -72,7 +65,7 @@ def test_the_best_of_a_column_is_bold_and_a_missing_score_a_dash():
     assert bold == {".900", ".300"}
 
 
-def test_figures_stand_inside_the_figure_and_cover_none():
+def test_numbers_are_inside_the_figure_and_do_not_overlap():
     table = pd.DataFrame({"nmi": [0.7] * 4, "avg_bio": [0.0, 0.3, 0.6, 1.0]}, index=list("ABCD"))
     figure = pl.embedding_quality(table, show=False)
     figure.canvas.draw()
@@ -84,7 +77,7 @@ def test_figures_stand_inside_the_figure_and_cover_none():
         assert not any(a.overlaps(b) for b in boxes[:i])
 
 
-def test_cells_without_label_or_embedding_are_left_out_of_all_rows(embedded):
+def test_cells_without_label_or_embedding_are_omitted_from_all_rows(embedded):
     adata = embedded.copy()
     adata.obsm["X_good"][:10] = np.nan
     adata.obs["type"] = adata.obs["type"].where(np.arange(120) < 110)
@@ -96,15 +89,23 @@ def test_cells_without_label_or_embedding_are_left_out_of_all_rows(embedded):
     assert rows[1][0] == f"{nmi:.3f}".lstrip("0")
 
 
+def test_rows_of_a_table(scores):
+    rows, ax = written(pl.embedding_quality(scores, {"PCA": "Principal components"}, show=False))
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["Principal components"]
+    assert rows[0][0] == ".616"
+    rows, ax = written(pl.embedding_quality(scores, ["scCello"], show=False))
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["scCello"]
+
+
 def test_what_cannot_be_scored(embedded):
-    with pytest.raises(KeyError, match="no 'X_pca'"):
+    with pytest.raises(NotFoundError, match="'X_pca'"):
         pl.embedding_quality(embedded, ["X_pca"], label_key="type", show=False)
-    with pytest.raises(GroupError, match="label_key is not given"):
+    with pytest.raises(GroupError, match="label_key"):
         pl.embedding_quality(embedded, ["X_good"], show=False)
-    with pytest.raises(GroupError, match="no column 'kind'"):
+    with pytest.raises(GroupError, match=r"'kind'.*label_key="):
         pl.embedding_quality(embedded, ["X_good"], label_key="kind", show=False)
-    with pytest.raises(ValueError, match="at least one key"):
+    with pytest.raises(ArgumentError, match="at least one key"):
         pl.embedding_quality(embedded, label_key="type", show=False)
-    with pytest.raises(ValueError, match="nothing to draw"):
+    with pytest.raises(ArgumentError, match=r"'speed'.*nmi"):
         pl.embedding_quality(pd.DataFrame({"speed": [1]}), show=False)
     assert plt.get_fignums() == []

@@ -1,4 +1,4 @@
-"""`pl.training`: what it draws, from where, and what it refuses."""
+"""`pl.training`: what it draws, from which sources, and its errors."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ import pytest
 from matplotlib import pyplot as plt
 
 from sccello_tools import pl
-from sccello_tools.errors import FileFormatError, ModelNotFoundError
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
+from sccello_tools.errors import ArgumentError, FileFormatError, ModelNotFoundError
 
 
 @pytest.fixture
-def curve():
+def short_curve():
     step = np.arange(1, 101)
     return pd.DataFrame(
         {
@@ -40,19 +34,19 @@ def lines(ax):
     return {line.get_label(): line for line in ax.lines if not line.get_label().startswith("_")}
 
 
-def test_losses_and_scores_have_panels_of_their_own(curve):
-    figure = pl.training(curve, smooth=1, show=False)
+def test_losses_and_scores_have_panels_of_their_own(short_curve):
+    figure = pl.training(short_curve, smooth=1, show=False)
     shown = {ax.get_title(loc="left"): set(lines(ax)) for ax in figure.axes}
     assert shown == {
         "Loss": {"loss"},
-        "Parts of the loss": {"regularization", "masked gene"},
+        "Loss components": {"regularization", "masked gene"},
         "Scores": {"gene accuracy", "val gene accuracy"},
     }
-    np.testing.assert_array_equal(lines(figure.axes[0])["loss"].get_ydata(), curve["loss"])
+    np.testing.assert_array_equal(lines(figure.axes[0])["loss"].get_ydata(), short_curve["loss"])
 
 
-def test_held_out_scores_are_dashed_in_the_colour_of_their_training_score(curve):
-    drawn = lines(pl.training(curve, show=False).axes[2])
+def test_held_out_scores_are_dashed_in_the_colour_of_their_training_score(short_curve):
+    drawn = lines(pl.training(short_curve, show=False).axes[2])
     train, held_out = drawn["gene accuracy"], drawn["val gene accuracy"]
     assert (train.get_linestyle(), held_out.get_linestyle()) == ("-", "--")
     assert train.get_color() == held_out.get_color()
@@ -60,14 +54,16 @@ def test_held_out_scores_are_dashed_in_the_colour_of_their_training_score(curve)
     np.testing.assert_allclose(held_out.get_ydata(), [0.125, 0.25, 0.375, 0.5])
 
 
-def test_the_running_mean_keeps_a_straight_line_and_the_axis_is_chosen(curve):
-    line = lines(pl.training(curve, x="seconds", smooth=11, show=False).axes[2])["gene accuracy"]
-    np.testing.assert_array_equal(line.get_xdata(), curve["seconds"])
-    np.testing.assert_allclose(line.get_ydata()[5:-5], curve["gene_accuracy"][5:-5])
+def test_the_running_mean_keeps_a_straight_line_and_the_axis_is_chosen(short_curve):
+    line = lines(pl.training(short_curve, x="seconds", smooth=11, show=False).axes[2])[
+        "gene accuracy"
+    ]
+    np.testing.assert_array_equal(line.get_xdata(), short_curve["seconds"])
+    np.testing.assert_allclose(line.get_ydata()[5:-5], short_curve["gene_accuracy"][5:-5])
 
 
-def test_a_folder_a_file_a_loaded_model_and_a_name_are_found(curve, tmp_path):
-    curve.to_csv(tmp_path / "training_curve.csv", index=False)
+def test_a_folder_a_file_a_loaded_model_and_a_name_are_found(short_curve, tmp_path):
+    short_curve.to_csv(tmp_path / "training_curve.csv", index=False)
     for what in (
         tmp_path,
         str(tmp_path),
@@ -79,18 +75,18 @@ def test_a_folder_a_file_a_loaded_model_and_a_name_are_found(curve, tmp_path):
     assert "masked gene" in lines(named.axes[1])
 
 
-def test_what_cannot_be_drawn(curve, tmp_path):
-    with pytest.raises(FileFormatError, match=r"There is no .*training_curve\.csv"):
+def test_what_cannot_be_drawn(short_curve, tmp_path):
+    with pytest.raises(FileFormatError, match=r"training_curve\.csv not found"):
         pl.training(tmp_path, show=False)
     (tmp_path / "training_curve.csv").write_text("")
-    with pytest.raises(FileFormatError, match="cannot be read as a table"):
+    with pytest.raises(FileFormatError, match=r"training_curve\.csv"):
         pl.training(tmp_path, show=False)
-    with pytest.raises(ModelNotFoundError, match="neither a model nor a folder"):
+    with pytest.raises(ModelNotFoundError, match="'sccello-smal'"):
         pl.training("sccello-smal", show=False)
-    with pytest.raises(ValueError, match="no column 'epoch'"):
-        pl.training(curve, x="epoch", show=False)
-    with pytest.raises(ValueError, match="smooth is 0"):
-        pl.training(curve, smooth=0, show=False)
-    with pytest.raises(FileFormatError, match="no values to draw"):
-        pl.training(curve[["step", "seconds"]], show=False)
+    with pytest.raises(ArgumentError, match=r"'epoch'.*'step'.*x="):
+        pl.training(short_curve, x="epoch", show=False)
+    with pytest.raises(ArgumentError, match=r"smooth.*0"):
+        pl.training(short_curve, smooth=0, show=False)
+    with pytest.raises(FileFormatError, match="'step', 'seconds'"):
+        pl.training(short_curve[["step", "seconds"]], show=False)
     assert plt.get_fignums() == []

@@ -11,7 +11,15 @@ from sccello_tools._anndata.columns import require_obs
 from sccello_tools._docs import shared_docs
 from sccello_tools.errors import ArgumentError, NotFoundError
 
-from ._figure import axes_of, check_legend, draw_legend, finish, legend_width, named_keys, save_path
+from ._figure import (
+    check_legend,
+    draw_legend,
+    figure_of,
+    finish,
+    legend_width,
+    named_keys,
+    save_path,
+)
 from ._umap import (
     MAP,
     category_handles,
@@ -29,11 +37,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
-    from cycler import Cycler
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from sccello_tools._random import RNGLike
+
+    from .colors import Palette
 
 
 @shared_docs
@@ -45,7 +54,7 @@ def compare_embeddings(
     n_neighbors: int = 15,
     rng: RNGLike = 0,
     legend_loc: str | None = "right margin",
-    palette: str | Sequence[str] | Mapping[str, str] | Cycler | None = None,
+    palette: Palette | None = None,
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
     show: bool | None = None,
@@ -99,7 +108,7 @@ def compare_embeddings(
     loc = check_legend(legend_loc, "on data")
     path = save_path(save, "compare_embeddings")
     titles = named_keys(adata, keys)
-    if not isinstance(color, str):
+    if np.ndim(color):
         msg = f"color must be one column of adata.obs, because the panels are the embeddings; got {color!r}"
         raise ArgumentError(msg)
     if ax is not None and len(titles) > 1:
@@ -120,7 +129,7 @@ def compare_embeddings(
         figure, axes = plt.subplots(1, len(maps), figsize=size, layout="constrained", squeeze=False)
         panels = list(axes[0])
     else:
-        figure, panels = axes_of(ax, (MAP, MAP))[0], [ax]
+        figure, panels = figure_of(ax), [ax]
     for (key, points), panel in zip(maps.items(), panels):
         draw_cells(panel, points, rgba(codes, colors, UNKNOWN))
         panel.set_title(titles[key], fontsize=11)

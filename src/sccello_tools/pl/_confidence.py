@@ -27,14 +27,16 @@ from ._figure import (
 from .colors import category_colors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
+    from typing import Any
 
     from anndata import AnnData
-    from cycler import Cycler
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+
+    from .colors import Palette
 
 
 @shared_docs
@@ -45,7 +47,7 @@ def confidence(
     key: str = _keys.CELL_TYPE,
     ncols: int = 4,
     legend_loc: str | None = "upper right",
-    palette: str | Sequence[str] | Mapping[str, str] | Cycler | None = None,
+    palette: Palette | None = None,
     figsize: tuple[float, float] | None = None,
     show: bool | None = None,
     save: bool | str | Path | None = None,
@@ -161,12 +163,12 @@ def _draw_novelty(ax: Axes, adata: AnnData, key: str, colors: Sequence[str], loc
     parts = [novelty[np.isfinite(novelty) & (status == name)] for name in _keys.STATUSES]
     drawn = [(own, c, name) for own, c, name in zip(parts, colors, _keys.STATUSES) if len(own)]
     if not drawn:
-        text = {"ha": "center", "transform": ax.transAxes, "color": shade(ax, 0.6)}
+        text: dict[str, Any] = {"ha": "center", "transform": ax.transAxes, "color": shade(ax, 0.6)}
         ax.text(0.5, 0.5, "no cell has a novelty", **text)
         ax.set(xticks=[], yticks=[], title="Novelty")
         return
     values, own_colors, names = zip(*drawn)
-    *_, bars = ax.hist(values, bins=24, stacked=True, color=own_colors, label=names)
+    ax.hist(values, bins=24, stacked=True, color=own_colors, label=names)
     ax.set(xlabel="Novelty (log2 of relative distance)", ylabel="Number of cells", title="Novelty")
     ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # room for the legend
     draw_legend(ax, ax.get_legend_handles_labels()[0], loc)
@@ -193,7 +195,7 @@ def _draw_risk(ax: Axes, values: NDArray[np.floating], correct: NDArray[np.bool_
     ax.set(
         xlabel="Coverage (most confident first)",
         ylabel="Error rate",
-        title=f"Area under risk-coverage {found.area:.3f}",
+        title=f"AURC {found.area:.3f}",
         xlim=(0, 1.02),
         ylim=(0, max(0.05, 1.1 * float(found.risk.max()))),
     )

@@ -13,22 +13,23 @@ from sccello_tools._docs import shared_docs
 from sccello_tools.errors import GroupError
 from sccello_tools.ontology import CellOntology
 
-from ._figure import axes_of, check_legend, draw_legend, finish, save_path, shade
+from ._figure import axes_of, check_legend, draw_legend, finish, is_dark, save_path, shade
 from .colors import category_colors, lineage_colors
 from .term_tree import TermTree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
     from typing import Any
 
     from anndata import AnnData
-    from cycler import Cycler
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from sccello_tools._anndata.terms import TypeColumn
+
+    from .colors import Palette
 
 _MIN_WRITTEN = 0.05  # smaller fractions are not written
 _CORRECT = "#e08214"  # frames: visible on white, black and blue
@@ -41,7 +42,7 @@ def confusion(
     prediction: str = _keys.CELL_TYPE,
     *,
     legend_loc: str | None = "top margin",
-    palette: str | Sequence[str] | Mapping[str, str] | Cycler | None = None,
+    palette: Palette | None = None,
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
     show: bool | None = None,
@@ -111,8 +112,8 @@ def confusion(
     )  # fmt: skip
     size = figsize or (2.6 + 0.42 * len(columns), 2.0 + 0.38 * len(rows))
     figure, drawn = axes_of(ax, size)
-    dark = sum(mpl.colors.to_rgb(shade(drawn, 0))) < 1.5
-    ramp = [shade(drawn, 0), *(("#2171b5", "#9ecae1") if dark else ("#9ecae1", "#08519c"))]
+    blues = ("#2171b5", "#9ecae1") if is_dark(drawn) else ("#9ecae1", "#08519c")
+    ramp = [shade(drawn, 0), *blues]
     cmap = mpl.colors.LinearSegmentedColormap.from_list("fractions", ramp)
     drawn.imshow(fractions, cmap=cmap, vmin=0, vmax=1, aspect="auto")
     _draw_grid(drawn, fractions.shape)
@@ -121,7 +122,7 @@ def confusion(
         if fraction >= _MIN_WRITTEN:
             text = f"{fraction:.2f}"[1:] if fraction < 0.995 else "1"
             light = sum(cmap(fraction)[:3]) > 1.5
-            look = {"color": "black" if light else "white", "fontsize": 7}
+            look: dict[str, Any] = {"color": "black" if light else "white", "fontsize": 7}
             drawn.text(j, i, text, ha="center", va="center", **look)
         _draw_frame(drawn, i, j, row_terms[i], column_terms[j], ontology)
     totals = counts.sum(axis=1)
@@ -133,7 +134,8 @@ def confusion(
     for label in (*drawn.get_xticklabels(), *drawn.get_yticklabels()):
         label.set_parse_math(False)  # names may contain dollar signs
     drawn.tick_params(length=0, labelsize=8, pad=8)
-    drawn.set(xlabel=prediction, ylabel=truth)
+    drawn.set_xlabel(prediction, loc="right")
+    drawn.set_ylabel(truth)
     drawn.spines[:].set_visible(False)
     _draw_lineages(
         drawn, *([tree.lineage(t) if t else "" for t in s] for s in (row_terms, column_terms))

@@ -18,15 +18,15 @@ from ._figure import BLUE, axes_of, check_legend, despine, draw_legend, finish, 
 from .colors import category_colors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from typing import Any, Literal
 
     from anndata import AnnData
-    from cycler import Cycler
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+
+    from .colors import Palette
 
 _KINDS = ("auto", "heatmap", "waterfall", "measured")
 _MEASURED = ("drug", "measured", "predicted")
@@ -39,7 +39,7 @@ _TABLE = "Pass model.held_out, as tl.train_drug_response(data, split=...) return
 class _Bars(NamedTuple):
     """Predictions of one drug."""
 
-    values: pd.Series[float]
+    mean: pd.Series[float]
     std: pd.Series[float]
     label: str
 
@@ -55,7 +55,7 @@ def drug_response(
     n_drugs: int = 30,
     cmap: str = "RdBu",
     legend_loc: str | None = "upper left",
-    palette: str | Sequence[str] | Mapping[str, str] | Cycler | None = None,
+    palette: Palette | None = None,
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
     show: bool | None = None,
@@ -187,10 +187,10 @@ def _of_one_drug(adata: AnnData, drug: str | None, key: str) -> _Bars:
 
 def _groups(adata: AnnData, bars: _Bars, color: str) -> pd.Categorical[Any]:
     column = require_obs(adata, color, argument="color", error=NotFoundError)
-    if not bars.values.index.isin(adata.obs_names).all():
+    if not bars.mean.index.isin(adata.obs_names).all():
         msg = f"color={color!r} applies to cells, but the predictions are of groups. Omit color, or call tl.drug_response(adata) without groupby."
         raise ArgumentError(msg)
-    return pd.Categorical(column.loc[bars.values.index]).remove_unused_categories()
+    return pd.Categorical(column.loc[bars.mean.index]).remove_unused_categories()
 
 
 def _draw_heatmap(
@@ -236,31 +236,31 @@ def _draw_waterfall(
     figsize: Any,
 ) -> Figure:
     """Bars in ascending order, around their mean."""
-    order = np.argsort(bars.values.to_numpy(), kind="stable")
-    heights, names = bars.values.to_numpy()[order], bars.values.index.to_numpy()[order]
+    order = np.argsort(bars.mean.to_numpy(), kind="stable")
+    heights, names = bars.mean.to_numpy()[order], bars.mean.index.to_numpy()[order]
     few = len(heights) <= _MAX_BARS
     size = figsize or (max(3.2, 1.4 + 0.3 * len(heights)) if few else 6.4, 3.4)
     figure, ax = axes_of(ax, size)
-    mean = float(heights.mean())
+    middle = float(heights.mean())
     fills = [BLUE] * len(heights)
     if groups is not None:
         fills = [[*colors, shade(ax, 0.3)][code] for code in groups.codes[order]]
     ax.bar(
         range(len(heights)),
-        heights - mean,
-        bottom=mean,
+        heights - middle,
+        bottom=middle,
         width=0.75 if few else 1.0,
         color=fills,
         yerr=bars.std.to_numpy()[order] if few else None,
         error_kw={"ecolor": shade(ax, 0.7), "elinewidth": 1, "capsize": 2},
     )
-    ax.axhline(mean, color=shade(ax, 0.7), lw=0.8)
+    ax.axhline(middle, color=shade(ax, 0.7), lw=0.8)
     if few:
         ax.set_xticks(range(len(heights)), names.tolist(), rotation=45, ha="right")
     else:
         ax.set_xticks([])
         ax.set_xlim(-0.5, len(heights) - 0.5)
-    ax.set(ylabel=f"predicted {_UNIT}", title=bars.values.name)
+    ax.set(ylabel=f"predicted {_UNIT}", title=bars.mean.name)
     ax.set_xlabel(bars.label if few else f"{len(heights):,} {bars.label}, most sensitive first")
     despine(ax)
     if groups is not None:
@@ -283,7 +283,7 @@ def _draw_measured(table: pd.DataFrame, ax: Axes | None, figsize: Any) -> Figure
         bar.set_label("pairs", fontsize=8)
         bar.outline.set_visible(False)
     else:
-        ax.scatter(x, y, s=9, color=BLUE, alpha=0.5, lw=0)
+        ax.scatter(x, y, s=9, color=BLUE, alpha=0.7, lw=0)
     ax.plot([low, high], [low, high], color=shade(ax, 0.6), lw=0.8)
     wide = table.pivot_table(index="cell_line", columns="drug", values=["measured", "predicted"])
     score = response_score(wide["measured"].to_numpy(), wide["predicted"].to_numpy())

@@ -17,6 +17,7 @@ from ._figure import finish, named_keys, save_path, shade
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+    from typing import Any
 
     from anndata import AnnData
     from matplotlib.axes import Axes
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 
 # score -> heading and group, in the order of the paper's tables
 _SCORES = {
-    "nmi": ("NMI", "cell types"),
-    "ari": ("ARI", "cell types"),
-    "asw": ("ASW", "cell types"),
-    "avg_bio": ("AvgBio", "cell types"),
+    "nmi": ("NMI", "cell-type separation"),
+    "ari": ("ARI", "cell-type separation"),
+    "asw": ("ASW", "cell-type separation"),
+    "avg_bio": ("AvgBio", "cell-type separation"),
     "asw_batch": ("ASW batch", "batch mixing"),
     "graph_connectivity": ("graph conn.", "batch mixing"),
     "avg_batch": ("AvgBatch", "batch mixing"),
@@ -143,14 +144,12 @@ def _score(
     embeddings = {key: np.asarray(adata.obsm[key], dtype=np.float32) for key in keys}
     for embedding in embeddings.values():
         kept = kept & np.isfinite(embedding).all(axis=1)
-    label, batch = (
-        None if column is None else np.array(column.astype(str), dtype=str)[kept]
-        for column in (labels, batches)
-    )
+    label = np.array(labels.astype(str), dtype=str)[kept]
     rows = {}
     for key, embedding in embeddings.items():
         row = clustering_score(embedding[kept], label, rng=rng)._asdict()
-        if batch is not None:
+        if batches is not None:
+            batch = np.array(batches.astype(str), dtype=str)[kept]
             row |= integration_score(embedding[kept], label, batch)._asdict()
         rows[key] = row
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -192,7 +191,7 @@ def _draw_table(
         text = (
             "–" if np.isnan(value) else f"{value:.3f}".lstrip("0") if value < 1 else f"{value:.2f}"
         )
-        look = {"fontsize": 8.5, "color": color, "weight": weight}
+        look: dict[str, Any] = {"fontsize": 8.5, "color": color, "weight": weight}
         ax.text(x, i, text, ha=align, va="center_baseline", **look)
     for j, name in enumerate(columns):
         ax.text(j, -0.75, _SCORES[name][0], ha="center", va="bottom", fontsize=9)
@@ -201,8 +200,10 @@ def _draw_table(
         first, last = groups.index(group), len(groups) - 1 - groups[::-1].index(group)
         top = -0.95 - 0.22 / _ROW
         ax.plot([first - 0.43, last + 0.43], [top, top], color=shade(ax, 0.7), lw=1)
-        look = {"ha": "center", "va": "bottom", "fontsize": 9, "color": shade(ax, 0.7)}
-        ax.text((first + last) / 2, top - 0.1, group, **look)
+        middle = (first + last) / 2
+        ax.text(
+            middle, top - 0.1, group, ha="center", va="bottom", fontsize=9, color=shade(ax, 0.7)
+        )
     for i in range(len(names) + 1):
         ax.axhline(i - 0.5, color=shade(ax, 0.12), lw=0.8, zorder=0)
     ax.set_yticks(range(len(names)), names, fontsize=10)

@@ -62,6 +62,13 @@ def shade(ax: Axes, amount: float) -> str:
     return mpl.colors.to_hex(tuple(low + amount * (high - low)))
 
 
+def is_dark(ax: Axes) -> bool:
+    """Return whether the background is dark."""
+    import matplotlib as mpl
+
+    return sum(mpl.colors.to_rgb(shade(ax, 0))) < 1.5
+
+
 def despine(ax: Axes) -> None:
     """Remove the upper and the right border."""
     ax.spines[["top", "right"]].set_visible(False)
@@ -135,14 +142,14 @@ def save_path(save: bool | str | Path | None, name: str) -> Path | None:  # noqa
 
     text = ".pdf" if save is True else str(save)
     path = Path(name + text if re.fullmatch(r"\.\w+", text) else text).expanduser()
+    if path.is_dir() or text.endswith("/"):
+        msg = f"save={save!r} is a folder. Pass the name of a file."
+        raise ArgumentError(msg)
     if not path.suffix:
         path = path.with_suffix(f".{mpl.rcParams['savefig.format']}")
     formats = sorted(FigureCanvasBase.get_supported_filetypes())
     if path.suffix[1:].lower() not in formats:
         msg = f"save={save!r} has an unknown file extension. Pass a name that ends in one of {', '.join('.' + f for f in formats)}."
-        raise ArgumentError(msg)
-    if path.is_dir():
-        msg = f"save={save!r} is a folder. Pass the name of a file."
         raise ArgumentError(msg)
     return path
 

@@ -11,10 +11,11 @@ from sccello_tools._anndata.columns import missing_column
 from sccello_tools._docs import shared_docs
 from sccello_tools.errors import ArgumentError
 
-from ._figure import axes_of, check_legend, despine, draw_legend, finish, save_path, shade
+from ._figure import axes_of, check_legend, despine, draw_legend, finish, is_dark, save_path, shade
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
     import pandas as pd
     from matplotlib.axes import Axes
@@ -30,7 +31,7 @@ def go_enrichment(
     *,
     n_terms: int = 5,
     folded: bool = False,
-    cmap: str = "viridis_r",
+    cmap: str | None = None,
     legend_loc: str | None = "top margin",
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
@@ -49,7 +50,7 @@ def go_enrichment(
     folded
         Also draw terms that are represented by a more significant relative.
     cmap
-        Colormap of the significance.
+        Colormap of the significance; if None, viridis from light to dark, or the reverse on a dark background.
     legend_loc
         %(legend_loc)s ``"top margin"`` is above the axes.
     ax
@@ -95,8 +96,9 @@ def go_enrichment(
     lines = sum(label.count("\n") + 1 for label in labels)
     size = figsize or (4.6 + 0.5 * len(groups), 1.4 + 0.22 * max(lines, len(terms)))
     figure, drawn = axes_of(ax, size)
+    cmap = cmap or ("viridis" if is_dark(drawn) else "viridis_r")
     largest = float(fraction.max())
-    edge = {"edgecolors": shade(drawn, 0.7), "linewidths": 0.4}
+    edge: dict[str, Any] = {"edgecolors": shade(drawn, 0.7), "linewidths": 0.4}
     points = drawn.scatter(
         x, y, s=20 + 180 * fraction / largest, c=significance, cmap=cmap, zorder=2, **edge
     )

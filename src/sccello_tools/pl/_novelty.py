@@ -12,20 +12,20 @@ from sccello_tools._anndata.columns import require_obs
 from sccello_tools._docs import shared_docs
 from sccello_tools.errors import ArgumentError, NotFoundError
 
-from ._figure import STATUS_COLORS, axes_of, check_legend, draw_legend, figure_of, finish, save_path
+from ._figure import STATUS_COLORS, check_legend, draw_legend, figure_of, finish, save_path
 from ._umap import MAP, category_handles, coordinates, draw_cells, rgba
 from .colors import UNKNOWN, category_colors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
-    from typing import Literal
 
     from anndata import AnnData
-    from cycler import Cycler
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+
+    from .colors import Palette
 
 _PANELS = ("novelty", "status")
 
@@ -33,7 +33,7 @@ _PANELS = ("novelty", "status")
 @shared_docs
 def novelty(
     adata: AnnData,
-    color: Literal["novelty", "status"] | Sequence[Literal["novelty", "status"]] = _PANELS,
+    color: str | Sequence[str] = ("novelty", "status"),
     *,
     key: str = _keys.CELL_TYPE,
     basis: str = "X_umap",
@@ -41,7 +41,7 @@ def novelty(
     vmin: float | None = None,
     vmax: float | None = None,
     legend_loc: str | None = "right margin",
-    palette: str | Sequence[str] | Mapping[str, str] | Cycler | None = None,
+    palette: Palette | None = None,
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
     show: bool | None = None,
@@ -101,7 +101,6 @@ def novelty(
     if ax is not None and len(shown) > 1:
         msg = "ax has room for one panel. Omit ax, or pass color='novelty' or 'status'."
         raise ArgumentError(msg)
-    remedy = "Call tl.annotate_novel(adata) first."
     values, status = (
         require_obs(
             adata,
@@ -127,7 +126,7 @@ def novelty(
         )
         panels = list(axes[0])
     else:
-        figure, panels = axes_of(ax, (MAP, MAP))[0], [ax]
+        figure, panels = figure_of(ax), [ax]
     for name, panel in zip(shown, panels):
         if name == "novelty":
             _draw_novelty(panel, points, np.asarray(values, dtype=float), cmap, vmin, vmax, basis)

@@ -19,14 +19,15 @@ from .colors import category_colors, lineage_colors
 from .term_tree import TermTree, draw_tree, tree_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from cycler import Cycler
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from sccello_tools._anndata.terms import TypeColumn
+
+    from .colors import Palette
 
 _BAR, _TITLE = 0.7, 0.25  # inches of the colour bar and of the title
 
@@ -38,7 +39,7 @@ def ontology_tree(
     key: str = _keys.CELL_TYPE,
     color: str | None = None,
     cmap: str = "viridis",
-    palette: str | Sequence[str] | Mapping[str, str] | Cycler | None = None,
+    palette: Palette | None = None,
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
     show: bool | None = None,
@@ -108,7 +109,7 @@ def ontology_tree(
     if means is not None:
         limits = mpl.colors.Normalize(means.min(), means.max()) if len(means) else None
         scale = mpl.cm.ScalarMappable(limits, cmap)
-        by_term = {str(t): mpl.colors.to_hex(scale.to_rgba(float(m))) for t, m in means.items()}
+        by_term = dict(zip(means.index, map(mpl.colors.to_hex, scale.to_rgba(means.to_numpy()))))
         notes = {str(term): f"{mean:.2f}" for term, mean in means.items()}
     elif isinstance(adata, AnnData):
         default = [by_term.get(term, "") for term in column.terms]

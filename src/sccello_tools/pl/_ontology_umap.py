@@ -12,7 +12,7 @@ from sccello_tools._docs import shared_docs
 from sccello_tools.errors import ArgumentError
 from sccello_tools.ontology import CellOntology
 
-from ._figure import axes_of, check_legend, draw_legend, finish, legend_width, save_path, shade
+from ._figure import check_legend, draw_legend, figure_of, finish, legend_width, save_path, shade
 from ._umap import (
     MAP,
     category_handles,
@@ -32,10 +32,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from anndata import AnnData
-    from cycler import Cycler
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+
+    from .colors import Palette
 
 _MAX_CONNECTED = 25  # types; lines between more of them are hard to follow
 
@@ -44,6 +45,8 @@ class _Types(NamedTuple):
     """A column of cell types, ready to draw."""
 
     column: TypeColumn
+    labels: list[str]
+    """Names to write: those of the column, or of the ontology where the column has ids."""
     tree: TermTree
     colors: list[str]
 
@@ -61,7 +64,7 @@ def ontology_umap(
     edges: bool | None = None,
     level: int | None = None,
     legend_loc: str | None = "on data",
-    palette: str | Sequence[str] | Mapping[str, str] | Cycler | None = None,
+    palette: Palette | None = None,
     title: str | None = None,
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
@@ -138,7 +141,8 @@ def ontology_umap(
     types = [_read(adata, key, level, palette, ontology) for key in columns]
     points = coordinates(adata, basis)
     if ax is not None:
-        figure, axes = axes_of(ax, (MAP, MAP))[0], [(ax, None)]
+        figure = figure_of(ax)
+        axes: list[tuple[Axes, Axes | None]] = [(ax, None)]
     else:
         figure, axes = _panels(types, loc, figsize, ontology)
     for key, shown, (panel, tree_panel) in zip(columns, types, axes):
@@ -172,7 +176,12 @@ def _read(
     stored = (
         adata if level is None else None
     )  # stored colours belong to the categories of the column
-    return _Types(column, tree, category_colors(stored, key, column.names, palette, default))
+    colors = category_colors(stored, key, column.names, palette, default)
+    labels = [
+        ontology.name(term) if term and name.startswith("CL:") else name
+        for name, term in zip(column.names, column.terms)
+    ]
+    return _Types(column, labels, tree, colors)
 
 
 def _rolled_up(column: TypeColumn, level: int, ontology: CellOntology) -> TypeColumn:
@@ -216,8 +225,8 @@ def _panels(
     for shown in types:
         width, height = tree_size(shown.tree, ontology)
         extra = {
-            "on data": label_width(shown.column.names),
-            "right margin": legend_width(shown.column.names, side),
+            "on data": label_width(shown.labels),
+            "right margin": legend_width(shown.labels, side),
         }
         widths += [side, width] if loc == "tree" else [side + extra.get(loc, 0)]
         heights += [height] if loc == "tree" else []
@@ -254,7 +263,7 @@ def _draw_names(
     handles = [] if handle is None else [handle]
     if loc in {"none", "on data", "tree"}:
         if loc == "on data":
-            label_centers(ax, dict(enumerate(shown.column.names)), at)
+            label_centers(ax, dict(enumerate(shown.labels)), at)
         # below the axes, next to their label
         draw_legend(ax, handles, "upper right", bbox_to_anchor=(1.0, 0.0), borderaxespad=0.2)
         return
@@ -262,6 +271,6 @@ def _draw_names(
     column = shown.column
     by_tree = np.argsort([order.get(term, len(order)) for term in column.terms], kind="stable")
     place = np.array([*np.argsort(by_tree), -1])  # -1 selects the last
-    names, colors = ([values[i] for i in by_tree] for values in (column.names, shown.colors))
+    names, colors = ([values[i] for i in by_tree] for values in (shown.labels, shown.colors))
     handles = category_handles(place[column.codes], names, colors, UNKNOWN) + handles
     draw_legend(ax, handles, loc)

@@ -16,13 +16,14 @@ from ._figure import check_legend, despine, draw_legend, finish, save_path, shad
 from .colors import category_colors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from typing import Any, Literal
 
-    from cycler import Cycler
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+
+    from .colors import Palette
 
 CURVE_FILE = "training_curve.csv"
 _TIMES = ("step", "epoch", "seconds", "cells")
@@ -40,7 +41,7 @@ def training(
     x: Literal["step", "epoch", "seconds"] = "step",
     smooth: int | None = None,
     legend_loc: str | None = "best",
-    palette: str | Sequence[str] | Mapping[str, str] | Cycler | None = None,
+    palette: Palette | None = None,
     figsize: tuple[float, float] | None = None,
     show: bool | None = None,
     save: bool | str | Path | None = None,

@@ -133,7 +133,6 @@ def draw_cells(
     -------
     Legend handle of the marked cells, if there are any.
     """
-    import matplotlib as mpl
     from matplotlib.lines import Line2D
 
     if order is None:
@@ -142,21 +141,19 @@ def draw_cells(
     points, colors = points[order], colors[order]
     is_marked = np.zeros(len(points), dtype=bool) if marked is None else marked[order]
     options: dict[str, Any] = {"s": size, "rasterized": True, "zorder": 1}
-    ax.scatter(*points[~is_marked].T, c=colors[~is_marked], linewidths=0, **options)
+    x, y = points.T
+    plain, own = ~is_marked, colors[is_marked]
+    ax.scatter(x[plain], y[plain], c=colors[plain], linewidths=0, **options)
     handle = None
     if is_marked.any():
-        own, ground = colors[is_marked], mpl.colors.to_rgba(shade(ax, 0))
         label = f"not a known type ({int(is_marked.sum()):,})"
+        look: dict[str, Any] = {"mfc": shade(ax, 0), "mec": shade(ax, 0.7)}
         if size >= _HOLLOW_FROM:
-            width = 0.2 * size**0.5
-            ax.scatter(
-                *points[is_marked].T, c=[ground], edgecolors=own, linewidths=width, **options
-            )
-            look = {"mfc": shade(ax, 0), "mec": shade(ax, 0.7)}
+            options |= {"c": shade(ax, 0), "edgecolors": own, "linewidths": 0.2 * size**0.5}
         else:
-            own = own * (_DARKEN, _DARKEN, _DARKEN, 1)
-            ax.scatter(*points[is_marked].T, c=own, linewidths=0, **options)
+            options |= {"c": own * (_DARKEN, _DARKEN, _DARKEN, 1), "linewidths": 0}
             look, label = {"mfc": shade(ax, 0.8), "mec": "none"}, f"{label}, darker"
+        ax.scatter(x[is_marked], y[is_marked], **options)
         handle = Line2D([], [], marker="o", ls="", ms=5, label=label, **look)
     ax.margins(0.06)
     name = {"X_umap": "UMAP", "X_pca": "PC"}.get(basis, basis.removeprefix("X_"))
@@ -229,22 +226,20 @@ def label_centers(
         return
     figure_of(ax).draw_without_rendering()  # fixes the layout, which text sizes depend on
     frame = ax.get_window_extent()
+    font = float(np.clip(10 - len(codes) / 12, 7, 9))
+    wrapped = {code: textwrap.fill(labels[code], _WRAP, break_on_hyphens=False) for code in codes}
     texts = {
         code: ax.text(
-            *(0.5, 0.5, textwrap.fill(labels[code], _WRAP, break_on_hyphens=False)),
-            va="center",
-            fontsize=float(np.clip(10 - len(codes) / 12, 7, 9)),
-            linespacing=0.95,
-            zorder=6,
+            0, 0, text, va="center", fontsize=font, linespacing=0.95, zorder=6, parse_math=False
         )
-        for code in codes
+        for code, text in wrapped.items()
     }
     sides = _sides(np.array([at[code] for code in codes]), _heights(texts.values()), frame.height)
     stacks = [[code for code, s in zip(codes, sides) if s == side] for side in (0, 1)]
     tallest = max(sum(_heights(texts[code] for code in stack)) for stack in stacks)
     if tallest > frame.height:
         for text in texts.values():
-            text.set_fontsize(max(_MIN_FONT, text.get_fontsize() * frame.height / tallest))
+            text.set_fontsize(max(_MIN_FONT, font * frame.height / tallest))
     boxes = {code: text.get_window_extent() for code, text in texts.items()}
     gap = 0.015 * frame.width
     widths = [max((boxes[c].width + 2 * gap for c in stack), default=gap) for stack in stacks]

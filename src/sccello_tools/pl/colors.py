@@ -12,13 +12,15 @@ from sccello_tools._anndata.counts import warn_user
 from sccello_tools.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from anndata import AnnData
     from cycler import Cycler
     from numpy.typing import NDArray
 
     from .term_tree import TermTree
+
+    Palette: TypeAlias = str | Sequence[str] | Mapping[str, str] | Cycler[Any, Any]
 
 UNKNOWN = "#bdbdbd"
 """Colour of cells without a category and of names that are not Cell Ontology terms."""
@@ -135,14 +137,11 @@ def _spread(positions: NDArray[np.float64]) -> list[str]:
     return chosen
 
 
-Palette = str | Sequence[str] | Mapping[str, str]
-
-
 def category_colors(
     adata: AnnData | None,
     key: str,
     names: Sequence[str],
-    palette: Palette | Cycler | None,
+    palette: Palette | None,
     default: Sequence[str] | None = None,
 ) -> list[str]:
     """Return one colour per category as ``#rrggbb``.

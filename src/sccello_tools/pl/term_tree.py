@@ -11,6 +11,7 @@ from ._figure import figure_of, shade
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
@@ -192,7 +193,7 @@ def draw_tree(
     for node, (x, y) in at.items():
         if node in tree.parent:
             left, top = at[tree.parent[node]]
-            line = {"color": shade(ax, 0.3), "lw": 0.9 * scale, "zorder": 1}
+            line: dict[str, Any] = {"color": shade(ax, 0.3), "lw": 0.9 * scale, "zorder": 1}
             ax.plot([left, left, x], [top, y, y], **line)
         selected = node in tree.terms
         n_cells = counts.get(node, 0) if counts else 0
