@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sccello_tools import __main__ as cli
+from sccello_tools import cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 
 import anndata
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import sccello_tools as sccello
-from sccello_tools.__main__ import app
+from sccello_tools.cli import app
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,8 @@ def test_terms_are_written_and_counted(files, tmp_path):
     assert back.obs["sccello_cell_type"].value_counts()[next(iter(summary["types"]))] > 0
     assert sum(summary["status"].values()) == back.n_obs
     again = call(files / "query.h5ad", "-o", out)
-    assert isinstance(again.exception, FileExistsError)
+    assert again.exit_code == 1
+    assert "--overwrite" in again.output
 
 
 def test_from_a_reference(files, tmp_path):
@@ -50,7 +52,7 @@ def test_from_a_reference(files, tmp_path):
     assert back.uns["sccello_cell_type"]["method"] == "nearest reference cells"
 
 
-def test_one_candidate_stands_for_all_below(files, tmp_path):
+def test_one_candidate_stands_for_its_descendants(files, tmp_path):
     out = tmp_path / "out.h5ad"
     result = call(files / "query.h5ad", "-o", out, "--candidate", "pancreatic endocrine cell")
     assert result.exit_code == 0, result.output
@@ -59,25 +61,7 @@ def test_one_candidate_stands_for_all_below(files, tmp_path):
     assert set(terms) <= below
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--level", "deep"], "--level is 'deep'"),
-        (["--reference", "x.h5ad", "--candidate", "B cell"], "brings its own labels"),
-    ],
-)
-def test_options_that_do_not_go(files, tmp_path, options, says):
-    result = CliRunner().invoke(
-        app,
-        ["annotate", str(files / "query.h5ad"), "-o", str(tmp_path / "o.h5ad"), *options],
-        env={"COLUMNS": "200"},
-    )
-    assert result.exit_code == 2
-    assert says in result.output
-    assert not (tmp_path / "o.h5ad").exists()
-
-
-def test_a_tissue_rules_types_of_other_organs_out(files, tmp_path):
+def test_a_tissue_is_recorded(files, tmp_path):
     out = tmp_path / "out.h5ad"
     result = call(files / "query.h5ad", "-o", out, "--tissue", "pancreas", "--json")
     assert result.exit_code == 0, result.output
@@ -87,17 +71,41 @@ def test_a_tissue_rules_types_of_other_organs_out(files, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--reference", "r.h5ad", "--label-key", "x", "--tissue", "blood"], "leave --tissue out"),
-        (
-            ["--reference", "r.h5ad", "--label-key", "x", "--candidate", "T cell"],
-            "leave --candidate out",
-        ),
-        (["--reference", "r.h5ad"], "--label-key must name the column"),
-        (["--level", "broad"], "expected is 'auto' or 'type'"),
+        (["--reference", "r.h5ad", "--label-key", "x", "--tissue", "blood"], "--tissue"),
+        (["--reference", "r.h5ad", "--label-key", "x", "--candidate", "T cell"], "--candidate"),
+        (["--reference", "r.h5ad"], "--label-key"),
+        (["--label-key", "x"], "--reference"),
+        (["--level", "broad"], "'broad'"),
     ],
 )
-def test_options_that_do_not_go_together(files, tmp_path, options, says):
+def test_options_that_cannot_be_combined(files, tmp_path, options, says):
     result = call(files / "query.h5ad", "-o", tmp_path / "out.h5ad", *options)
     assert result.exit_code == 2
     assert says in " ".join(result.output.replace("│", " ").split())
     assert not (tmp_path / "out.h5ad").exists()
+
+
+def test_numbered_clusters_as_groups_and_as_labels(files, tmp_path):
+    """Leiden clusters that were saved as integers."""
+    query, reference = (anndata.read_h5ad(files / f"{n}.h5ad") for n in ("query", "reference"))
+    query.obs["leiden"] = np.arange(query.n_obs) % 3
+    reference.obs["leiden"] = np.arange(reference.n_obs) % 2 + 7
+    query.write_h5ad(tmp_path / "q.h5ad")
+    reference.write_h5ad(tmp_path / "r.h5ad")
+    out = tmp_path / "out.h5ad"
+    result = call(tmp_path / "q.h5ad", "-o", out, "--groupby", "leiden")
+    assert result.exit_code == 0, result.output
+    found = anndata.read_h5ad(out).obs
+    assert (
+        found.groupby("leiden", observed=True)["sccello_cell_type_cluster"].nunique() == 1
+    ).all()
+    options = ["--reference", tmp_path / "r.h5ad", "--label-key", "leiden", "--overwrite"]
+    result = call(tmp_path / "q.h5ad", "-o", out, *options)
+    assert result.exit_code == 0, result.output
+    assert set(anndata.read_h5ad(out).obs["sccello_cell_type"]) <= {"7", "8"}
+
+
+def test_a_column_that_does_not_exist(files, tmp_path):
+    result = call(files / "query.h5ad", "-o", tmp_path / "out.h5ad", "--groupby", "leiden")
+    assert result.exit_code == 1
+    assert "--groupby: obs has no column 'leiden'" in result.output

@@ -1,12 +1,15 @@
-"""The command line: what it writes and prints, and that a mistake ends in one message."""
+"""The command line: output, messages and exit codes."""
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import anndata
 import numpy as np
@@ -14,14 +17,13 @@ import pytest
 from typer.testing import CliRunner
 
 import sccello_tools as sccello
-from sccello_tools import __main__ as cli
-from sccello_tools import _files
+from sccello_tools import cli
 
 KEY = "X_sccello"
 
 
 @pytest.fixture(autouse=True)
-def _settings_come_back():
+def _restore_settings():
     logger = logging.getLogger("sccello_tools")
     level, handlers, offline = logger.level, list(logger.handlers), sccello.settings.offline
     yield
@@ -36,6 +38,9 @@ def source(adata, tmp_path):
     return tmp_path / "in.h5ad"
 
 
+COUNTS = ["--layer", "--gene-ids", "--counts", "--min-matched", "--model", "--device"]
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [
@@ -45,23 +50,20 @@ def source(adata, tmp_path):
                 "embed",
                 "annotate",
                 "markers",
+                "drug",
                 "report",
                 "tokenize",
-                "models",
-                "demo",
-                "--quiet",
                 "--offline",
                 "Exit codes",
             ],
         ),
-        (
-            ["embed"],
-            ["IN.h5ad", "--out", "--model", "--layer", "--gene-ids", "--overwrite", "--json"],
-        ),
-        (["annotate"], ["IN.h5ad", "--candidate", "--reference", "Examples", "--json"]),
-        (["markers"], ["IN.h5ad", "--groupby", "--method", "Examples", ".csv", "--json"]),
-        (["report"], ["IN.h5ad", "--label-key", "--sample-key", "Examples", "--json"]),
+        (["embed"], [*COUNTS, "--out", "--overwrite", "Examples", "--json"]),
+        (["annotate"], [*COUNTS, "--candidate", "--reference", "Examples", "--json"]),
+        (["markers"], [*COUNTS, "--groupby", "--method", "Examples", ".csv", "--json"]),
+        (["drug"], [*COUNTS, "--groupby", "--smiles", "Examples", "--json"]),
+        (["report"], [*COUNTS, "--label-key", "--batch-key", "Examples", "--json"]),
         (["tokenize"], ["IN...", "--label-key", "Examples", "--json"]),
+        (["pretrain"], ["RUN.yaml", "--resume", "Examples", "--json"]),
         (["models"], ["--json"]),
         (["demo"], ["--out", "--model", "--json"]),
     ],
@@ -84,7 +86,7 @@ def test_version(run):
 
 
 def test_help_is_quick():
-    """Somebody who asks for help does not wait for torch, scanpy or matplotlib."""
+    """Help imports neither torch nor scanpy nor matplotlib."""
     code = """import sys
 sys.argv = ["sccello", "embed", "--help"]
 from sccello_tools.__main__ import main
@@ -96,7 +98,7 @@ finally:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0
-    assert "OUT.h5ad" in done.stdout
+    assert "--min-matched" in done.stdout
     assert done.stderr.strip() == "[]"
 
 
@@ -155,15 +157,15 @@ def test_embed_with_its_options_and_json(run, adata, tmp_path, tiny_model_folder
     np.testing.assert_allclose(np.linalg.norm(written.obsm["X_cell"], axis=1), 1, atol=1e-5)
 
 
-def test_embed_does_not_overwrite_unless_told_to(run, source, tmp_path, tiny_model_folder):
+def test_embed_does_not_overwrite_by_default(run, source, tmp_path, tiny_model_folder):
     out = tmp_path / "out.h5ad"
     out.write_text("precious")
     arguments = ["-q", "embed", source, "-o", out, "--model", tiny_model_folder]
     code, printed, said = run(*arguments)
     assert (code, printed) == (1, "")
-    assert said.splitlines() == [
-        f"sccello: {out} exists already. Pass --overwrite to replace it, or another name."
-    ]
+    (line,) = said.splitlines()
+    assert line.startswith(f"sccello: {out} ")
+    assert "--overwrite" in line
     assert out.read_text() == "precious"
     assert run(*arguments, "--overwrite")[0] == 0
     assert KEY in anndata.read_h5ad(out).obsm
@@ -178,19 +180,19 @@ def test_embed_in_place(run, source, tiny_model_folder):
 
 
 def no_file(folder, adata):
-    return "There is no file"
+    return "in.h5ad"
 
 
 def no_h5ad(folder, adata):
     (folder / "in.h5ad").write_text("gene,cell\n")
-    return "cannot be read as h5ad"
+    return "in.h5ad"
 
 
-def cut_off(folder, adata):
+def truncated(folder, adata):
     adata.write_h5ad(folder / "in.h5ad")
     content = (folder / "in.h5ad").read_bytes()
     (folder / "in.h5ad").write_bytes(content[: len(content) // 2])
-    return "cannot be read as h5ad"
+    return "in.h5ad"
 
 
 def other_hdf5(folder, adata):
@@ -198,26 +200,42 @@ def other_hdf5(folder, adata):
 
     with h5py.File(folder / "in.h5ad", "w") as file:
         file["matrix"] = np.ones(3)
-    return ""
+    return "in.h5ad"
 
 
 def no_counts(folder, adata):
+    adata.layers["counts"] = adata.X.copy()
     adata.X = adata.X.log1p()
     adata.write_h5ad(folder / "in.h5ad")
-    return "adata.X does not hold raw counts"
+    return "--layer counts"
+
+
+def fractions(folder, adata):
+    adata.X = adata.X * np.float32(0.9)
+    adata.write_h5ad(folder / "in.h5ad")
+    return "--counts trust"
 
 
 def other_genes(folder, adata):
     adata.var_names = [str(i) for i in range(adata.n_vars)]
     adata.write_h5ad(folder / "in.h5ad")
-    return "0 of 900 genes match"
+    return "--gene-ids"
+
+
+def few_genes(folder, adata):
+    names = [f"unknown{i}" for i in range(adata.n_vars)]
+    adata.var_names = [*adata.var_names[:100], *names[100:]]
+    adata.write_h5ad(folder / "in.h5ad")
+    return "--min-matched"
 
 
 @pytest.mark.filterwarnings(
     "ignore:Element:PendingDeprecationWarning"
 )  # anndata, of the other HDF5
-@pytest.mark.parametrize("spoil", [no_file, no_h5ad, cut_off, other_hdf5, no_counts, other_genes])
-def test_a_mistake_ends_in_one_message(run, adata, tmp_path, tiny_model_folder, spoil):
+@pytest.mark.parametrize(
+    "spoil", [no_file, no_h5ad, truncated, other_hdf5, no_counts, fractions, other_genes, few_genes]
+)
+def test_an_error_is_one_message(run, adata, tmp_path, tiny_model_folder, spoil):
     says = spoil(tmp_path, adata)
     out = tmp_path / "out.h5ad"
     code, printed, said = run(
@@ -234,11 +252,14 @@ def test_a_mistake_ends_in_one_message(run, adata, tmp_path, tiny_model_folder, 
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
-        (["--model", "sccello-smal"], 1, "No model is called 'sccello-smal'"),
-        (["--device", "tpu9"], 1, "Device 'tpu9' is not available here"),
-        (["--representation", "gene"], 2, "expected is 'cls' or 'cell'"),
-        (["--layer", "spliced"], 1, "adata has no layer 'spliced'"),
-        (["--colour", "red"], 2, "No such option"),
+        (["--model", "sccello-smal"], 1, "'sccello-smal'"),
+        (["--device", "tpu9"], 1, "'tpu9'"),
+        (["--representation", "gene"], 2, "'gene'"),
+        (["--counts", "maybe"], 2, "'maybe'"),
+        (["--layer", "spliced"], 1, "'spliced'"),
+        (["--layer", "raw.X"], 1, "no .raw"),
+        (["--gene-ids", "symbol"], 1, "'symbol'"),
+        (["--colour", "red"], 2, "--colour"),
     ],
 )
 def test_wrong_options(run, source, tmp_path, tiny_model_folder, options, code, says):
@@ -250,51 +271,106 @@ def test_wrong_options(run, source, tmp_path, tiny_model_folder, options, code, 
     assert not (tmp_path / "out.h5ad").exists()
 
 
-def test_a_folder_as_output(run, source, tmp_path, tiny_model_folder):
-    code, _, said = run(
-        "-q", "embed", source, "-o", tmp_path, "--model", tiny_model_folder, "--overwrite"
-    )
-    assert code == 1
-    assert said.strip() == f"sccello: {tmp_path} is a folder. Name the file to write."
+@pytest.mark.parametrize(
+    ("command", "out"),
+    [
+        (["embed"], "o.loom"),
+        (["annotate"], "o.csv"),
+        (["drug", "--groupby", "donor"], "o.tsv"),
+        (["markers", "--groupby", "donor"], "o.xlsx"),
+        (["report"], "o.pdf"),
+        (["embed"], "o"),
+        (["embed", "--workers", "1"], "o.h5ad"),
+        (["embed"], "."),
+    ],
+)
+def test_outputs_of_another_type_are_refused_before_reading(
+    run, tmp_path, monkeypatch, command, out
+):
+    monkeypatch.chdir(tmp_path)
+    code, printed, said = run("-q", command[0], "no-such-file.h5ad", "-o", out, *command[1:])
+    assert (code, printed) == (1, "")
+    assert out in said
+    assert "no-such-file" not in said
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_cells_without_genes_are_said_in_one_line(run, adata, tmp_path, tiny_model_folder):
+def test_raw_counts_fractions_and_panels(run, adata, tmp_path, tiny_model_folder):
+    """Everything that messages recommend is possible."""
+    adata.raw = adata.copy()
+    adata.X = adata.X.log1p()
+    adata.layers["scaled"] = adata.raw.X * np.float32(0.9)
+    few = adata[:, :300].copy()
+    few.layers["raw"] = adata.raw.X[:, :300]
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    few.write_h5ad(tmp_path / "few.h5ad")
+    for name, options in {
+        "in.h5ad": ["--layer", "raw.X"],
+        "in.h5ad ": ["--layer", "scaled", "--counts", "trust"],
+        "few.h5ad": ["--layer", "raw", "--min-matched", "200"],
+    }.items():
+        arguments = [tmp_path / name.strip(), "-o", tmp_path / "out.zarr", "--overwrite", *options]
+        code, printed, said = run("-q", "embed", *arguments, "--model", tiny_model_folder)
+        assert code == 0, said
+        assert "30 of 30" in printed
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_zarr_in_and_out(run, adata, tmp_path, tiny_model_folder, write_zarr):
+    write_zarr(adata, tmp_path / "in.zarr")
+    arguments = [tmp_path / "in.zarr", "-o", tmp_path / "out.zarr", "--model", tiny_model_folder]
+    assert run("-q", "embed", *arguments)[0] == 0
+    assert KEY in anndata.read_zarr(tmp_path / "out.zarr").obsm
+    assert run("-q", "embed", *arguments)[0] == 1
+    assert run("-q", "embed", *arguments, "--overwrite")[0] == 0
+
+
+def test_interrupted_by_the_user(run, source, tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sccello.tl, "embed", interrupt)
+    code, printed, said = run("-q", "embed", source, "-o", tmp_path / "out.h5ad")
+    assert (code, printed, said) == (130, "", "sccello: interrupted\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.h5ad"]
+
+
+def test_warnings_are_one_line_without_a_place_in_the_code(run, adata, tmp_path, tiny_model_folder):
     x = adata.X.tolil()
     x[3] = 0
     adata.X = x.tocsr()
     adata.write_h5ad(tmp_path / "in.h5ad")
+    shown = warnings.showwarning
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         code, printed, said = run(
-            "-q",
-            "embed",
-            tmp_path / "in.h5ad",
-            "-o",
-            tmp_path / "out.h5ad",
-            "--model",
-            tiny_model_folder,
-            "--json",
+            *("-q", "embed", tmp_path / "in.h5ad", "-o", tmp_path / "out.h5ad"),
+            *("--model", tiny_model_folder, "--json"),
         )
     assert code == 0
     assert json.loads(printed)["embedded"] == 29
-    assert said.startswith("sccello: 1 of 30 cells have no count in any gene of the vocabulary.")
-    assert len(said.splitlines()) == 1
+    (line,) = said.splitlines()
+    assert line.startswith("sccello: 1 of 30 cells")
+    assert warnings.showwarning is shown
 
 
-def test_a_file_is_written_whole_or_not_at_all(adata, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_old_file(run, source, tmp_path, tiny_model_folder, monkeypatch):
     out = tmp_path / "out.h5ad"
     out.write_text("old")
 
-    def half(self, path, **options):
-        path.write_text("half")
-        msg = "No space left on device"
-        raise OSError(msg)
+    def half(self, path, **_):
+        Path(path).write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(anndata.AnnData, "write_h5ad", half)
-    with pytest.raises(OSError, match="No space left"):
-        _files.write_h5ad(adata, out)
+    code, printed, said = run(
+        "-q", "embed", source, "-o", out, "--model", tiny_model_folder, "--overwrite"
+    )
+    assert (code, printed) == (1, "")
+    assert "out.h5ad" in said
+    assert len(said.splitlines()) == 1
     assert out.read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["out.h5ad"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.h5ad", "out.h5ad"]
 
 
 def test_models(run):
@@ -322,7 +398,7 @@ def test_quiet_and_offline(run):
 
 @pytest.fixture
 def few_cells(monkeypatch):
-    """The demo on 120 of its cells."""
+    """The demo with every fifth of its cells."""
     cells = sccello.datasets.pancreas_tritschler()[::5].copy()
     monkeypatch.setattr(sccello.datasets, "pancreas_tritschler", cells.copy)
     return cells
@@ -335,7 +411,7 @@ def test_demo(run, few_cells, tmp_path, tiny_model_folder, monkeypatch):
     assert "tiny" in printed
     assert "PCA-50" in printed
     assert f"{few_cells.n_obs} pancreas cells" in printed
-    assert "in all" in printed
+    assert "in total" in printed
     picture = tmp_path / "a" / "b" / "pancreas_umap.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert picture.stat().st_size > 20_000
@@ -343,13 +419,13 @@ def test_demo(run, few_cells, tmp_path, tiny_model_folder, monkeypatch):
     code, printed, _ = run("-q", "demo", "-o", tmp_path, "--model", tiny_model_folder, "--json")
     assert code == 0
     found = json.loads(printed)
-    assert set(found) == {"scores", "seconds", "annotation", "pictures", "n_cells"}
-    assert found["annotation"] == {}  # of a model that knows no types
+    assert set(found) == {"cells", "scores", "seconds", "annotation", "figures"}
+    assert found["annotation"] == {}  # the model has no annotation statistics
     assert set(found["scores"]) == {"tiny", "PCA-50"}
     for score in found["scores"].values():
         assert set(score) == {"nmi", "ari", "asw", "avg_bio", "resolution"}
         assert 0 <= score["nmi"] <= 1
-    # the cells are real: PCA tells most of their types apart, a model of random weights does not
+    # types are separated by PCA, not by a model with random weights
     assert found["scores"]["PCA-50"]["nmi"] > 0.4
     assert found["scores"]["PCA-50"]["nmi"] > found["scores"]["tiny"]["nmi"]
     assert len(found["seconds"]) == 5
@@ -361,17 +437,17 @@ def test_demo_annotates_with_the_bundled_model(run, few_cells, tmp_path):
     found = json.loads(printed)
     assert found["annotation"]["accuracy on known types"] > 0.7
     assert found["annotation"]["hierarchical F1 on known types"] > 0.8
-    assert [path.rsplit("/", 1)[1] for path in found["pictures"]] == [
+    assert [path.rsplit("/", 1)[1] for path in found["figures"]] == [
         "pancreas_umap.png",
         "pancreas_quality.png",
         "pancreas_ontology_umap.png",
         "pancreas_confusion.png",
         "pancreas_novelty.png",
     ]
-    assert all((tmp_path / path).stat().st_size > 10_000 for path in found["pictures"])
+    assert all((tmp_path / path).stat().st_size > 10_000 for path in found["figures"])
 
 
-def test_demo_with_a_file_in_the_place_of_its_folder(run, tmp_path, tiny_model_folder):
+def test_demo_with_a_file_at_its_folder(run, tmp_path, tiny_model_folder):
     (tmp_path / "demo").write_text("")
     code, _, said = run("-q", "demo", "-o", tmp_path / "demo", "--model", tiny_model_folder)
     assert code == 1
@@ -380,7 +456,7 @@ def test_demo_with_a_file_in_the_place_of_its_folder(run, tmp_path, tiny_model_f
 
 
 def test_as_a_program(source, tmp_path, tiny_model_folder):
-    """Through `python -m`, as the shell sees it: JSON alone on standard output, progress on standard error."""
+    """`python -m`: only JSON on standard output, log and errors on standard error."""
     command = [sys.executable, "-m", "sccello_tools", "embed", source, "-o", tmp_path / "out.h5ad"]
     command += ["--model", tiny_model_folder, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
@@ -390,5 +466,5 @@ def test_as_a_program(source, tmp_path, tiny_model_folder):
     again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert again.returncode == 1
     assert again.stdout == ""
-    assert "exists already" in again.stderr
+    assert "--overwrite" in again.stderr
     assert "Traceback" not in again.stderr

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import sccello_tools as sccello
-from sccello_tools.__main__ import app
+from sccello_tools.cli import app
 
 KEY = "sccello_drug_response"
 
@@ -26,14 +26,14 @@ def run(*arguments):
     return CliRunner().invoke(app, ["--quiet", "drug", *map(str, arguments)])
 
 
-def test_groups_are_answered(source, tmp_path):
+def test_predictions_for_groups(source, tmp_path):
     out = tmp_path / "out.h5ad"
     done = run(source, "-o", out, "--groupby", "cell_type", "--center", "--json")
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout.splitlines()[-1])
     groups = sccello.get.drug_response_df(anndata.read_h5ad(out))
     assert (said["groups"], said["drugs"]) == groups.shape
-    assert said["answered"] == said["groups"]
+    assert said["predicted"] == said["groups"]
     assert said["model"] == "gdsc-small"
 
 
@@ -60,10 +60,10 @@ def test_new_drugs_by_smiles(source, tmp_path):
     [
         (["--smiles", "CCO"], "NAME=SMILES"),
         (["--center"], "--groupby"),
-        (["--smiles", "a=CCO", "--drug", "Erlotinib"], "one kind at a time"),
+        (["--smiles", "a=CCO", "--drug", "Erlotinib"], "--drug"),
     ],
 )
-def test_a_wrong_call_is_said(source, tmp_path, options, message):
+def test_options_that_cannot_be_combined(source, tmp_path, options, message):
     done = run(source, "-o", tmp_path / "o.h5ad", *options)
     assert done.exit_code == 2
     assert message in done.output.replace("\n", " ").replace("│", "")
@@ -73,13 +73,13 @@ def test_a_wrong_call_is_said(source, tmp_path, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--drug", "Unobtainin"], "does not know"),
-        (["--smiles", "a=C1CC"], "no molecule"),
-        (["--groupby", "cluster"], "no such column"),
+        (["--drug", "Unobtainin"], "'Unobtainin'"),
+        (["--smiles", "a=C1CC"], "C1CC"),
+        (["--groupby", "cluster"], "'cluster'"),
     ],
 )
-def test_what_cannot_be_answered_leaves_no_file(source, tmp_path, options, message):
+def test_errors_leave_no_file(source, tmp_path, options, message):
     done = run(source, "-o", tmp_path / "o.h5ad", *options)
     assert done.exit_code == 1
-    assert message in str(done.exception)
+    assert message in done.output
     assert not (tmp_path / "o.h5ad").exists()

@@ -1,4 +1,4 @@
-"""The page: what it says, that nothing in the data becomes code, and how a browser takes it."""
+"""The HTML report: content, escaping, and rendering in a browser."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from sccello_tools.cli.report import render_report
-from sccello_tools.errors import GroupError
+from sccello_tools.errors import GroupError, NotFoundError
 
 EVIL = "<script>document.title='run'</script>"
 WORSE = "\"'><img src=x onerror=\"document.title='run'\">"
@@ -27,7 +27,7 @@ N = 90
 
 
 def annotated():
-    """Annotated cells as they come out of a file, with names that somebody made up to do harm."""
+    """Annotated cells with names that would be code if they were not escaped."""
     rng = np.random.default_rng(0)
     codes = np.repeat(np.arange(4), [40, 30, 15, 5])
     names = [*TERMS, EVIL]
@@ -70,7 +70,7 @@ def cells():
 @pytest.fixture(scope="module")
 def page():
     return render_report(
-        annotated(), title=f"Cells {EVIL}", label_key="mine", sample_key="donor", notes=(WORSE,)
+        annotated(), title=f"Cells {EVIL}", label_key="mine", batch_key="donor", notes=(WORSE,)
     )
 
 
@@ -90,18 +90,18 @@ class Page(HTMLParser):
         self.text += f"{data} "
 
 
-def test_names_are_text_and_never_code(page):
+def test_names_are_escaped(page):
     parsed = Page(page)
     assert "script" not in {tag for tag, _ in parsed.tags}
     attributes = [name for _, attrs in parsed.tags for name in attrs]
     assert not [name for name in attributes if name.startswith("on")]
-    # not gone, but written down: in the heading, the composition, the samples, the markers, the notes
+    # shown as text in the heading, the composition, the samples, the markers and the notes
     assert parsed.text.count(EVIL) >= 6
     assert parsed.text.count(WORSE) >= 3
     assert html.escape(EVIL, quote=False).replace("'", "&#39;") in page
 
 
-def test_nothing_is_fetched(page):
+def test_no_external_resources(page):
     for tag, attrs in Page(page).tags:
         assert tag not in {"script", "link", "iframe", "object", "embed", "base"}
         for name in ("src", "href", "srcset", "action", "poster"):
@@ -111,35 +111,40 @@ def test_nothing_is_fetched(page):
     assert "default-src 'none'" in page
 
 
-def test_what_the_page_says(cells, page):
+def test_content(cells, page):
     text = " ".join(Page(page).text.split())
     assert "90 cells, 3 genes" in text
     assert "4 cell types" in text
     median = np.median(cells.obs["sccello_cell_type_confidence"])
     assert f"{median:.2f} median confidence" in text
-    assert "67% unlike the training cells" in text
+    assert "67% novel or unknown cells" in text
     mean = cells.obs["sccello_cell_type_confidence"][:40].mean()
     assert f"B cell CL:0000236 40 44.4% {mean:.2f} 100%" in text
     assert "GCG" in text  # the symbol of ENSG00000115263
-    assert "Most cells are called new" in text
+    assert "Most cells are novel or unknown" in text
     assert "sccello-small" in text
-    # shares of a sample sum to one
+    # fractions of a sample add up to one
     samples = page.partition('id="samples"')[2].partition("</section>")[0]
     shares = re.findall(r"([\d.]+)%</td></tr>", samples)
     assert len(shares) == 4
     assert sum(map(float, shares)) == pytest.approx(100, abs=0.3)
 
 
-def test_what_is_not_there_is_left_out(cells):
+def test_missing_results_are_omitted(cells):
     for column in ("sccello_cell_type_confidence", "sccello_cell_type_status", "sccello_novelty"):
         del cells.obs[column]
     del cells.uns["sccello_marker_genes"]
     cells.obs.loc[cells.obs_names[:3], "sccello_cell_type"] = np.nan
     page = render_report(cells)
     text = " ".join(Page(page).text.split())
-    assert "3 cells have no type" in text
+    assert "3 cells have no cell type" in text
     assert "No marker genes were computed" in text
-    for word in ("median confidence", "How sure", "In which samples", "your own labels"):
+    for word in (
+        "median confidence",
+        "Confidence and novelty",
+        "Composition of samples",
+        "existing labels",
+    ):
         assert word not in text
 
 
@@ -147,13 +152,13 @@ def test_the_same_cells_give_the_same_page(cells):
     assert render_report(cells) == render_report(cells)
 
 
-def test_what_cannot_be_reported(cells):
-    with pytest.raises(GroupError, match="no column 'batch' with samples"):
-        render_report(cells, sample_key="batch")
-    with pytest.raises(GroupError, match="no column 'nothing'"):
+def test_errors(cells):
+    with pytest.raises(GroupError, match="'batch'"):
+        render_report(cells, batch_key="batch")
+    with pytest.raises(GroupError, match="'nothing'"):
         render_report(cells, key="nothing")
     del cells.obsm["X_umap"]
-    with pytest.raises(KeyError, match=r"Call tl\.embed"):
+    with pytest.raises(NotFoundError, match=r"tl\.embed"):
         render_report(cells)
 
 

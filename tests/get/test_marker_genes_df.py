@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sccello_tools.errors import NotFoundError
 from sccello_tools.get import marker_genes_df
 
 KEY = "sccello_marker_genes"
@@ -34,8 +35,20 @@ def test_some_groups_and_genes(marked):
     assert marker_genes_df(marked, max_pval_adj=0.2)["names"].tolist() == ["y", "x"]
 
 
-def test_what_is_not_there(marked):
-    with pytest.raises(KeyError, match=r"holds no marker genes.*Call sccello.tl.marker_genes"):
+def test_symbols(marked):
+    assert marker_genes_df(marked, "a")["symbol"].tolist() == ["x", "y", "z"]
+    marked.var_names = ["x", "y", "z"]
+    marked.var["name"] = ["X", "Y", "Z"]
+    assert marker_genes_df(marked, "b", gene_symbols="name")["symbol"].tolist() == ["Z", "Y", "X"]
+    marked.uns[KEY]["names"]["a"][0] = "ENSG00000115263.14"
+    marked.var_names = ["ENSG00000115263.14", "y", "z"]
+    assert marker_genes_df(marked, "a")["symbol"].tolist() == ["GCG", "y", "z"]
+
+
+def test_errors(marked):
+    with pytest.raises(NotFoundError, match=r"'other'.*tl\.marker_genes.*key="):
         marker_genes_df(marked, key="other")
-    with pytest.raises(KeyError, match=r"no group 'c'.*expected one of 'a', 'b'"):
+    with pytest.raises(NotFoundError, match=r"'c'.*'a', 'b'"):
         marker_genes_df(marked, ["a", "c"])
+    with pytest.raises(NotFoundError, match=r"'symbol'.*gene_symbols="):
+        marker_genes_df(marked, gene_symbols="symbol")

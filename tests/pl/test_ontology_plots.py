@@ -188,7 +188,7 @@ def test_types_are_rolled_up_to_a_level(cells):
     assert "lymphocyte" in names or "T cell" in names
     # colours of ancestors are not those of the column's categories
     assert "truth_colors" not in cells.uns
-    with pytest.raises(ArgumentError, match="level.*-1"):
+    with pytest.raises(ArgumentError, match=r"level.*-1"):
         pl.ontology_umap(cells, "truth", level=-1, show=False)
 
 

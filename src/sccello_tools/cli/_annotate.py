@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ._options import (
+from ._collections import annotate_collection
+from ._common import (
+    Counts,
     Device,
     GeneIds,
     Json,
     Layer,
-    Model,
+    MinMatched,
     Out,
     Overwrite,
-    Source,
-    check_column,
+    Sources,
+    Workers,
     print_json,
+    use_groups,
 )
 
 if TYPE_CHECKING:
@@ -27,134 +30,156 @@ _KEY = "sccello_cell_type"
 
 
 def annotate(
-    source: Source,
+    sources: Sources,
     out: Out,
     *,
-    model: Model = "sccello-small",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of a model (see `sccello models`) or path of a model folder; sccello-small, or the model of the reference, by default."
+        ),
+    ] = None,
     reference: Annotated[
         Path | None,
-        typer.Option(help="Labelled cells to annotate from: an h5ad file or a saved reference."),
+        typer.Option(help="Labelled cells to annotate from: a file like IN, or a saved reference."),
     ] = None,
     label_key: Annotated[
         str | None, typer.Option(help="Column of the reference's obs with the labels.")
     ] = None,
-    candidate: Annotated[
+    batch_key: Annotated[
+        str | None, typer.Option(help="Column of the reference's obs with donors or samples.")
+    ] = None,
+    candidates: Annotated[
         list[str] | None,
         typer.Option(
-            help="Cell Ontology id or name to choose from; may be given several times. One alone stands for all below it."
+            "--candidate",
+            help="Cell Ontology id or name to choose from, repeatable. A single one stands for all its descendants.",
         ),
     ] = None,
     tissue: Annotated[
         list[str] | None,
         typer.Option(
-            help="Where the cells are from, such as 'blood'; may be given several times. Types bound to other organs are ruled out."
+            help="Tissue of the cells, such as 'blood', repeatable. Types of other organs are excluded."
         ),
     ] = None,
     level: Annotated[
-        str,
-        typer.Option(help="'auto' backs off to a broader term where unsure, 'type' never does."),
-    ] = "auto",
-    alpha: Annotated[float, typer.Option(help="Share of wrong terms that is allowed.")] = 0.1,
+        Literal["auto", "type"] | None,
+        typer.Option(
+            help="'auto' reports an ancestor where confidence is too low (default), 'type' always a type (default with --reference)."
+        ),
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="Accepted fraction of wrong terms.")] = 0.1,
     groupby: Annotated[
-        str | None, typer.Option(help="Column of obs with clusters, which get their majority.")
+        str | None,
+        typer.Option(
+            help="Column of obs with clusters; the majority term of each is also written."
+        ),
     ] = None,
     layer: Layer = None,
     gene_ids: GeneIds = None,
+    counts: Counts = "check",
+    min_matched: MinMatched = 500,
     device: Device = "auto",
+    n_workers: Workers = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Name each cell's type: writes a copy of the file with terms, confidence and novelty in obs.
+    """Annotate each cell: writes a copy of the file with cell type, confidence, status and novelty in obs.
 
-    A cell gets the narrowest Cell Ontology term that is sure enough, a broader one where it is not, and is called novel
-    where no training cell was like it. With --reference the labels come from your own cells instead.
+    Each cell gets the most specific Cell Ontology term that its confidence allows, and the status known,
+    novel_subtype or unknown. With --reference, labels come from your own annotated cells. Several files, or --workers,
+    write a folder with tables.
 
     [bold]Examples[/bold]
 
     sccello annotate pbmc.h5ad -o pbmc_annotated.h5ad
 
-    sccello annotate islets.h5ad -o out.h5ad --candidate "pancreatic endocrine cell"   [dim]# something below that[/dim]
+    sccello annotate islets.h5ad -o out.h5ad --candidate "pancreatic endocrine cell"   [dim]# one of its subtypes[/dim]
 
     sccello annotate islets.h5ad -o out.h5ad --tissue pancreas
 
     sccello annotate query.h5ad -o out.h5ad --reference atlas.h5ad --label-key cell_type
     """
     from sccello_tools import tl
+    from sccello_tools._io import check_output
+    from sccello_tools.files import WRITABLE, read_any, write_any
 
-    from ._files import check_output, read_h5ad, write_h5ad
-
-    if level not in {"auto", "type"}:
-        msg = f"--level is {level!r}; expected is 'auto' or 'type'."
+    if reference is not None and (candidates or tissue):
+        other = "--candidate" if candidates else "--tissue"
+        msg = f"--reference defines the cell types; omit {other} or --reference."
         raise typer.BadParameter(msg)
-    if reference is not None and candidate:
-        msg = "--reference brings its own labels; leave --candidate out, or --reference."
-        raise typer.BadParameter(msg)
-    if reference is not None and tissue:
-        msg = "--reference brings its own types; leave --tissue out, or --reference."
+    if reference is None and (label_key or batch_key):
+        msg = "--label-key and --batch-key are columns of the reference; pass --reference, too."
         raise typer.BadParameter(msg)
     if reference is not None and label_key is None and not reference.is_dir():
-        msg = "--reference is a file of cells; --label-key must name the column of its obs with the labels."
+        msg = "--reference is a file of cells; pass the column of its obs with the labels as --label-key."
         raise typer.BadParameter(msg)
-    check_output(out, overwrite=overwrite)
-    adata = read_h5ad(source)
-    if groupby is not None:
-        check_column(adata, groupby, option="--cluster-key")
-    shared: dict[str, Any] = {
-        "model": model,
-        "level": level,
+    options: dict[str, Any] = {
         "alpha": alpha,
         "layer": layer,
         "gene_ids": gene_ids,
+        "counts": counts,
+        "min_matched": min_matched,
         "device": device,
+        **({} if level is None else {"level": level}),
+        **({} if model is None else {"model": model}),
     }
-    if reference is not None:
-        labelled = reference if reference.is_dir() else read_h5ad(reference)
-        tl.annotate(adata, reference=labelled, label_key=label_key, **shared)
+    chosen = candidates[0] if candidates and len(candidates) == 1 else candidates
+    if reference is None:
+        options |= {"candidates": chosen or None, "tissue": tissue or None}
+    if len(sources) > 1 or n_workers is not None:
+        if reference is not None or groupby is not None:
+            other = "--reference" if reference is not None else "--groupby"
+            msg = f"{other} applies to a single file; pass one input and omit --workers."
+            raise typer.BadParameter(msg)
+        annotate_collection(sources, out, as_json=as_json, n_workers=n_workers or 1, **options)
+        return
+    check_output(out, suffixes=WRITABLE, overwrite=overwrite)
+    adata = read_any(sources[0])
+    if groupby is not None:
+        use_groups(adata, groupby, option="--groupby")
+    if reference is None:
+        tl.annotate_novel(adata, groupby=groupby, **options)
     else:
-        candidates = candidate[0] if candidate and len(candidate) == 1 else candidate
-        tl.annotate_novel(
-            adata,
-            candidates=candidates or None,
-            tissue=tissue or None,
-            groupby=groupby,
-            **shared,
-        )
-    write_h5ad(adata, out)
+        labelled: AnnData | Path = reference
+        if label_key is not None:
+            labelled = read_any(reference)
+            use_groups(labelled, label_key, option="--label-key")
+        tl.annotate(adata, labelled, label_key=label_key, batch_key=batch_key, **options)
+    write_any(adata, out)
     _report(adata, out, as_json=as_json)
 
 
 def _report(adata: AnnData, out: Path, *, as_json: bool) -> None:
-    types = adata.obs[_KEY].value_counts()
-    types = types[types > 0]
+    from sccello_tools.get import annotation_df
+
+    cells = annotation_df(adata, key=_KEY)
+    types = cells["cell_type"].value_counts()
+    status = cells["status"].value_counts()
     summary = {
         "file": str(out),
         "cells": adata.n_obs,
-        "annotated": int(adata.obs[_KEY].notna().sum()),
-        "types": {str(name): int(n) for name, n in types.items()},
+        "annotated": int(cells["cell_type"].notna().sum()),
+        "types": {str(name): int(n) for name, n in types.items() if n},
+        "status": {str(name): int(n) for name, n in status.items() if n},
         "key": _KEY,
         "model": adata.uns[_KEY]["model"],
     }
-    status = f"{_KEY}_status"
-    if status in adata.obs:
-        counts = adata.obs[status].value_counts()
-        summary["status"] = {str(name): int(n) for name, n in counts.items() if n and name}
     if as_json:
         print_json(summary)
         return
-    import numpy as np
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    confidence = cells.groupby("cell_type", observed=True)["confidence"].mean()
     table = Table(title=f"{summary['annotated']:,} of {adata.n_obs:,} cells annotated")
     table.add_column("cell type")
     table.add_column("cells", justify="right")
-    table.add_column("confidence", justify="right")
-    confidence = np.asarray(adata.obs[f"{_KEY}_confidence"])
-    for name, n in types.items():
-        mean = confidence[np.asarray(adata.obs[_KEY] == name)].mean()
-        table.add_row(escape(str(name)), f"{n:,}", f"{mean:.2f}")
+    table.add_column("mean confidence", justify="right")
+    for name, n in summary["types"].items():
+        table.add_row(escape(name), f"{n:,}", f"{confidence[name]:.2f}")
     Console().print(table)
-    for name, n in summary.get("status", {}).items():
+    for name, n in summary["status"].items():
         typer.echo(f"{name}: {n:,}")
-    typer.echo(f"{out}: terms, confidence and novelty in obs[{_KEY!r}...]")
+    typer.echo(f"{out}: cell type, confidence, status and novelty in obs[{_KEY!r}...]")

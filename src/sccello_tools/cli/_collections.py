@@ -8,7 +8,7 @@ import typer
 
 from sccello_tools.errors import ArgumentError
 
-from ._options import print_json
+from ._common import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

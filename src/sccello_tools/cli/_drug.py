@@ -1,4 +1,4 @@
-"""``sccello drug``: predicted response to drugs for the cells, or groups of cells, of a file."""
+"""``sccello drug``: predicted drug response of cells or groups of cells."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ._options import GeneIds, Json, Layer, Out, Overwrite, Source, check_column, print_json
+from ._common import (
+    Counts,
+    Device,
+    GeneIds,
+    Json,
+    Layer,
+    MinMatched,
+    Out,
+    Overwrite,
+    Source,
+    print_json,
+    use_groups,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -20,35 +32,38 @@ def drug(
     out: Out,
     *,
     model: Annotated[
-        str, typer.Option(help="Name of a drug response model, or a folder that holds one.")
+        str, typer.Option(help="Name of a drug response model, or path of a model folder.")
     ] = "gdsc-small",
     groupby: Annotated[
         str | None,
-        typer.Option(help="Column of obs: one answer for each group, from its summed counts."),
+        typer.Option(help="Column of obs: one prediction per group, from its summed counts."),
     ] = None,
     center: Annotated[
         bool,
         typer.Option(
             "--center",
-            help="With --groupby: take away what all groups have alike, which makes their order surer.",
+            help="With --groupby: subtract what all groups have in common, which makes their order more reliable.",
         ),
     ] = False,
-    drug_name: Annotated[
+    drugs: Annotated[
         list[str] | None,
-        typer.Option("--drug", help="A drug that the model knows; may be given several times."),
+        typer.Option("--drug", help="A drug that the model knows, repeatable."),
     ] = None,
     smiles: Annotated[
-        list[str] | None,
-        typer.Option(help="A new drug as NAME=SMILES; may be given several times."),
+        list[str] | None, typer.Option(help="A new drug as NAME=SMILES, repeatable.")
     ] = None,
     layer: Layer = None,
     gene_ids: GeneIds = None,
+    counts: Counts = "check",
+    min_matched: MinMatched = 500,
+    device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Predict drug response: writes a copy of the file with ln IC50 (µM) of 228 drugs, lower is more sensitive.
+    """Predict drug response: writes a copy of the file with ln IC50 (µM) of each drug; lower is more sensitive.
 
-    The model learned from cancer cell lines. Groups are surer than single cells; compare groups within a drug.
+    The model was trained on cancer cell lines. Predictions for groups are more reliable than for single cells;
+    compare groups within a drug.
 
     [bold]Examples[/bold]
 
@@ -59,41 +74,45 @@ def drug(
     sccello drug tumour.h5ad -o out.h5ad --groupby cluster --smiles "aspirin=CC(=O)Oc1ccccc1C(=O)O"
     """
     from sccello_tools import tl
+    from sccello_tools._io import check_output
+    from sccello_tools.files import WRITABLE, read_any, write_any
 
-    from ._files import check_output, read_h5ad, write_h5ad
-
-    drugs = _drugs(drug_name, smiles)
+    chosen = _drugs(drugs, smiles)
     if center and groupby is None:
-        msg = "--center compares groups; name a column of obs in --groupby."
+        msg = "--center compares groups; pass a column of obs as --groupby."
         raise typer.BadParameter(msg)
-    check_output(out, overwrite=overwrite)
-    adata = read_h5ad(source)
+    check_output(out, suffixes=WRITABLE, overwrite=overwrite)
+    adata = read_any(source)
     if groupby is not None:
-        check_column(adata, groupby, option="--groupby")
+        use_groups(adata, groupby, option="--groupby")
+    options: dict[str, Any] = {} if device == "auto" else {"device": device}
     tl.drug_response(
         adata,
         model=model,
         groupby=groupby,
         center=center,
-        drugs=drugs,
+        drugs=chosen,
         layer=layer,
         gene_ids=gene_ids,
+        counts=counts,
+        min_matched=min_matched,
+        **options,
     )
-    write_h5ad(adata, out)
+    write_any(adata, out)
     _report(adata, str(out), as_json=as_json)
 
 
 def _drugs(names: list[str] | None, smiles: list[str] | None) -> list[str] | dict[str, str] | None:
     if names and smiles:
-        msg = "--drug names drugs that the model knows, --smiles new ones; give one kind at a time."
+        msg = "--drug selects drugs of the model, --smiles new ones; pass one of the two."
         raise typer.BadParameter(msg)
     if not smiles:
         return names or None
     new = {}
     for text in smiles:
-        name, divider, structure = text.partition("=")
-        if not (name.strip() and divider and structure.strip()):
-            msg = f"--smiles is {text!r}; expected is NAME=SMILES, such as 'ethanol=CCO'."
+        name, equals, structure = text.partition("=")
+        if not (name.strip() and equals and structure.strip()):
+            msg = f"--smiles must be NAME=SMILES, such as 'ethanol=CCO', got {text!r}"
             raise typer.BadParameter(msg)
         new[name.strip()] = structure.strip()
     return new
@@ -106,14 +125,13 @@ def _report(adata: AnnData, out: str, *, as_json: bool) -> None:
     from sccello_tools import get
 
     made = adata.uns[_KEY]
-    groups = None if not made["groupby"] else get.drug_response_df(adata)
+    groups = get.drug_response_df(adata) if made["groupby"] else None
     table = cast(pd.DataFrame, adata.obsm[_KEY]) if groups is None else groups
-    answered = int(np.isfinite(table.to_numpy()).all(axis=1).sum())
     summary: dict[str, Any] = {
         "file": out,
         "cells": adata.n_obs,
         "groups": None if groups is None else len(groups),
-        "answered": answered,
+        "predicted": int(np.isfinite(table.to_numpy()).all(axis=1).sum()),
         "drugs": table.shape[1],
         "key": _KEY,
         "model": made["model"],
@@ -122,22 +140,23 @@ def _report(adata: AnnData, out: str, *, as_json: bool) -> None:
         print_json(summary)
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     spread = table.std(axis=0).fillna(0.0).sort_values(ascending=False)
     what = f"{adata.n_obs:,} cells" if groups is None else f"{len(table):,} groups"
-    shown = Table(title=f"{table.shape[1]} drugs, {what}: where predictions differ most")
+    shown = Table(title=f"{table.shape[1]} drugs, {what}: largest differences")
     shown.add_column("drug")
-    shown.add_column("most sensitive" if groups is not None else "lowest", justify="right")
-    shown.add_column("least sensitive" if groups is not None else "highest", justify="right")
+    shown.add_column("lowest ln IC50" if groups is None else "most sensitive", justify="right")
+    shown.add_column("highest ln IC50" if groups is None else "least sensitive", justify="right")
     for name in spread.index[:_SHOWN]:
         column = table[name].dropna()
         if len(column):
-            low, high = column.idxmin(), column.idxmax()
             ends = [
-                f"{column[at]:.1f}" + ("" if groups is None else f" {at}") for at in (low, high)
+                f"{column[at]:.1f}" + ("" if groups is None else f" {at}")
+                for at in (column.idxmin(), column.idxmax())
             ]
-            shown.add_row(str(name), *ends)
+            shown.add_row(escape(str(name)), *map(escape, ends))
     Console().print(shown)
     where = f"obsm[{_KEY!r}]" if groups is None else f"uns[{_KEY!r}]"
     typer.echo(f"{out}: ln IC50 (µM) in {where}")

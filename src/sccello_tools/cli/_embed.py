@@ -1,85 +1,85 @@
-"""``sccello embed``: the embedding of each cell of a file."""
+"""``sccello embed``: cell embeddings of a file or a collection."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 from ._collections import embed_collection
-from ._options import Device, GeneIds, Json, Layer, Model, Out, Overwrite, Source, print_json
+from ._common import (
+    Counts,
+    Device,
+    GeneIds,
+    Json,
+    Layer,
+    MinMatched,
+    Model,
+    Out,
+    Overwrite,
+    Sources,
+    Workers,
+    print_json,
+)
 
 
 def embed(
-    source: Source,
+    sources: Sources,
     out: Out,
     *,
     model: Model = "sccello-small",
-    layer: Layer = None,
-    gene_ids: GeneIds = None,
     representation: Annotated[
-        str,
+        Literal["cls", "cell"],
         typer.Option(help="'cls', the hidden state, or 'cell', the unit vector of the cell head."),
     ] = "cls",
     key_added: Annotated[str, typer.Option(help="Key of obsm to write.")] = "X_sccello",
+    layer: Layer = None,
+    gene_ids: GeneIds = None,
+    counts: Counts = "check",
+    min_matched: MinMatched = 500,
     device: Device = "auto",
-    n_workers: Annotated[
-        int | None,
-        typer.Option("--workers", help="Local processes; writes OUT as a folder of embeddings."),
-    ] = None,
+    n_workers: Workers = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Embed each cell: writes a copy of the file with the embedding in obsm.
 
-    The file must hold raw counts of human genes. Every cell has a row, in the order of the file; a cell that the model
-    cannot use has NaN, and how many there are is said.
+    The file must contain raw counts of human genes. The output has one row per input cell, in the same order; cells
+    without counts in known genes are NaN. Several files, or --workers, write a folder of embeddings.
 
     [bold]Examples[/bold]
 
     sccello embed pbmc.h5ad -o pbmc_embedded.h5ad
 
-    sccello embed pbmc.h5ad -o out.h5ad --layer counts --gene-ids ensembl_id   [dim]# counts and ids elsewhere[/dim]
+    sccello embed pbmc.h5ad -o out.zarr --layer counts --gene-ids ensembl_id
 
     sccello embed pbmc.h5ad -o out.h5ad --json | jq .embedded
 
-    sccello embed atlas.h5ad -o atlas_embedded --workers 8   [dim]# larger than memory; resumes when called again[/dim]
+    sccello embed atlas_1.h5ad atlas_2.h5ad -o folder --workers 8   [dim]# larger than memory; resumes if interrupted[/dim]
     """
     import numpy as np
 
     from sccello_tools import tl
+    from sccello_tools._io import check_output
+    from sccello_tools.files import WRITABLE, read_any, write_any
 
-    from ._files import check_output, read_h5ad, write_h5ad
-
-    # what would come to nothing is refused before hours of work
-    if representation not in {"cls", "cell"}:
-        msg = f"--representation is {representation!r}; expected is 'cls' or 'cell'."
-        raise typer.BadParameter(msg)
-    if n_workers is not None:
-        embed_collection(
-            [source],
-            out,
-            as_json=as_json,
-            n_workers=n_workers,
-            model=model,
-            layer=layer,
-            gene_ids=gene_ids,
-            representation=representation,
-            device=device,
-        )
+    options: dict[str, Any] = {
+        "model": model,
+        "representation": representation,
+        "layer": layer,
+        "gene_ids": gene_ids,
+        "counts": counts,
+        "min_matched": min_matched,
+        "device": device,
+    }
+    if len(sources) > 1 or n_workers is not None:
+        options |= {"n_workers": n_workers or 1}
+        embed_collection(sources, out, as_json=as_json, **options)
         return
-    check_output(out, overwrite=overwrite)
-    adata = read_h5ad(source)
-    tl.embed(
-        adata,
-        model=model,
-        layer=layer,
-        gene_ids=gene_ids,
-        representation="cls" if representation == "cls" else "cell",
-        key_added=key_added,
-        device=device,
-    )
-    write_h5ad(adata, out)
+    check_output(out, suffixes=WRITABLE, overwrite=overwrite)
+    adata = read_any(sources[0])
+    tl.embed(adata, key_added=key_added, **options)
+    write_any(adata, out)
     embedding = np.asarray(adata.obsm[key_added])
     summary = {
         "file": str(out),
@@ -93,6 +93,5 @@ def embed(
         print_json(summary)
         return
     typer.echo(
-        f"{out}: {summary['embedded']:,} of {summary['cells']:,} cells embedded "
-        f"in {summary['dimensions']} dimensions, obsm[{key_added!r}]"
+        f"{out}: {summary['embedded']:,} of {summary['cells']:,} cells embedded in {summary['dimensions']} dimensions, obsm[{key_added!r}]"
     )

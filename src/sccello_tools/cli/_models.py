@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from ._options import Json
+from ._common import Json, run_command
 
 models = typer.Typer(rich_markup_mode="rich", no_args_is_help=False)
 
 
 @models.callback(invoke_without_command=True)
+@run_command
 def list_models(context: typer.Context, *, as_json: Json = False) -> None:
     """List the models that can be loaded by name, or upload one.
 
@@ -52,6 +53,7 @@ def list_models(context: typer.Context, *, as_json: Json = False) -> None:
 
 
 @models.command()
+@run_command
 def push(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a model.")],
     repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository to upload to.")],

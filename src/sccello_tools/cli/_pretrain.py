@@ -1,8 +1,7 @@
-"""``sccello pretrain``: a whole run from one YAML file."""
+"""``sccello pretrain``: a training run from a YAML file."""
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sccello_tools.errors import ConfigError
+
+from ._common import Json, print_json
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -47,11 +48,15 @@ def pretrain(
             "--overwrite", help="Replace the model in the output folder and start from step 0."
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Pretrain a model as described in a YAML file with data, output, devices and configuration.
 
-    Example: sccello pretrain --print-config published > run.yaml; sccello pretrain run.yaml --devices 8
+    [bold]Examples[/bold]
+
+    sccello pretrain --print-config published > run.yaml
+
+    sccello pretrain run.yaml --devices 8
     """
     if print_config is not None:
         typer.echo(bundled_run(print_config), nl=False)
@@ -100,7 +105,7 @@ def pretrain(
         "steps": plan.config.max_steps,
     }
     if as_json:
-        typer.echo(json.dumps(summary))
+        print_json(summary)
     else:
         typer.echo(
             f"Wrote a model of {len(model.labels):,} cell types to {plan.out}. Embed cells with: sccello embed IN.h5ad -o OUT.h5ad --model {plan.out}"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ._options import GeneIds, Json, Layer, print_json
+from ._common import Counts, GeneIds, Json, Layer, MinMatched, print_json
 
 
 def tokenize(
@@ -28,10 +28,8 @@ def tokenize(
     ] = None,
     layer: Layer = None,
     gene_ids: GeneIds = None,
-    counts: Annotated[
-        str, typer.Option(help="'check' accepts raw counts only, 'trust' also fractions.")
-    ] = "check",
-    min_matched: Annotated[int, typer.Option(help="Minimum number of matched genes.")] = 500,
+    counts: Counts = "check",
+    min_matched: MinMatched = 500,
     max_length: Annotated[int, typer.Option(help="Maximum number of tokens of a cell.")] = 2048,
     cells_per_shard: Annotated[int, typer.Option(help="Rows of an input per file.")] = 8192,
     n_workers: Annotated[int, typer.Option("--workers", help="Number of local processes.")] = 1,
@@ -59,9 +57,6 @@ def tokenize(
     """
     from sccello_tools import pp
 
-    if counts not in {"check", "trust"}:
-        msg = f"--counts must be 'check' or 'trust', got {counts!r}."
-        raise typer.BadParameter(msg)
     corpus = pp.build_corpus(
         inputs,
         out,
@@ -69,7 +64,7 @@ def tokenize(
         obs_keys=obs_key or (),
         layer=layer,
         gene_ids=gene_ids,
-        counts="trust" if counts == "trust" else "check",
+        counts=counts,
         min_matched=min_matched,
         max_length=max_length,
         cells_per_shard=cells_per_shard,

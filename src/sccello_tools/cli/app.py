@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from typing import Annotated
 
 import typer
 
 from sccello_tools._settings import settings
-from sccello_tools.errors import ScCelloError
 
 from ._annotate import annotate
+from ._common import run_command
 from ._demo import demo
 from ._drug import drug
 from ._embed import embed
 from ._markers import markers
-from ._messages import for_the_shell
 from ._models import models
 from ._pretrain import pretrain
 from ._report import report
@@ -24,9 +22,9 @@ from ._tokenize import tokenize
 
 app = typer.Typer(
     name="sccello",
-    help="Embed cells, name them with Cell Ontology terms, find their marker genes: scCello on AnnData files.",
-    epilog="Exit codes: 0 done, 1 the data or the machine (one message says what), 2 the call itself, 130 interrupted. "
-    "Results go to standard output, everything else to standard error.",
+    help="Cell embeddings, Cell Ontology annotation, marker genes and drug response with scCello, for AnnData files.",
+    epilog="Exit codes: 0 success, 1 error in the data or the environment, 2 invalid call, 130 interrupted. "
+    "Results are written to standard output, everything else to standard error.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -34,7 +32,7 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:  # noqa: FBT001 - typer calls it so
+def _version(asked: bool) -> None:  # noqa: FBT001 - signature of typer
     if asked:
         from sccello_tools import __version__
 
@@ -45,41 +43,32 @@ def _version(asked: bool) -> None:  # noqa: FBT001 - typer calls it so
 @app.callback()
 def _main(
     *,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only print warnings and errors.")
+    ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not use the network.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    del version  # its callback has answered
+    del version  # handled by its callback
     settings.verbosity = "warning" if quiet else "info"
     if offline:
         settings.offline = True
 
 
-# in the order of a user's way, which is that of the help
-_CELLS, _MORE = "Your cells", "Models"
-app.command(rich_help_panel=_CELLS)(embed)
-app.command(rich_help_panel=_CELLS)(annotate)
-app.command(rich_help_panel=_CELLS)(markers)
-app.command(rich_help_panel=_CELLS)(drug)
-app.command(rich_help_panel=_CELLS)(report)
-app.command(rich_help_panel=_MORE)(tokenize)
-app.command(rich_help_panel=_MORE)(pretrain)
-app.add_typer(models, name="models", rich_help_panel=_MORE)
-app.command(rich_help_panel=_MORE)(demo)
-
-
-def _say(message: Warning | str, *_: object, **__: object) -> None:
-    """Show a warning as one line, without the place in the code that it came from."""
-    typer.echo(f"sccello: {message}", err=True)
+# in the order of a typical analysis, which is that of the help
+for _command in (embed, annotate, markers, drug, report):
+    app.command(rich_help_panel="Analysis")(run_command(_command))
+for _command in (tokenize, pretrain, demo):
+    app.command(rich_help_panel="Models")(run_command(_command))
+app.add_typer(models, name="models", rich_help_panel="Models")
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one message and exit code 1, never in a traceback."""
-    warnings.showwarning = _say
+    """Run the command line."""
     try:
         app()
-    except (ScCelloError, OSError, ValueError, MemoryError) as error:
-        typer.echo(f"sccello: {for_the_shell(str(error)) or type(error).__name__}", err=True)
-        sys.exit(1)
+    except KeyboardInterrupt:  # before a command has started
+        sys.exit(130)

@@ -109,10 +109,16 @@ def _by_group(cells: pd.DataFrame, groups: pd.Categorical, groupby: str) -> pd.D
                 "cell_type": top[0] if len(top) else None,
                 "ontology_term_id": ids.iloc[0] if len(ids) else None,
                 "fraction": len(with_top) / len(own) if len(own) else np.nan,
-                "confidence": own["confidence"].median(),
-                "novelty": own["novelty"].median(),
+                "confidence": _median(own["confidence"]),
+                "novelty": _median(own["novelty"]),
                 **{value: (own["status"] == value).mean() for value in _keys.STATUSES},
             }
         )
     index = pd.Index([str(name) for name in groups.categories], name=groupby)
     return pd.DataFrame(rows, index=index)
+
+
+def _median(values: pd.Series) -> float:
+    """Median of the values that are not missing; NaN, without a warning, if there are none."""
+    kept = values.dropna()
+    return float(np.median(kept)) if len(kept) else float("nan")

@@ -1,4 +1,4 @@
-"""A page about annotated cells for people without Python: one HTML file, nothing beside it."""
+"""HTML report of annotated cells: a single file without scripts or external resources."""
 
 from __future__ import annotations
 
