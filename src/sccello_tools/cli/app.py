@@ -61,8 +61,8 @@ def _main(
 # in the order of a typical analysis, which is that of the help
 for _command in (embed, annotate, markers, drug, report):
     app.command(rich_help_panel="Analysis")(run_command(_command))
-for _command in (tokenize, pretrain, demo):
-    app.command(rich_help_panel="Models")(run_command(_command))
+for _other in (tokenize, pretrain, demo):
+    app.command(rich_help_panel="Models")(run_command(_other))
 app.add_typer(models, name="models", rich_help_panel="Models")
 
 
