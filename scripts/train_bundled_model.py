@@ -110,7 +110,8 @@ def main() -> None:
     config = PretrainConfig(
         max_steps=args.steps, seed=args.seed, source_weights=shares, warmup_steps=50, crop=0.75
     )
-    config = config.replace(**{k: json.loads(v) for k, v in (item.split("=", 1) for item in args.set)}
+    config = config.replace(
+        **{k: json.loads(v) for k, v in (item.split("=", 1) for item in args.set)}
     )
     started = time.monotonic()
     sccello.tl.pretrain(

@@ -98,3 +98,29 @@ def tiny_model_folder(tmp_path_factory) -> Path:
     )
     folder = tmp_path_factory.mktemp("models") / "tiny"
     return models.save(network, folder, labels=labels, metadata={"name": "tiny"})
+
+
+@pytest.fixture(scope="session")
+def golden_model_folder() -> Path:
+    """The small checkpoint in the published format (hidden size 32) whose numbers the published code printed; 398 labels."""
+    return Path(__file__).parent / "data" / "golden" / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def published_size_model_folder(tmp_path_factory) -> Path:
+    """Folder of a model of the published size (10,681,094 parameters) with random weights and the 398 published labels, 21 MB."""
+    import torch
+
+    from sccello_tools import models
+    from sccello_tools.nn import EncoderConfig, ScCelloModel
+    from sccello_tools.ontology import CellOntology, published_labels
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = ScCelloModel(EncoderConfig(initializer_range=0.1))
+    ontology = CellOntology.load()
+    ids = list(published_labels())
+    names = [ontology.name(term) for term in ids]
+    labels = pd.DataFrame({"cell_type_ontology_term_id": ids, "cell_type": names})
+    folder = tmp_path_factory.mktemp("models") / "published-size"
+    return models.save(network, folder, labels=labels, metadata={"name": "random"}, dtype="float16")

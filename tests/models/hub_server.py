@@ -119,12 +119,12 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/api/repos/create":
             self.create(json.loads(self.body))
         elif match := re.fullmatch(
-            r"/api/models/([^/]+/[^/]+)/(revision|commits|preupload|commit)/(.+)", path
+            r"/api/(?:models|datasets)/([^/]+/[^/]+)/(revision|commits|preupload|commit)/(.+)", path
         ):
             self.api(*match.groups())
         elif match := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
             self.lfs_batch(json.loads(self.body))
-        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        elif match := re.fullmatch(r"(?:/datasets)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self.resolve(*match.groups())
         else:
             self.answer(404, b"")

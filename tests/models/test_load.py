@@ -233,7 +233,18 @@ def test_the_published_model_comes_from_the_hub_with_the_packaged_labels(
     assert (cache / "pins/katarinayuan/scCello-zeroshot/e59304e/pytorch_model.bin.sha256").exists()
     n_requests = len(hub.requests)
     assert load("katarinayuan/scCello-zeroshot", device="cpu", offline=True) is model
+    assert load("hf://katarinayuan/scCello-zeroshot", device="cpu", offline=True) is model
     assert len(hub.requests) == n_requests
+
+
+def test_a_folder_of_the_published_weights_has_the_packaged_labels(published_files, tmp_path):
+    config = json.loads(published_files["config.json"])
+    for branch, n_labels in ((None, 0), ("frac100", 398)):
+        folder = tmp_path / str(branch)
+        folder.mkdir()
+        (folder / "pytorch_model.bin").write_bytes(published_files["pytorch_model.bin"])
+        (folder / "config.json").write_text(json.dumps(config | {"data_branch": branch}))
+        assert len(load(folder, device="cpu").labels) == n_labels
 
 
 class TestHubRepositories:
@@ -514,3 +525,17 @@ class TestPrototypes:
         assert set(found.replaced) == set(obsolete) - set(found.omitted)
         assert (found.row_of_label == -1).sum() == 3
         np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1, atol=1e-6)
+
+
+def test_the_golden_checkpoint_and_a_model_of_the_published_size(
+    golden_model_folder, published_size_model_folder
+):
+    golden = load(golden_model_folder, device="cpu")
+    assert (len(golden.labels), len(golden.prototypes), golden.prototypes.vectors.shape[1]) == (
+        398,
+        395,
+        32,
+    )
+    large = load(published_size_model_folder, device="cpu")
+    assert (large.n_parameters, len(large.prototypes)) == (10_681_094, 395)
+    assert large.prototypes.ids == golden.prototypes.ids

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .registry import ModelEntry
 
 _ROOT = "CL:0000000"  # "cell"
+PUBLISHED_LABELS = "sccello_zeroshot_labels.tsv"
 _CL_ID = re.compile(r"CL:\d{7}")
 ID_COLUMN, CELL_TYPE_COLUMN = "cell_type_ontology_term_id", "cell_type"
 
@@ -134,6 +135,8 @@ def _normalised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 def read_labels(entry: ModelEntry, folder: Path) -> Labels:
     """Read the cell types of a model from its folder, or from the package for models without the table.
 
+    A published ``config.json`` states with ``data_branch`` that its prototypes are in the order of the table in this package.
+
     Parameters
     ----------
     entry
@@ -152,9 +155,11 @@ def read_labels(entry: ModelEntry, folder: Path) -> Labels:
     """
     path = folder / LABELS_FILE
     if not path.is_file():
-        if entry.label_space is None or entry.label_space.resource is None:
+        stated = None if entry.label_space is None else entry.label_space.resource
+        published = PUBLISHED_LABELS if entry.config.get("data_branch") == "frac100" else None
+        if (resource := stated or published) is None:
             return Labels((), ())
-        path = Path(str(files("sccello_tools") / "resources" / entry.label_space.resource))
+        path = Path(str(files("sccello_tools") / "resources" / resource))
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -15,7 +15,7 @@ from sccello_tools.errors import ArgumentError, BackendError, ModelNotFoundError
 
 from .hub import HUB_SCHEME, fetch_model, hub_entry, is_available, model_folder, parse_hub_name
 from .labels import make_prototypes, read_labels
-from .registry import CONFIG_FILE, WEIGHTS_FILES, entry_from_folder, find_entry
+from .registry import CONFIG_FILE, WEIGHTS_FILES, entry_from_folder, find_entry, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -253,6 +253,9 @@ def find_model(
         raise ArgumentError(msg)
     if isinstance(name_or_folder, str) and name_or_folder.startswith(HUB_SCHEME):
         repo, revision = parse_hub_name(name_or_folder)
+        for entry in read_manifest(manifest).values():
+            if entry.repo == repo and revision in {"main", entry.revision}:
+                return entry  # with what the repository itself does not state, such as the labels
         return hub_entry(repo, revision, offline=offline)
     folder = Path(name_or_folder).expanduser()
     if isinstance(name_or_folder, str):
