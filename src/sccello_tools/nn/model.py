@@ -81,7 +81,7 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Embeddings and layers; see "From tokens to a vector" in ``docs/how_it_works.md``.
+    """Embeddings and layers; see "Encoder" in ``docs/how_it_works.md``.
 
     Parameters
     ----------
