@@ -14,10 +14,13 @@ T = TypeVar("T")
 
 
 def n_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the number of cores that this process may use: those it is bound to, at most ``OMP_NUM_THREADS``.
+
+    Workers of a cluster share a machine and are limited by that variable, as the libraries that compute for them.
+    """
+    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(n, int(limit))) if limit.isdigit() else n
 
 
 def in_threads(n: int, work: Callable[[int, int], T], *, block: int) -> list[T]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any, Final
 
+    from sccello_tools._progress import Bar
+
 T = TypeVar("T")
 R = TypeVar("R")
 OnError = Literal["raise", "report"]
@@ -202,8 +204,8 @@ def executor(client: Any, n_workers: int) -> Iterator[Here | OnCluster]:
 class Progress:
     """Counts finished cells and failed files, for a progress bar and the log."""
 
-    def __init__(self, name: str, n_cells: int, advance: Callable[[int], None]) -> None:
-        self._name, self._total, self._advance = name, n_cells, advance
+    def __init__(self, name: str, n_cells: int, bar: Bar) -> None:
+        self._name, self._total, self._bar = name, n_cells, bar
         self._done, self._start = 0, time.monotonic()
         self._said = self._start
         self.failed: dict[str, str] = {}
@@ -212,7 +214,7 @@ class Progress:
     def finished(self, n_cells: int) -> None:
         """Count cells."""
         self._done += n_cells
-        self._advance(n_cells)
+        self._bar(n_cells)
         now = time.monotonic()
         if now - self._said > _LOG_EVERY:
             self._said = now
@@ -232,14 +234,15 @@ class Progress:
             raise error
         if source not in self.failed:
             self.failed[source] = str(error)
+            self._bar.describe(f"{self._name} ({len(self.failed)} files failed)")
             logger.warning("%s: %s failed: %s", self._name, source, error)
 
 
 @contextmanager
 def progress(name: str, n_cells: int) -> Iterator[Progress]:
     """Show the progress of a job."""
-    with progress_bar(name, n_cells) as advance:
-        yield Progress(name, n_cells, advance)
+    with progress_bar(name, n_cells) as bar:
+        yield Progress(name, n_cells, bar)
 
 
 def check_on_error(errors: str) -> None:
