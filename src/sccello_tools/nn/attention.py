@@ -15,6 +15,8 @@ from sccello_tools.errors import BackendError, MissingExtraError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from torch import Tensor
+
 AttentionName = Literal["auto", "flash", "torch_varlen", "sdpa"]
 _HALF = (torch.bfloat16, torch.float16)
 _MAX_PADDING = (
@@ -28,14 +30,14 @@ class AttentionFn(Protocol):
 
     def __call__(
         self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        cu_seqlens: torch.Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cu_seqlens: Tensor,
         max_seqlen: int,
         *,
         dropout_p: float = 0.0,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Map (T, n_heads, head_dim) queries, keys and values to outputs of that shape.
 
         ``cu_seqlens`` is (B + 1,) int32, from 0 to T; ``max_seqlen`` is the longest sequence in
@@ -62,13 +64,13 @@ class Run(NamedTuple):
 class Block(NamedTuple):
     """Sequences of similar length that share one attention call."""
 
-    sequences: torch.Tensor
+    sequences: Tensor
     """(n,) int64 indices of the sequences."""
     length: int
     """Tokens that each is padded to."""
 
 
-def equal_length_runs(cu_seqlens: torch.Tensor) -> Iterator[Run]:
+def equal_length_runs(cu_seqlens: Tensor) -> Iterator[Run]:
     """Iterate over runs of consecutive sequences of equal length, which are views that need no padding.
 
     Parameters
@@ -83,7 +85,7 @@ def equal_length_runs(cu_seqlens: torch.Tensor) -> Iterator[Run]:
         start = run.stop
 
 
-def length_blocks(cu_seqlens: torch.Tensor, *, max_padding: float = _MAX_PADDING) -> list[Block]:
+def length_blocks(cu_seqlens: Tensor, *, max_padding: float = _MAX_PADDING) -> list[Block]:
     """Group sequences by length so that no sequence is padded by more than a fraction of the block's length.
 
     The number of blocks grows with the logarithm of the ratio between the longest and the shortest sequence, not with
@@ -107,14 +109,8 @@ def length_blocks(cu_seqlens: torch.Tensor, *, max_padding: float = _MAX_PADDING
 
 
 def sdpa_attention(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    max_seqlen: int,
-    *,
-    dropout_p: float = 0.0,
-) -> torch.Tensor:
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int, *, dropout_p: float = 0.0
+) -> Tensor:
     """Run ``torch.nn.functional.scaled_dot_product_attention``; see :class:`AttentionFn` for the parameters.
 
     Works on every device and in every precision. A CPU gets one call per run of equal lengths, without padding; an
@@ -126,14 +122,14 @@ def sdpa_attention(
 
 
 def sdpa_by_runs(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    cu_seqlens: torch.Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
     max_seqlen: int,  # noqa: ARG001 - part of the common signature
     *,
     dropout_p: float = 0.0,
-) -> torch.Tensor:
+) -> Tensor:
     """Attend with one call per run of equal lengths, on views of the packed tensors."""
     outputs = []
     for run in equal_length_runs(cu_seqlens):
@@ -148,14 +144,14 @@ def sdpa_by_runs(
 
 
 def sdpa_by_blocks(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    cu_seqlens: torch.Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
     max_seqlen: int,  # noqa: ARG001 - part of the common signature
     *,
     dropout_p: float = 0.0,
-) -> torch.Tensor:
+) -> Tensor:
     """Attend with one call per block of similar lengths, padded keys masked and padded queries dropped."""
     n_tokens = len(q)
     rows, places = [], []
@@ -181,32 +177,20 @@ def sdpa_by_blocks(
 
 
 def flash_attention(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    max_seqlen: int,
-    *,
-    dropout_p: float = 0.0,
-) -> torch.Tensor:
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int, *, dropout_p: float = 0.0
+) -> Tensor:
     """Run flash-attn's variable-length kernel; see :class:`AttentionFn` for the parameters."""
     from flash_attn import flash_attn_varlen_func
 
-    out: torch.Tensor = flash_attn_varlen_func(
+    out: Tensor = flash_attn_varlen_func(
         q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, dropout_p=dropout_p
     )
     return out
 
 
 def torch_varlen_attention(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    max_seqlen: int,
-    *,
-    dropout_p: float = 0.0,
-) -> torch.Tensor:
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int, *, dropout_p: float = 0.0
+) -> Tensor:
     """Run torch's own variable-length kernel; see :class:`AttentionFn` for the parameters.
 
     Raises
@@ -219,7 +203,7 @@ def torch_varlen_attention(
     from torch.nn.attention.varlen import varlen_attn
 
     out = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)
-    return cast("torch.Tensor", out)
+    return cast("Tensor", out)
 
 
 BACKENDS: dict[str, AttentionFn] = {

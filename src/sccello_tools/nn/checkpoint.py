@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Literal
 
+    from torch import Tensor
+
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 PUBLISHED_WEIGHTS_FILE = "pytorch_model.bin"
@@ -82,21 +84,16 @@ def published_names(config: EncoderConfig) -> dict[str, tuple[str, ...]]:
     return names
 
 
-def to_published(
-    state: Mapping[str, torch.Tensor], config: EncoderConfig
-) -> dict[str, torch.Tensor]:
+def to_published(state: Mapping[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
     """Convert our state dict to the published names, tied copies included."""
-    published: dict[str, torch.Tensor] = {}
+    published: dict[str, Tensor] = {}
     for ours, parts in published_names(config).items():
         published |= zip(parts, state[ours].chunk(len(parts)))
     return published | {alias: published[name] for alias, name in _TIED.items()}
 
 
 def save_checkpoint(
-    model: ScCelloModel,
-    folder: str | Path,
-    *,
-    dtype: Literal["float32", "float16"] = "float32",
+    model: ScCelloModel, folder: str | Path, *, dtype: Literal["float32", "float16"] = "float32"
 ) -> None:
     """Write ``model.safetensors`` and ``config.json`` into a folder, each atomically.
 
@@ -204,7 +201,7 @@ def _read_config(path: Path) -> Mapping[str, object]:
     return values
 
 
-def _read_weights(folder: Path) -> tuple[dict[str, torch.Tensor], Path]:
+def _read_weights(folder: Path) -> tuple[dict[str, Tensor], Path]:
     path = folder / WEIGHTS_FILE
     if path.exists():
         try:
@@ -219,7 +216,7 @@ def _read_weights(folder: Path) -> tuple[dict[str, torch.Tensor], Path]:
     return _read_pickle(path), path
 
 
-def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
+def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
@@ -238,7 +235,7 @@ def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _check_names_and_shapes(
-    found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], path: Path
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path
 ) -> None:
     misshaped = [
         f"{name} {tuple(found[name].shape)} instead of {tuple(tensor.shape)}"
@@ -259,7 +256,7 @@ def _check_names_and_shapes(
         raise WeightsError(msg + ".")
 
 
-def _check_tied(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+def _check_tied(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Check that the second copy of a bias equals the first."""
     for alias, name in _TIED.items():
         if alias in tensors and name in tensors and not torch.equal(tensors[alias], tensors[name]):
@@ -267,7 +264,7 @@ def _check_tied(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
             raise WeightsError(msg)
 
 
-def _check_finite(tensors: Mapping[str, torch.Tensor], where: str) -> None:
+def _check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     if bad := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
         msg = f"Weights of {where} are not finite: {_some(bad)}. Use an earlier checkpoint, or float32."
         raise WeightsError(msg)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from torch import Tensor
+
 MAX_LOGITS = 2**24
 """Scores in memory at a time in the masked-gene loss: 64 MiB in float32."""
 
@@ -19,34 +21,34 @@ MAX_LOGITS = 2**24
 class LossAndAccuracy(NamedTuple):
     """A classification loss and the accuracy of the highest score."""
 
-    loss: torch.Tensor
+    loss: Tensor
     """Scalar float32, mean over the rows, differentiable; 0 without rows."""
-    accuracy: torch.Tensor
+    accuracy: Tensor
     """Scalar float32 in [0, 1]; 0 without rows."""
 
 
 class LossTerms(NamedTuple):
     """A loss as a sum and its number of terms."""
 
-    total: torch.Tensor
+    total: Tensor
     """Scalar float32, sum over the terms, differentiable."""
-    n_terms: torch.Tensor
+    n_terms: Tensor
     """Scalar float32, number of terms."""
 
 
 class MaskedTokens(NamedTuple):
     """Tokens of which some are masked."""
 
-    inputs: torch.Tensor
+    inputs: Tensor
     """(T,) int64 input of the encoder."""
-    positions: torch.Tensor
+    positions: Tensor
     """(M,) int64 positions of the selected tokens, ascending."""
-    targets: torch.Tensor
+    targets: Tensor
     """(M,) int64 original tokens at these positions."""
 
 
 def mask_tokens(
-    ids: torch.Tensor,
+    ids: Tensor,
     *,
     generator: torch.Generator,
     mask_id: int,
@@ -95,11 +97,11 @@ def mask_tokens(
 
 
 def masked_gene_loss(
-    hidden: torch.Tensor,
-    targets: torch.Tensor,
+    hidden: Tensor,
+    targets: Tensor,
     *,
-    head: Callable[[torch.Tensor], torch.Tensor],
-    word_embeddings: torch.Tensor,
+    head: Callable[[Tensor], Tensor],
+    word_embeddings: Tensor,
     tau: float,
     max_logits: int = MAX_LOGITS,
     negatives: int | None = None,
@@ -158,13 +160,8 @@ def masked_gene_loss(
 
 
 def ontology_alignment_loss(
-    cells: torch.Tensor,
-    second_pass: torch.Tensor,
-    levels: torch.Tensor,
-    ancestor_mask: torch.Tensor,
-    *,
-    tau: float,
-) -> torch.Tensor:
+    cells: Tensor, second_pass: Tensor, levels: Tensor, ancestor_mask: Tensor, *, tau: float
+) -> Tensor:
     r"""Contrast cells of similar types with cells of less similar types, at every level of ontology similarity.
 
     For each cell i and each similarity level l between i and the batch: positives p are the cells whose level to i is at
@@ -207,11 +204,11 @@ def ontology_alignment_loss(
 
 
 def ontology_alignment_terms(
-    cells: torch.Tensor,
-    others: torch.Tensor,
-    second_pass: torch.Tensor,
-    levels: torch.Tensor,
-    ancestor_mask: torch.Tensor,
+    cells: Tensor,
+    others: Tensor,
+    second_pass: Tensor,
+    levels: Tensor,
+    ancestor_mask: Tensor,
     *,
     tau: float,
     first: int = 0,
@@ -267,7 +264,7 @@ def ontology_alignment_terms(
 
 
 def coherence_loss(
-    cells: torch.Tensor, prototypes: torch.Tensor, targets: torch.Tensor, *, tau: float
+    cells: Tensor, prototypes: Tensor, targets: Tensor, *, tau: float
 ) -> LossAndAccuracy:
     r"""Cross-entropy of each cell's type among all types, scored by cosine similarity to their prototypes.
 
@@ -303,12 +300,7 @@ def coherence_loss(
 
 
 def ontology_coherence_loss(
-    cells: torch.Tensor,
-    prototypes: torch.Tensor,
-    correct: torch.Tensor,
-    ignored: torch.Tensor,
-    *,
-    tau: float,
+    cells: Tensor, prototypes: Tensor, correct: Tensor, ignored: Tensor, *, tau: float
 ) -> LossAndAccuracy:
     r"""Coherence loss for labels at different depths of the ontology, such as "T cell" and "CD8-positive T cell".
 
@@ -356,13 +348,13 @@ def ontology_coherence_loss(
 
 
 def prototype_regularization(
-    cells: torch.Tensor,
-    prototypes: torch.Tensor,
-    targets: torch.Tensor,
+    cells: Tensor,
+    prototypes: Tensor,
+    targets: Tensor,
     *,
-    affine: Callable[[torch.Tensor], torch.Tensor],
+    affine: Callable[[Tensor], Tensor],
     tau: float,
-) -> torch.Tensor:
+) -> Tensor:
     """Mean squared error between each cell and an affine map of the prototype of its type.
 
     Both are scaled to length 1 / sqrt(tau), as in the published code.
@@ -403,9 +395,9 @@ def prototype_regularization(
 class CrossEntropySum(NamedTuple):
     """Sums over rows, from :func:`chunked_cross_entropy`."""
 
-    loss: torch.Tensor
+    loss: Tensor
     """Scalar, differentiable."""
-    n_correct: torch.Tensor
+    n_correct: Tensor
     """Scalar, number of rows whose highest score is at the target."""
 
 
@@ -414,13 +406,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        queries: torch.Tensor,
-        table: torch.Tensor,
-        targets: torch.Tensor,
-        scale: float,
-        chunk_rows: int,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx: Any, queries: Tensor, table: Tensor, targets: Tensor, scale: float, chunk_rows: int
+    ) -> tuple[Tensor, Tensor]:
         needs_grad = any(ctx.needs_input_grad[:2])
         queries_grad = torch.zeros_like(queries) if needs_grad else None
         table_grad = torch.zeros_like(table) if needs_grad else None
@@ -447,18 +434,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         queries_grad, table_grad = ctx.saved_tensors
         return queries_grad * grads[0], table_grad * grads[0], None, None, None
 
 
 def chunked_cross_entropy(
-    queries: torch.Tensor,
-    table: torch.Tensor,
-    targets: torch.Tensor,
-    *,
-    scale: float,
-    max_logits: int,
+    queries: Tensor, table: Tensor, targets: Tensor, *, scale: float, max_logits: int
 ) -> CrossEntropySum:
     """Sum the cross-entropy of ``scale * queries @ table.T`` without a (M, V) matrix in memory.
 

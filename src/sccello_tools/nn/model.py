@@ -17,6 +17,8 @@ from sccello_tools.errors import ConfigError
 from .attention import equal_length_runs
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .attention import AttentionFn
     from .config import EncoderConfig
 
@@ -45,8 +47,8 @@ class EncoderLayer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(d, eps=config.layer_norm_eps)
 
     def forward(
-        self, x: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, attention: AttentionFn
-    ) -> torch.Tensor:
+        self, x: Tensor, cu_seqlens: Tensor, max_seqlen: int, attention: AttentionFn
+    ) -> Tensor:
         """Map (T, d) hidden states to those of the next layer."""
         qkv = self.qkv(x).view(-1, 3, self.n_heads, self.head_dim)  # (T, 3 * d) -> (T, 3, H, D)
         q, k, v = qkv.unbind(1)
@@ -54,9 +56,7 @@ class EncoderLayer(nn.Module):
         attended = attention(q, k, v, cu_seqlens, max_seqlen, dropout_p=dropout_p)
         return self.after_attention(attended.reshape(x.shape), x)  # (T, H, D) -> (T, d)
 
-    def forward_first(
-        self, x: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int
-    ) -> torch.Tensor:
+    def forward_first(self, x: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
         """Map (T, d) hidden states to the next layer's hidden state of each sequence's first token, (B, d)."""
         dropout_p = self.attention_dropout if self.training else 0.0
         attended = attend_from_first(
@@ -64,19 +64,17 @@ class EncoderLayer(nn.Module):
         )
         return self.after_attention(attended, x[cu_seqlens[:-1].long()])
 
-    def after_attention(self, attended: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    def after_attention(self, attended: Tensor, x: Tensor) -> Tensor:
         """Map the (n, d) concatenated attention heads of some rows, and these rows of the input, to the layer's output."""
         x = self._add_and_norm(self.attention_out(attended), x, self.attention_norm)
         h = self.feed_forward_out(functional.relu_(self.feed_forward_in(x)))
         return self._add_and_norm(h, x, self.feed_forward_norm)
 
-    def _add_and_norm(
-        self, h: torch.Tensor, residual: torch.Tensor, norm: nn.LayerNorm
-    ) -> torch.Tensor:
+    def _add_and_norm(self, h: Tensor, residual: Tensor, norm: nn.LayerNorm) -> Tensor:
         h = functional.dropout(h, self.dropout, self.training)
         # `h` is not used again, so the sum can overwrite it, unless autocast made it narrower than the residual
         total = h.add_(residual) if h.dtype == residual.dtype else residual + h
-        out: torch.Tensor = norm(total)
+        out: Tensor = norm(total)
         return out
 
 
@@ -102,14 +100,14 @@ class Encoder(nn.Module):
 
     def forward(
         self,
-        ids: torch.Tensor,
-        cu_seqlens: torch.Tensor,
+        ids: Tensor,
+        cu_seqlens: Tensor,
         max_seqlen: int,
         *,
         attention: AttentionFn,
         cls_only: bool = False,
-        inputs_embeds: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
         """Return the last hidden states.
 
         Parameters
@@ -151,17 +149,12 @@ class Encoder(nn.Module):
             x = layer(x, cu_seqlens, max_seqlen, attention)
         if cls_only:
             return last.forward_first(x, cu_seqlens, max_seqlen)
-        out: torch.Tensor = last(x, cu_seqlens, max_seqlen, attention)
+        out: Tensor = last(x, cu_seqlens, max_seqlen, attention)
         return out
 
     def hidden_states(
-        self,
-        ids: torch.Tensor,
-        cu_seqlens: torch.Tensor,
-        max_seqlen: int,
-        *,
-        attention: AttentionFn,
-    ) -> list[torch.Tensor]:
+        self, ids: Tensor, cu_seqlens: Tensor, max_seqlen: int, *, attention: AttentionFn
+    ) -> list[Tensor]:
         """Return the (T, d) hidden states after the embedding and after each layer; parameters as for :meth:`forward`."""
         states = [self.embed(ids, cu_seqlens, max_seqlen)]
         for layer in self.layers:
@@ -170,12 +163,12 @@ class Encoder(nn.Module):
 
     def embed(
         self,
-        ids: torch.Tensor,
-        cu_seqlens: torch.Tensor,
+        ids: Tensor,
+        cu_seqlens: Tensor,
         max_seqlen: int,
         *,
-        inputs_embeds: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
         """Return the (T, d) input of the first layer; parameters as for :meth:`forward`."""
         if max_seqlen > self.config.max_positions:
             msg = (
@@ -189,7 +182,7 @@ class Encoder(nn.Module):
         # constants are added to the small table of positions instead of to every token
         table = self.position_embeddings.weight[:max_seqlen] + self.legacy_embeddings.sum(0)
         words = self.word_embeddings(ids) if inputs_embeds is None else inputs_embeds
-        x: torch.Tensor = self.norm(words + functional.embedding(positions, table))
+        x: Tensor = self.norm(words + functional.embedding(positions, table))
         return functional.dropout(x, self.config.dropout, self.training)
 
 
@@ -208,9 +201,9 @@ class Head(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map (..., d) to (..., d)."""
-        out: torch.Tensor = self.out(self.norm(self.dense(x)).relu_())
+        out: Tensor = self.out(self.norm(self.dense(x)).relu_())
         return out
 
 
@@ -258,19 +251,19 @@ class ScCelloModel(nn.Module):
                 self.encoder.word_embeddings.weight[self.config.pad_token_id] = 0
 
     @property
-    def word_embeddings(self) -> torch.Tensor:
+    def word_embeddings(self) -> Tensor:
         """(vocab_size, d) word embeddings."""
         return self.encoder.word_embeddings.weight
 
     def encode(
         self,
-        ids: torch.Tensor,
-        cu_seqlens: torch.Tensor,
+        ids: Tensor,
+        cu_seqlens: Tensor,
         max_seqlen: int,
         *,
         representation: Representation = "cls",
         attention: AttentionFn,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Return one vector per sequence.
 
         Parameters
@@ -307,25 +300,25 @@ class ScCelloModel(nn.Module):
         if representation not in {"cls", "cell"}:
             msg = f"representation is {representation!r}, must be 'cls' or 'cell'."
             raise ConfigError(msg)
-        hidden: torch.Tensor = self.encoder(
+        hidden: Tensor = self.encoder(
             ids, cu_seqlens, max_seqlen, attention=attention, cls_only=True
         )
         return hidden.float() if representation == "cls" else self.cell_representation(hidden)
 
-    def cell_representation(self, hidden: torch.Tensor) -> torch.Tensor:
+    def cell_representation(self, hidden: Tensor) -> Tensor:
         """Map (B, d) hidden states at ``<cls>`` to (B, d) float32 unit vectors with the cell head."""
         return functional.normalize(self.cell_cls(hidden).float(), dim=-1)
 
 
 def attend_from_first(
-    x: torch.Tensor,
+    x: Tensor,
     qkv: nn.Linear,
-    cu_seqlens: torch.Tensor,
+    cu_seqlens: Tensor,
     max_seqlen: int,
     *,
     n_heads: int,
     dropout_p: float = 0.0,
-) -> torch.Tensor:
+) -> Tensor:
     """Attention output of the first token of each sequence, without computing keys or values.
 
     With one query per sequence the products can be reordered. A score ``q . (W_k x + b_k)`` is ``(W_k^T q) . x`` plus a
@@ -362,17 +355,17 @@ def attend_from_first(
         queries = torch.einsum("bhe,hed->bhd", q * w_q.shape[1] ** -0.5, w_k)  # (B, H, d)
         pool = pool_by_runs if x.device.type == "cpu" else pool_padded
         pooled = pool(queries, x, cu_seqlens, max_seqlen, dropout_p)  # (B, H, d)
-        out: torch.Tensor = torch.einsum("bhd,hed->bhe", pooled, w_v) + b_v  # (B, H, D)
+        out: Tensor = torch.einsum("bhd,hed->bhe", pooled, w_v) + b_v  # (B, H, D)
     return out.flatten(1).to(weight.dtype)  # (B, H, D) -> (B, d)
 
 
 def pool_by_runs(
-    queries: torch.Tensor,
-    x: torch.Tensor,
-    cu_seqlens: torch.Tensor,
+    queries: Tensor,
+    x: Tensor,
+    cu_seqlens: Tensor,
     max_seqlen: int,  # noqa: ARG001 - same signature as pool_padded
     dropout_p: float,
-) -> torch.Tensor:
+) -> Tensor:
     """Average the (T, d) tokens of each sequence, weighted by (B, H, d) queries, to (B, H, d); one call per run of equal lengths."""
     pooled, done = [], 0
     for run in equal_length_runs(cu_seqlens):
@@ -386,12 +379,8 @@ def pool_by_runs(
 
 
 def pool_padded(
-    queries: torch.Tensor,
-    x: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    max_seqlen: int,
-    dropout_p: float,
-) -> torch.Tensor:
+    queries: Tensor, x: Tensor, cu_seqlens: Tensor, max_seqlen: int, dropout_p: float
+) -> Tensor:
     """Do the same as :func:`pool_by_runs` in one call: on an accelerator, launches cost more than padding."""
     offsets = torch.arange(max_seqlen, device=x.device)
     index = cu_seqlens[:-1, None] + offsets  # (B, L)
@@ -399,9 +388,7 @@ def pool_padded(
     return _weighted_mean(queries, x[index.clamp(max=len(x) - 1)], dropout_p, mask)
 
 
-def _weighted_mean(
-    queries: torch.Tensor, x: torch.Tensor, dropout_p: float, mask: torch.Tensor | None
-) -> torch.Tensor:
+def _weighted_mean(queries: Tensor, x: Tensor, dropout_p: float, mask: Tensor | None) -> Tensor:
     scores = queries @ x.transpose(1, 2)  # (n, H, d) @ (n, d, L) -> (n, H, L)
     if mask is not None:
         scores = scores.masked_fill(~mask[:, None], float("-inf"))
