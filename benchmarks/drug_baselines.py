@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from sccello_tools.drug.molecules import fingerprints
+from sccello_tools.drug.encoders import fingerprints
 from sccello_tools.metrics import drug_correlations
 
 if TYPE_CHECKING:

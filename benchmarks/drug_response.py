@@ -21,8 +21,8 @@ from scipy.stats import spearmanr, wilcoxon
 
 import sccello_tools as sccello
 from sccello_tools.drug import DrugResponseConfig, split_responses
-from sccello_tools.drug.fit import fit_ensemble
-from sccello_tools.drug.lines import embed_profiles, match_line_genes
+from sccello_tools.drug.profiles import embed_profiles, match_line_genes
+from sccello_tools.drug.training import fit_ensemble
 from sccello_tools.metrics import drug_correlations, response_score
 
 if TYPE_CHECKING:
@@ -68,15 +68,15 @@ class Lines:
         fitted = fit_ensemble(
             self.data, train, config=config, encoder=self.encoder, embedding=self.embedding
         )
-        mean, spread = np.full(self.y.shape, np.nan), np.full(self.y.shape, np.nan)
+        mean, std = np.full(self.y.shape, np.nan), np.full(self.y.shape, np.nan)
         place = {name: i for i, name in enumerate(self.data.drugs)}
         new = {n: s for n, s in zip(self.data.drugs, self.smiles) if n not in set(fitted.drugs)}
         for drugs in (None, new):
             if drugs is None or drugs:
                 found = fitted.predict(self.profiles, self.embedding, drugs)
                 columns = [place[name] for name in found.drugs]
-                mean[:, columns], spread[:, columns] = found.mean, found.spread
-        return mean, spread
+                mean[:, columns], std[:, columns] = found.mean, found.std
+        return mean, std
 
 
 def answers(lines: Lines, train: NDArray, seed: int) -> dict[str, NDArray]:
@@ -99,11 +99,11 @@ def test_sets(kind: str, test: NDArray, measured: NDArray) -> dict[str, NDArray]
 
 def run(lines: Lines, kind: str, seed: int) -> dict[str, dict[str, dict[str, object]]]:
     measured = np.isfinite(lines.y)
-    held_out = 0.1 if kind == "pairs" else 0.2
-    split = split_responses(measured, kind, held_out=held_out, seed=seed)
+    validation = 0.1 if kind == "pairs" else 0.2
+    split = split_responses(measured, kind, validation=validation, rng=seed)
     found = answers(lines, split.train, seed)
     out = {}
-    for name, chosen in test_sets(kind, split.test, measured).items():
+    for name, chosen in test_sets(kind, split.validation, measured).items():
         truth = np.where(chosen, lines.y, np.nan)
         out[name] = {}
         for method, predicted in found.items():
@@ -164,16 +164,16 @@ def paired(seeds: list[dict], name: str, with_it: str, without: str) -> str:
 def ensemble(lines: Lines, seed: int = 0) -> dict[str, float]:
     """What five networks gain over one on unseen lines, and whether they disagree where they are wrong."""
     measured = np.isfinite(lines.y)
-    split = split_responses(measured, "cell_lines", held_out=0.2, seed=seed)
-    truth = np.where(split.test, lines.y, np.nan)
+    split = split_responses(measured, "cell_lines", validation=0.2, rng=seed)
+    truth = np.where(split.validation, lines.y, np.nan)
     one, _ = lines.network(split.train, NETWORKS[OURS], seed)
-    mean, spread = lines.network(split.train, NETWORKS[OURS], seed, n_members=5)
+    mean, std = lines.network(split.train, NETWORKS[OURS], seed, n_members=5)
     regression = BASELINES["ridge on expression, per drug"](
         lines.y, split.train, expression=lines.profiles, seed=seed
     )
     by_drug = drug_correlations(truth, mean) - drug_correlations(truth, regression)
     by_drug = by_drug[np.isfinite(by_drug)]
-    wrong, unsure = np.abs(mean - lines.y)[split.test], spread[split.test]
+    wrong, unsure = np.abs(mean - lines.y)[split.validation], std[split.validation]
     found = {
         "one, pearson by drug": response_score(truth, one).pearson_by_drug,
         "five, pearson by drug": response_score(truth, mean).pearson_by_drug,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 import sccello_tools as sccello
-from sccello_tools.drug.names import Matcher
+from sccello_tools.drug.checks import NameMatcher
 
 FOLDER = Path(sccello.__file__).parent / "resources" / "drug_response"
 N_LINES, N_GENES = 60, 1500
@@ -35,12 +35,12 @@ def main() -> None:
 
     responses = responses[responses["drug"].isin(DRUGS)]
     measured = responses.groupby("cell_line")["drug"].nunique()
-    key = {Matcher.key(name): name for name in expression.columns}
-    whole = [n for n in measured.index[measured == len(DRUGS)] if Matcher.key(n) in key]
+    key = {NameMatcher.key(name): name for name in expression.columns}
+    whole = [n for n in measured.index[measured == len(DRUGS)] if NameMatcher.key(n) in key]
     others = [name for name in whole if name not in LINES]
     drawn = np.random.default_rng(0).choice(others, N_LINES - len(LINES), replace=False).tolist()
     lines = sorted([*LINES, *drawn])
-    columns = [key[Matcher.key(name)] for name in lines]
+    columns = [key[NameMatcher.key(name)] for name in lines]
     table = expression[columns]
     genes = table.index[np.sort(np.argsort(-table.var(axis=1).to_numpy())[:N_GENES])]
 

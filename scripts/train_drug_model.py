@@ -36,7 +36,7 @@ def train(data: Path, folder: Path, seed: int) -> None:
     model = sccello.tl.train_drug_response(
         lines,
         split=None,
-        seed=seed,
+        rng=seed,
         out=folder,
         name="gdsc-small",
         metadata={

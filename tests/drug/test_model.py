@@ -1,4 +1,4 @@
-"""Train, save, load, and answer alike; refuse what is not right."""
+"""Training, saving and loading give the same predictions; invalid input is rejected."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def test_unknown_drugs_and_bad_smiles_are_refused(trained, gdsc):
     lines = gdsc.expression.iloc[:2]
     with pytest.raises(
         DrugError,
-        match=r"does not know 1 of the drugs: 'Erlotinb'. Did you mean 'Erlotinib'\?.*SMILES",
+        match=r"'Erlotinb'.*Did you mean 'Erlotinib'\?.*SMILES",
     ):
         trained.predict(lines, ["Erlotinb"])
-    with pytest.raises(DrugError, match="no molecule that rdkit reads: 'CCOO1'"):
+    with pytest.raises(DrugError, match=r"'CCOO1' \(x\)"):
         trained.predict(lines, {"x": "CCOO1"})
     with pytest.raises(DrugError, match="empty"):
         trained.predict(lines, [])
@@ -104,7 +104,7 @@ def test_held_out_pairs_were_not_in_training(gdsc, small, split):
         n_members=1,
         config=small,
     )
-    table = model.held_out
+    table = model.validation
     assert np.isfinite(table[["measured", "predicted", "std"]].to_numpy()).all()
     if split in {"drugs", "both"}:
         assert not set(table["drug"]) & set(model.drugs)
@@ -115,7 +115,7 @@ def test_held_out_pairs_were_not_in_training(gdsc, small, split):
 
 def test_the_ensemble_learns_what_drugs_and_lines_are(trained):
     """59 lines and 20 drugs teach little, but which drugs are strong, and that better than nothing."""
-    table = trained.held_out
+    table = trained.validation
     truth = table["measured"].to_numpy()
     assert trained.scores["pearson"] > 0.7
     assert trained.scores["rmse"] < 0.8 * truth.std()
@@ -128,7 +128,7 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone(gdsc, small):
     state = torch.get_rng_state()
     options = {"cell_features": ("expression",), "drug_encoder": "fingerprint", "n_members": 1}
     one, same, other = (
-        sccello.tl.train_drug_response(gdsc, split=None, seed=s, config=small, **options)
+        sccello.tl.train_drug_response(gdsc, split=None, rng=s, config=small, **options)
         .predict(gdsc.expression)
         .ln_ic50
         for s in (3, 3, 4)
@@ -145,9 +145,9 @@ def test_no_encoder_takes_drugs_without_smiles_but_no_new_ones(gdsc, small):
     options = {"cell_features": (), "n_members": 1, "config": small}
     model = sccello.tl.train_drug_response(data, drug_encoder="none", **options)
     assert "Erlotinib" in model.drugs
-    with pytest.raises(DrugError, match="reads no molecules"):
+    with pytest.raises(DrugError, match="new drugs"):
         model.predict(gdsc.expression, ASPIRIN)
-    with pytest.raises(ConfigError, match="held-out drugs"):
+    with pytest.raises(ConfigError, match="validation drugs"):
         sccello.tl.train_drug_response(data, drug_encoder="none", split="drugs", **options)
     without = sccello.tl.train_drug_response(data, drug_encoder="fingerprint", **options)
     assert "Erlotinib" not in without.drugs
@@ -164,7 +164,7 @@ def test_drugs_without_smiles_are_named(gdsc, small, caplog):
             n_members=1,
             config=small,
         )
-    assert "1 of 20 drugs have no SMILES and are left out" in caplog.text
+    assert "1 of 20 drugs" in caplog.text
     assert "Erlotinib" in caplog.text
 
 
@@ -177,9 +177,9 @@ def test_bad_smiles_in_the_training_data_are_refused(gdsc, small):
 
 def test_what_cannot_be_trained_is_refused(gdsc, small, tmp_path):
     train = sccello.tl.train_drug_response
-    with pytest.raises(ValueError, match=r"expected is a DrugResponseData.*datasets\.gdsc"):
+    with pytest.raises(ValueError, match=r"DrugResponseData.*datasets\.gdsc"):
         train(gdsc.ln_ic50)
-    with pytest.raises(ResponseError, match="at least 2"):
+    with pytest.raises(ResponseError, match="At least 2"):
         train(gdsc.select(lines=gdsc.lines[:1]), config=small)
     with pytest.raises(ResponseError, match="None of the 20 drugs has a SMILES"):
         train(replace(gdsc, smiles=gdsc.smiles * 0), config=small)
@@ -209,7 +209,7 @@ def test_settings_out_of_range_are_refused(bad):
 
 def test_settings_survive_as_plain_values(small):
     assert DrugResponseConfig.from_dict(small.to_dict()) == small
-    with pytest.raises(ConfigError, match="Unknown settings"):
+    with pytest.raises(ConfigError, match="epochs"):
         DrugResponseConfig.from_dict({"epochs": 3})
 
 
@@ -224,13 +224,13 @@ def test_damaged_files_are_refused(trained, tmp_path):
 
 
 def test_it_is_no_encoder_and_says_so(folder, adata):
-    with pytest.raises(WeightsError, match=r"does not embed cells. Use tl.drug_response"):
+    with pytest.raises(WeightsError, match=r"tl.drug_response"):
         sccello.tl.embed(adata, model=folder)
 
 
 def test_an_encoder_that_has_changed_is_refused(trained):
     other = replace(trained, encoder_name="sccello-small", encoder_sha256="0" * 64)
-    with pytest.raises(WeightsError, match=r"weights 000000000000…; here"):
+    with pytest.raises(WeightsError, match=r"weights 000000000000…"):
         _ = other.encoder
 
 

@@ -1,4 +1,4 @@
-"""The start at ridge regression, and what the network knows of drugs it has not met."""
+"""Initialisation with ridge regression, and predictions for new drugs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sccello_tools.drug import DrugResponseConfig
-from sccello_tools.drug.drugs import drug_inputs, n_drug_features
+from sccello_tools.drug.encoders import drug_inputs
 from sccello_tools.drug.network import DrugResponseNetwork
 
 SMILES = ["CCO", "CC(=O)Oc1ccccc1C(=O)O", "c1ccccc1", "CCN"]
@@ -16,9 +16,7 @@ SMILES = ["CCO", "CC(=O)Oc1ccccc1C(=O)O", "c1ccccc1", "CCN"]
 def network(encoder="gcn", **options):
     config = DrugResponseConfig(drug_encoder=encoder, hidden_size=8, graph_size=6, **options)
     torch.manual_seed(0)
-    return DrugResponseNetwork(
-        config, n_features=5, n_drug_features=n_drug_features(encoder), n_known=4
-    ).eval()
+    return DrugResponseNetwork(config, n_features=5, n_known=4).eval()
 
 
 def test_it_starts_at_the_ridge_regression():
@@ -42,14 +40,14 @@ def test_a_drug_is_encoded_the_same_whatever_is_encoded_with_it(encoder):
     torch.testing.assert_close(together.vectors[1:2], alone.vectors)
 
 
-def test_a_new_drug_has_no_vector_of_its_own_and_its_structure_tells_the_offset():
+def test_the_offset_of_a_new_drug_is_predicted_from_its_structure():
     net = network()
     net.means[:-1] = torch.tensor([1.0, 2.0, 3.0, 4.0])
     with torch.inference_mode():
-        known, told = net.drug_vectors(drug_inputs("gcn", SMILES[:1], [0]))
+        known, predicted = net.drug_vectors(drug_inputs("gcn", SMILES[:1], [0]))
         new, _ = net.drug_vectors(drug_inputs("gcn", SMILES[:1], [4]))
     assert float(known.offsets[0]) == 1.0
-    assert float(new.offsets[0]) == float(told[0])
+    assert float(new.offsets[0]) == float(predicted[0])
     torch.testing.assert_close(known.vectors - new.vectors, net.identity.weight[:1].detach())
 
 

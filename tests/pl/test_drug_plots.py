@@ -110,11 +110,11 @@ def test_what_cannot_be_drawn(grouped, cells_with_drugs, table):
         draw(cells_with_drugs, show=False)
     with pytest.raises(NotFoundError, match=r"'colour'.*'kind'.*color="):
         draw(cells_with_drugs, "x", color="colour", show=False)
-    with pytest.raises(NotFoundError, match=r"'measured'.*held_out"):
+    with pytest.raises(NotFoundError, match=r"'measured'.*validation"):
         draw(table.drop(columns="measured"), show=False)
     with pytest.raises(ArgumentError, match="'pie'"):
         draw(cells_with_drugs, kind="pie", show=False)
-    with pytest.raises(ArgumentError, match="held_out"):
+    with pytest.raises(ArgumentError, match="validation"):
         draw(cells_with_drugs, kind="measured", show=False)
     with pytest.raises(ArgumentError, match="'heatmap'"):
         draw(table, kind="heatmap", show=False)

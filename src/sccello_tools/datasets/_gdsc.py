@@ -77,7 +77,7 @@ def _read(folder: Path) -> DrugResponseData:
         expression.set_index("gene").T,
         responses,
         smiles.set_index("drug")["smiles"],
-        without_expression="leave_out",
+        without_expression="drop",
     )
     logger.info("gdsc: %s", data.report)
     return data

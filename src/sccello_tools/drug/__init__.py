@@ -1,12 +1,11 @@
-"""Drug response: cell lines and molecules in, ln IC50 out. Tensors and tables; no AnnData."""
+"""Drug response: cell lines or cells and molecules in, ln IC50 out. Tensors and tables; no AnnData."""
 
 from __future__ import annotations
 
 from .config import DrugResponseConfig
-from .data import DrugResponseData, JoinReport
+from .data import DrugResponseData, JoinReport, ResponseSplit, split_responses
 from .files import load
 from .model import DrugResponseModel, Prediction
-from .split import ResponseSplit, split_responses
 
 __all__ = [
     "DrugResponseConfig",

@@ -1,31 +1,30 @@
-"""What a drug response model is: its inputs, sizes and schedule."""
+"""Configuration of a drug response model."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from sccello_tools.errors import ConfigError
+from pydantic import Field, field_validator
+
+from sccello_tools._validation import Config, Fraction, PositiveFloat, PositiveInt
+
+from .encoders import DrugEncoderName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any, Final
+    from typing import Any, Self
 
-DrugEncoder = Literal["gcn", "fingerprint", "none"]
 CellFeature = Literal["sccello", "expression"]
-
-DRUG_ENCODERS: Final = ("gcn", "fingerprint", "none")
-CELL_FEATURES: Final = ("sccello", "expression")
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-@dataclass(frozen=True)
-class DrugResponseConfig:
-    """Everything that decides a drug response model, besides its data.
+class DrugResponseConfig(Config):
+    """Inputs, sizes and training schedule of a drug response model.
 
     Raises
     ------
     ConfigError
-        If a value is out of its range.
+        If a field is unknown, of the wrong type or out of range.
 
     Examples
     --------
@@ -34,81 +33,52 @@ class DrugResponseConfig:
     ('sccello', 'expression')
     """
 
-    drug_encoder: DrugEncoder = "gcn"
-    """How a drug becomes a vector: graph convolution over its atoms, a layer on its fingerprint, or a learned vector of its own."""
+    drug_encoder: DrugEncoderName = "gcn"
+    """Graph convolution over the atoms, layers on the Morgan fingerprint, or a learned vector per drug."""
     cell_features: tuple[CellFeature, ...] = ("sccello", "expression")
-    """What the network reads of a cell line; none at all with (), for comparison."""
-    n_members: int = 5
-    """Networks of the ensemble, which differ in their random start and order of lines."""
-    bag: float = 0.8
-    """Share of the cell lines that each of several networks sees, drawn for each: what makes them disagree where data are thin."""
-    n_components: int = 256
-    """Principal components of the expression that the network reads."""
-    embedding_weight: float = 0.3
-    """Spread of the embedding, all dimensions together, in units of that of the components, where both are read."""
-    ridge: float = 1.0
-    """Penalty of the ridge regression that the networks start from."""
-    hidden_size: int = 64
-    """Width of the vectors of lines and drugs."""
-    graph_size: int = 32
+    """Features of a cell line; ``()`` for a network without them, for comparison."""
+    n_members: PositiveInt = 5
+    """Number of networks in the ensemble, which differ in initialisation and training lines."""
+    bag: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Fraction of the cell lines that each of several networks is trained on; the source of their disagreement where data are sparse."""
+    n_components: PositiveInt = 256
+    """Number of principal components of expression."""
+    embedding_weight: PositiveFloat = 0.3
+    """Standard deviation of the whole embedding relative to that of the components, if both are features."""
+    ridge: PositiveFloat = 1.0
+    """Penalty of the ridge regression that the networks are initialised with."""
+    hidden_size: PositiveInt = 64
+    """Size of the vectors of lines and drugs."""
+    graph_size: PositiveInt = 32
     """Width of the graph convolution."""
-    n_graph_layers: int = 3
-    """Graph convolutions, each of which lets an atom see one bond farther."""
-    dropout: float = 0.1
-    """Of the features and the hidden layer of lines, in training."""
-    drug_identity_dropout: float = 0.5
-    """Chance, in training, that a drug is read by its structure alone, as a new drug will be."""
-    max_epochs: int = 16
+    n_graph_layers: PositiveInt = 3
+    """Number of graph convolutions; each reaches one bond further."""
+    dropout: Fraction = 0.1
+    """Dropout probability of features and hidden layer of lines."""
+    drug_identity_dropout: Fraction = 0.5
+    """Probability, in training, of encoding a drug by its structure alone, as new drugs are."""
+    max_epochs: PositiveInt = 16
     """Passes over the cell lines."""
-    batch_lines: int = 64
-    """Cell lines of a step, each with all of its drugs."""
-    learning_rate: float = 1.5e-3
-    """Peak of the schedule."""
-    weight_decay: float = 1e-2
-    """Of matrices."""
-    seed: int = 0
+    batch_lines: PositiveInt = 64
+    """Cell lines per step, each with all drugs."""
+    learning_rate: PositiveFloat = 1.5e-3
+    """Peak learning rate."""
+    weight_decay: NonNegative = 1e-2
+    """Weight decay of matrices."""
+    seed: Annotated[int, Field(ge=0)] = 0
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "cell_features", tuple(self.cell_features))
-        if self.drug_encoder not in DRUG_ENCODERS:
-            msg = f"drug_encoder is {self.drug_encoder!r}; expected is one of {DRUG_ENCODERS}"
-            raise ConfigError(msg)
-        unknown = [name for name in self.cell_features if name not in CELL_FEATURES]
-        if unknown or len(set(self.cell_features)) < len(self.cell_features):
-            msg = f"cell_features is {self.cell_features}; expected are 'sccello', 'expression', both or none, each once, as a tuple"
-            raise ConfigError(msg)
-        for name in ("n_members", "n_components", "hidden_size", "graph_size", "n_graph_layers"):
-            self._at_least(name, 1)
-        for name in ("max_epochs", "batch_lines"):
-            self._at_least(name, 1)
-        for name in ("weight_decay", "seed"):
-            self._at_least(name, 0)
-        for name in ("dropout", "drug_identity_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                msg = f"{name} is {getattr(self, name)}; expected is a share from 0 to below 1"
-                raise ConfigError(msg)
-        if not 0 < self.bag <= 1:
-            msg = f"bag is {self.bag}; expected is a share above 0, up to 1"
-            raise ConfigError(msg)
-        for name in ("learning_rate", "embedding_weight", "ridge"):
-            if getattr(self, name) <= 0:
-                msg = f"{name} is {getattr(self, name)}; expected is a number above 0"
-                raise ConfigError(msg)
-
-    def _at_least(self, name: str, least: int) -> None:
-        if getattr(self, name) < least:
-            msg = f"{name} is {getattr(self, name)}; expected is at least {least}"
-            raise ConfigError(msg)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return asdict(self) | {"cell_features": list(self.cell_features)}
+    @field_validator("cell_features")
+    @classmethod
+    def _distinct(cls, value: tuple[CellFeature, ...]) -> tuple[CellFeature, ...]:
+        if len(set(value)) < len(value):
+            msg = f"cell_features must be distinct, got {value}"
+            raise ValueError(msg)
+        return value
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> DrugResponseConfig:
-        """Build a configuration from plain values; unknown names are an error."""
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            msg = f"Unknown settings: {unknown}. Known are: {sorted(known)}."
-            raise ConfigError(msg)
-        return cls(**values)
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Create a configuration from plain values, as read from JSON."""
+        converted = dict(values)
+        if "cell_features" in converted:
+            converted["cell_features"] = tuple(converted["cell_features"])
+        return cls(**converted)

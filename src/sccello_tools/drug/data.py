@@ -1,77 +1,82 @@
-"""Responses of cell lines to drugs, joined with the expression of the lines and the structure of the drugs."""
+"""Drug responses joined with the expression of cell lines and the structure of drugs, and their split for validation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from sccello_tools.errors import ResponseError
+from sccello_tools.errors import ConfigError, ResponseError
 
-from .names import Matcher, clean
-from .scales import check_expression, check_responses
+from .checks import NameMatcher, check_expression, check_responses, clean, examples
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from typing import Literal
+    from typing import Final
+
+    from numpy.typing import NDArray
+
+    from sccello_tools._random import RNGLike
 
 LINE, DRUG, RESPONSE, SMILES = "cell_line", "drug", "ln_ic50", "smiles"
-_MAX_SHOWN = 5
+
+SplitKind = Literal["pairs", "cell_lines", "drugs", "both"]
+SPLITS: Final = ("pairs", "cell_lines", "drugs", "both")
 
 
 @dataclass(frozen=True)
 class JoinReport:
-    """What became of the rows of the tables that were joined; printing it says all."""
+    """Matched and dropped rows of joined tables; ``print`` it for a summary."""
 
     n_rows: int
-    """Responses as they came."""
+    """Number of responses."""
     n_rows_used: int
-    """Those of a line with expression."""
+    """Responses of lines with expression."""
     n_pairs: int
-    """Distinct pairs of line and drug among these; the mean stands for repeated ones."""
+    """Distinct pairs of line and drug among these; repeated measurements are averaged."""
     n_repeated: int
-    """Rows beyond the first of their pair."""
-    repeat_spread: float
-    """Root mean square difference between measurements of one pair, over the square root of two: the noise of one of them, ln IC50."""
+    """Repeated measurements."""
+    repeat_std: float
+    """Standard deviation of one measurement (ln IC50), estimated from repeated ones."""
     lines_without_expression: tuple[str, ...] = ()
-    """Lines with responses only; left out."""
+    """Lines with responses only; dropped."""
     lines_without_response: tuple[str, ...] = ()
-    """Lines with expression only; left out."""
+    """Lines with expression only; dropped."""
     ambiguous_lines: tuple[str, ...] = ()
-    """Names of different lines that differ in hyphens or case only, and so fit one line of the expression; left out."""
+    """Names of different lines that match the same line of the expression; dropped."""
     drugs_without_smiles: tuple[str, ...] = ()
-    """Kept, but no network that reads molecules can learn from them."""
+    """Kept, but only usable with ``drug_encoder="none"``."""
 
     def __str__(self) -> str:
         text = (
-            f"{self.n_rows_used:,} of {self.n_rows:,} responses have a line with expression: {self.n_pairs:,} pairs of line and "
-            f"drug; the mean stands for {self.n_repeated:,} repeated measurements, which spread by {self.repeat_spread:.2f} ln IC50"
+            f"{self.n_rows_used:,} of {self.n_rows:,} responses belong to lines with expression: {self.n_pairs:,} pairs of line and "
+            f"drug, {self.n_repeated:,} repeated measurements averaged (standard deviation {self.repeat_std:.2f} ln IC50)"
         )
         for names, what in (
-            (self.lines_without_expression, "lines with responses but no expression"),
-            (self.lines_without_response, "lines with expression but no response"),
-            (self.ambiguous_lines, "names of lines that fit one line of the expression alike"),
+            (self.lines_without_expression, "lines without expression"),
+            (self.lines_without_response, "lines without responses"),
+            (self.ambiguous_lines, "ambiguous names of lines"),
             (self.drugs_without_smiles, "drugs without SMILES"),
         ):
             if names:
-                text += f"; {what}: {len(names):,} ({_examples(names)})"
+                text += f"; {what}: {len(names):,} ({examples(names)})"
         return text
 
 
 @dataclass(frozen=True, eq=False)
 class DrugResponseData:
-    """Cell lines, drugs, and how they got on with each other. Make it with :meth:`join` or :func:`sccello_tools.datasets.gdsc`."""
+    """Expression, drug responses and structures. Create it with :meth:`join` or :func:`sccello_tools.datasets.gdsc`."""
 
     expression: pd.DataFrame
-    """(n_lines, n_genes) float32, rows standardised: log expression of each line, minus its mean, over its standard deviation."""
+    """(n_lines, n_genes) float32, log expression, standardised within each line."""
     ln_ic50: pd.DataFrame
     """(n_lines, n_drugs) float32, natural logarithm of the IC50 in µM; NaN where not measured. Rows as in :attr:`expression`."""
     smiles: pd.Series[str]
-    """(n_drugs,) SMILES of each drug, "" where there is none. Rows as the columns of :attr:`ln_ic50`."""
+    """(n_drugs,) SMILES of each drug, "" if unknown. Rows as the columns of :attr:`ln_ic50`."""
     report: JoinReport | None = field(default=None, repr=False)
-    """What became of the rows of the tables."""
+    """Matched and dropped rows."""
 
     @property
     def lines(self) -> list[str]:
@@ -90,33 +95,33 @@ class DrugResponseData:
         responses: pd.DataFrame,
         smiles: pd.Series[str],
         *,
-        without_expression: Literal["error", "leave_out"] = "error",
+        without_expression: Literal["error", "drop"] = "error",
     ) -> DrugResponseData:
         """Join three tables by the names of lines and drugs.
 
-        Names are compared by their letters and digits, whatever the case: ``"NCI-H838"`` is ``"NCIH838"``. A name that is written
-        alike in both tables wins over one that is only alike.
+        Names are compared by letters and digits, ignoring case: ``"NCI-H838"`` matches ``"NCIH838"``. Identical names take
+        precedence.
 
         Parameters
         ----------
         expression
-            (n_lines, n_genes) logarithm of expression, on any scale: RMA, log TPM, or standardised. Each row is standardised here.
+            Log expression on any scale (RMA, log TPM, standardised), shape (n_lines, n_genes). Each row is standardised.
         responses
-            One row a measurement: columns cell_line, drug, ln_ic50 (natural logarithm, µM).
+            One row per measurement: columns cell_line, drug, ln_ic50 (natural logarithm, µM).
         smiles
-            SMILES by name of drug; missing where there is none.
+            SMILES by name of drug; may be incomplete.
         without_expression
-            What to do with responses of lines without expression: refuse them, or leave them out and say so in the report.
+            Whether responses of lines without expression are an error or are dropped and reported.
 
         Returns
         -------
-        The joined tables, lines and drugs sorted by name, with a report.
+        The joined tables, lines and drugs sorted by name.
 
         Raises
         ------
         ResponseError
-            If responses are missing, infinite or on another scale than ln µM; expression is missing, infinite or made of counts; a
-            line lacks expression; a name stands for two rows; or fewer than two lines are left.
+            If responses are missing, infinite or not ln µM; expression is missing, infinite or counts; a line has no expression; a
+            name is ambiguous; or fewer than two lines remain.
 
         Examples
         --------
@@ -129,27 +134,27 @@ class DrugResponseData:
         (['A549', 'NCIH838'], ['Aspirin'])
         """
         if missing := [name for name in (LINE, DRUG, RESPONSE) if name not in responses]:
-            msg = f"responses have no column {missing[0]!r} (columns: {list(responses.columns)}). Expected are {LINE!r}, {DRUG!r} and {RESPONSE!r}, one row a measurement."
+            msg = f"responses has no column {missing[0]!r} (columns: {list(responses.columns)}). Required: {LINE!r}, {DRUG!r} and {RESPONSE!r}, one row per measurement."
             raise ResponseError(msg)
         values = check_expression(expression)
         measured = check_responses(responses[RESPONSE])
-        lines = Matcher(values.index, what="cell lines of the expression")
-        given = responses[LINE].map(clean)
-        found = lines.match(given.unique().tolist())
+        lines = NameMatcher(values.index, what="cell lines of the expression")
+        names = responses[LINE].map(clean)
+        found = lines.match(names.unique().tolist())
         absent = tuple(found.absent)
         if absent and without_expression == "error":
             msg = (
-                f"{len(absent)} of {given.nunique()} cell lines with responses have no expression: {_examples(absent)}. Add their rows to the "
-                "expression, take their responses out, or pass without_expression='leave_out' to have them left out and reported."
+                f"{len(absent)} of {names.nunique()} cell lines with responses have no expression: {examples(absent)}. Add their expression, "
+                "drop their responses, or pass without_expression='drop'."
             )
             raise ResponseError(msg)
         table = pd.DataFrame(
-            {LINE: given.map(found.names), DRUG: _drug_names(responses[DRUG]), RESPONSE: measured}
+            {LINE: names.map(found.names), DRUG: _drug_names(responses[DRUG]), RESPONSE: measured}
         ).dropna(subset=[LINE])
         pairs = table.groupby([LINE, DRUG], sort=True)[RESPONSE]
         matrix = pairs.mean().unstack(DRUG).sort_index().sort_index(axis=1)  # noqa: PD010
         if len(matrix) < 2:
-            msg = f"Only {len(matrix)} cell line has both expression and responses; at least 2 are needed. Lines of the expression: {_examples(list(values.index))}; of the responses: {_examples(given.unique())}."
+            msg = f"Only {len(matrix)} cell lines have expression and responses; at least 2 are required. Lines of the expression: {examples(list(values.index))}; of the responses: {examples(names.unique())}."
             raise ResponseError(msg)
         matrix = matrix.astype(np.float32).rename_axis(index=None, columns=None)
         structures = _smiles_of(list(matrix.columns), smiles)
@@ -158,7 +163,7 @@ class DrugResponseData:
             n_rows_used=len(table),
             n_pairs=int(pairs.ngroups),
             n_repeated=len(table) - int(pairs.ngroups),
-            repeat_spread=_repeat_spread(table),
+            repeat_std=_repeat_std(table),
             lines_without_expression=absent,
             lines_without_response=tuple(str(n) for n in values.index if n not in matrix.index),
             ambiguous_lines=tuple(found.ambiguous),
@@ -173,12 +178,12 @@ class DrugResponseData:
         without_lines: Collection[str] = (),
         drugs: Collection[str] | None = None,
     ) -> DrugResponseData:
-        """Return some of the lines and drugs, named in any way of writing them.
+        """Return a subset of the lines and drugs, by name in any spelling.
 
         Raises
         ------
         ResponseError
-            If a line or drug is not there.
+            If a line or drug is unknown.
         """
         kept = self.lines if lines is None else self._named(lines, self.lines, "cell lines")
         out = set(self._named(without_lines, self.lines, "cell lines"))
@@ -192,41 +197,114 @@ class DrugResponseData:
         )
 
     @staticmethod
-    def _named(wanted: Collection[str], there: list[str], what: str) -> list[str]:
-        found = Matcher(pd.Index(there), what=what).match([clean(name) for name in wanted])
+    def _named(queries: Collection[str], names: list[str], what: str) -> list[str]:
+        found = NameMatcher(pd.Index(names), what=what).match([clean(name) for name in queries])
         if unknown := [*found.absent, *found.ambiguous]:
-            msg = f"The data have no {what} {_examples(unknown)}; there are {len(there)}: {_examples(there)}."
+            msg = f"Unknown {what}: {examples(unknown)}. The data have {len(names)}: {examples(names)}."
             raise ResponseError(msg)
-        return [found.names[clean(name)] for name in wanted]
+        return [found.names[clean(name)] for name in queries]
 
 
-def _drug_names(given: pd.Series[str]) -> pd.Series[str]:
-    """Bring the ways of writing one drug to the one that is met first."""
-    names = given.map(clean)
-    matcher: dict[str, str] = {}
+def _drug_names(column: pd.Series[str]) -> pd.Series[str]:
+    """Unify the spelling of each drug to its first occurrence."""
+    names = column.map(clean)
+    first: dict[str, str] = {}
     for name in names.unique():
-        matcher.setdefault(Matcher.key(name), name)
-    return names.map(lambda name: matcher[Matcher.key(name)])
+        first.setdefault(NameMatcher.key(name), name)
+    return names.map(lambda name: first[NameMatcher.key(name)])
 
 
 def _smiles_of(drugs: list[str], smiles: pd.Series[str]) -> pd.Series[str]:
-    there = smiles.dropna()
-    there = there[there.astype(str).str.strip() != ""]
-    found = Matcher(pd.Index(there.index.map(clean)), what="drugs with SMILES").match(drugs)
-    by_name = {clean(name): str(text).strip() for name, text in there.items()}
+    known = smiles.dropna()
+    known = known[known.astype(str).str.strip() != ""]
+    found = NameMatcher(pd.Index(known.index.map(clean)), what="drugs with SMILES").match(drugs)
+    by_name = {clean(name): str(text).strip() for name, text in known.items()}
     values = [by_name[found.names[drug]] if drug in found.names else "" for drug in drugs]
     return pd.Series(values, index=drugs, dtype=object, name=SMILES)
 
 
-def _repeat_spread(table: pd.DataFrame) -> float:
-    """Noise of one measurement, from those that were made again."""
-    centred = table[RESPONSE] - table.groupby([LINE, DRUG])[RESPONSE].transform("mean")
+def _repeat_std(table: pd.DataFrame) -> float:
+    """Return the standard deviation of one measurement, pooled over repeated ones."""
+    centered = table[RESPONSE] - table.groupby([LINE, DRUG])[RESPONSE].transform("mean")
     n = table.groupby([LINE, DRUG])[RESPONSE].transform("size")
-    again = n > 1
-    degrees = float((1 - 1 / n[again]).sum())
-    return float(np.sqrt((centred[again] ** 2).sum() / degrees)) if degrees else float("nan")
+    repeated = n > 1
+    degrees = float((1 - 1 / n[repeated]).sum())
+    return float(np.sqrt((centered[repeated] ** 2).sum() / degrees)) if degrees else float("nan")
 
 
-def _examples(names: Collection[str]) -> str:
-    shown = ", ".join(repr(str(name)) for name in list(names)[:_MAX_SHOWN])
-    return shown + (", ..." if len(names) > _MAX_SHOWN else "")
+class ResponseSplit(NamedTuple):
+    """Disjoint sets of pairs."""
+
+    train: NDArray[np.bool_]
+    """(n_lines, n_drugs) training pairs."""
+    validation: NDArray[np.bool_]
+    """(n_lines, n_drugs) validation pairs."""
+
+
+def split_responses(
+    measured: NDArray[np.bool_], kind: SplitKind, *, validation: float, rng: RNGLike = 0
+) -> ResponseSplit:
+    """Split measured pairs into training and validation pairs.
+
+    Parameters
+    ----------
+    measured
+        Which pairs have a response, shape (n_lines, n_drugs).
+    kind
+        ``"pairs"``: random pairs, as published; all lines and drugs occur in training. ``"cell_lines"``: all pairs of some lines.
+        ``"drugs"``: all pairs of some drugs. ``"both"``: pairs of validation lines with validation drugs; other pairs of these lines
+        and drugs are not used at all.
+    validation
+        Fraction of pairs, lines, drugs, or of both, in (0, 1).
+    rng
+        Seed or generator.
+
+    Raises
+    ------
+    ConfigError
+        If ``kind`` is unknown or ``validation`` is not in (0, 1).
+    ResponseError
+        If there are too few lines, drugs or pairs to split.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sccello_tools.drug import split_responses
+    >>> train, validation = split_responses(np.ones((10, 4), dtype=bool), "cell_lines", validation=0.2)
+    >>> int(train.sum()), int(validation.all(axis=1).sum())
+    (32, 2)
+    """
+    if kind not in SPLITS:
+        msg = f"split must be one of {', '.join(map(repr, SPLITS))}, or None to train on all pairs, got {kind!r}"
+        raise ConfigError(msg)
+    if not 0 < validation < 1:
+        msg = f"validation must be in (0, 1), got {validation}"
+        raise ConfigError(msg)
+    generator = np.random.default_rng(rng)
+    n_lines, n_drugs = measured.shape
+    if kind == "pairs":
+        chosen = _draw(int(measured.sum()), validation, generator, "measured pairs")
+        held_out = np.zeros_like(measured)
+        held_out[measured] = chosen
+        return ResponseSplit(measured & ~held_out, held_out)
+    lines, drugs = np.zeros(n_lines, bool), np.zeros(n_drugs, bool)
+    if kind != "drugs":
+        lines = _draw(n_lines, validation, generator, "cell lines")
+    if kind != "cell_lines":
+        drugs = _draw(n_drugs, validation, generator, "drugs")
+    either = lines[:, None] | drugs[None]
+    held_out = lines[:, None] & drugs[None] if kind == "both" else either
+    split = ResponseSplit(measured & ~either, measured & held_out)
+    if not (split.train.any() and split.validation.any()):
+        msg = f"split={kind!r} gives {int(split.train.sum())} training and {int(split.validation.sum())} validation pairs of {int(measured.sum())} ({n_lines} lines, {n_drugs} drugs). Change validation or rng, or pass more responses."
+        raise ResponseError(msg)
+    return split
+
+
+def _draw(n: int, fraction: float, rng: np.random.Generator, what: str) -> NDArray[np.bool_]:
+    if n < 2:
+        msg = f"At least 2 {what} are required for validation, got {n}. Pass more responses, or split=None."
+        raise ResponseError(msg)
+    chosen = np.zeros(n, dtype=bool)
+    chosen[rng.permutation(n)[: min(n - 1, max(1, round(fraction * n)))]] = True
+    return chosen

@@ -1,4 +1,4 @@
-"""A drug response model: an ensemble, what it was trained on, and how well it did on what it had not seen."""
+"""Drug response models: an ensemble with provenance and validation scores."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sccello_tools.errors import ConfigError, GeneMatchError, WeightsError
+from sccello_tools.errors import GeneMatchError, WeightsError
 from sccello_tools.models import load
 
-from .lines import embed_profiles, match_line_genes
-from .scales import check_expression
+from .checks import check_expression
+from .profiles import embed_profiles, match_line_genes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-    from typing import Any, NoReturn
+    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -26,65 +26,51 @@ if TYPE_CHECKING:
 
     from .ensemble import Ensemble, Responses
 
-_FEWEST_SHARED = 0.25  # share of the model's genes
+_MIN_SHARED = 0.25  # fraction of the genes of the model
 
 
 class Prediction(NamedTuple):
     """Predicted responses of cell lines."""
 
     ln_ic50: pd.DataFrame
-    """(n_lines, n_drugs) float32, µM: mean over the networks of the ensemble."""
+    """(n_lines, n_drugs) float32, ln IC50 (µM), mean over the networks of the ensemble."""
     std: pd.DataFrame
-    """(n_lines, n_drugs) float32: standard deviation over the networks."""
+    """(n_lines, n_drugs) float32, standard deviation over the networks."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DrugResponseModel:
-    """Predicts ln IC50 (µM). Make it with :func:`sccello_tools.tl.train_drug_response`, or load one with :func:`sccello_tools.models.load`."""
+    """Predicts ln IC50 (µM). Train one with :func:`sccello_tools.tl.train_drug_response` or load one with :func:`sccello_tools.drug.load`."""
 
     name: str
     ensemble: Ensemble
     """The trained networks."""
     encoder_name: str
-    """scCello model that embeds cells for it; "" if it reads expression only."""
+    """scCello model whose embedding it uses; "" if it uses expression only."""
     encoder_sha256: str
-    """Hash of that model's weights."""
+    """sha256 of the weights of that model."""
     split: str
-    """What was held out of its training: "pairs", "cell_lines", "drugs", "both", or "" for nothing."""
+    """Type of the validation split: "pairs", "cell_lines", "drugs", "both", or "" without validation."""
     scores: Mapping[str, float] = field(default_factory=dict)
-    """On the pairs held out: the fields of :class:`sccello_tools.metrics.ResponseScore`."""
-    held_out: pd.DataFrame | None = None
-    """These pairs: cell_line, drug, measured, predicted, std (ln IC50, µM). Not saved."""
+    """Scores on the validation pairs: the fields of :class:`sccello_tools.metrics.ResponseScore`."""
+    validation: pd.DataFrame | None = None
+    """Validation pairs: cell_line, drug, measured, predicted, std (ln IC50, µM). Not saved."""
     sha256: str = ""
-    """Hash of the weights file; "" before it was saved."""
+    """sha256 of the weights file; "" if it was not saved."""
     folder: Path | None = None
-    """Where it was loaded from or saved to."""
+    """Folder that it was loaded from or saved to."""
+    device: str = "cpu"
+    """Device of the encoder, which embeds cells; the networks always run on the CPU."""
 
     @property
     def drugs(self) -> tuple[str, ...]:
-        """Drugs that it was trained on."""
+        """Drugs of the training data."""
         return self.ensemble.drugs
 
     @property
     def cell_lines(self) -> tuple[str, ...]:
-        """Cell lines that it was trained on."""
+        """Cell lines of the training data."""
         return self.ensemble.cell_lines
-
-    @property
-    def network(self) -> NoReturn:
-        """Not there: a drug response model embeds no cells."""
-        raise self._no_encoder
-
-    @property
-    def config(self) -> NoReturn:
-        """Not there: a drug response model embeds no cells. Its settings are ``ensemble.config``."""
-        raise self._no_encoder
-
-    @property
-    def _no_encoder(self) -> ConfigError:
-        encoder = self.encoder_name or "sccello-small"
-        msg = f"{self.name!r} is a drug response model, which embeds no cells. Call tl.drug_response(adata, model={self.name!r}), or pass an encoder here, such as {encoder!r}."
-        return ConfigError(msg)
 
     @property
     def n_parameters(self) -> int:
@@ -93,20 +79,20 @@ class DrugResponseModel:
 
     @cached_property
     def encoder(self) -> LoadedModel | None:
-        """The scCello model that embeds cells for it; None if it reads expression only.
+        """The scCello model whose embedding it uses; None if it uses expression only.
 
         Raises
         ------
         WeightsError
-            If the model of that name here has other weights than the one it was trained with.
+            If the weights differ from those of training.
         """
         if not self.encoder_name:
             return None
-        found = load(self.encoder_name, device="cpu")
+        found = load(self.encoder_name, device=self.device)
         if found.sha256 != self.encoder_sha256:
             msg = (
-                f"Drug response model {self.name!r} was trained on embeddings of {self.encoder_name!r} with weights {self.encoder_sha256[:12]}…; "
-                f"here that model has {found.sha256[:12]}…. Train it anew with tl.train_drug_response, or use the version of sccello-tools that it was made with."
+                f"Drug response model {self.name!r} was trained with weights {self.encoder_sha256[:12]}… of {self.encoder_name!r}, which now has "
+                f"{found.sha256[:12]}…. Train it again with tl.train_drug_response, or use the version of sccello-tools that created it."
             )
             raise WeightsError(msg)
         return found
@@ -121,22 +107,22 @@ class DrugResponseModel:
         Parameters
         ----------
         expression
-            (n_lines, n_genes) logarithm of expression on any scale, one row a line, genes by symbol or Ensembl id.
+            Log expression on any scale, shape (n_lines, n_genes), genes as symbols or Ensembl ids.
         drugs
-            Names of known drugs, or a mapping of names to SMILES for new ones; all known drugs if not given.
+            Names of known drugs, or a mapping of names to SMILES for new ones; by default all known drugs.
 
         Returns
         -------
-        ln IC50 (µM) and its standard deviation over the networks, rows as they came.
+        ln IC50 (µM) and its standard deviation over the networks, rows in input order.
 
         Raises
         ------
         ResponseError
-            If expression is missing, infinite or made of counts.
+            If expression is missing, infinite or counts.
         GeneMatchError
-            If it covers less than a quarter of the model's genes.
+            If it contains less than a quarter of the genes of the model.
         DrugError
-            If a drug is unknown, or a SMILES is refused.
+            If a drug is unknown, or a SMILES is missing or invalid.
 
         Examples
         --------
@@ -152,7 +138,7 @@ class DrugResponseModel:
         found = self.predict_profiles(profiles, drugs)
         frames = [
             pd.DataFrame(part, index=expression.index, columns=list(found.drugs))
-            for part in (found.mean, found.spread)
+            for part in (found.mean, found.std)
         ]
         return Prediction(*frames)
 
@@ -163,44 +149,44 @@ class DrugResponseModel:
         *,
         absent: NDArray[np.bool_] | None = None,
     ) -> Responses:
-        """Predict from (n, n_genes) profiles over the model's genes; ``absent`` marks genes without a count, (n, n_genes)."""
+        """Predict from (n, n_genes) profiles over the genes of the model; ``absent`` marks genes without counts, (n, n_genes)."""
         lines = self.ensemble.lines
         embedding = None
         if len(lines.embedding_mean) and self.encoder is not None:
             embedding = embed_profiles(profiles, lines.genes, self.encoder, absent=absent)
-            # a cell of which only genes without a count are known has no embedding
+            # no embedding if all genes of the model have no counts
             profiles = np.where(np.isfinite(embedding).all(axis=1, keepdims=True), profiles, np.nan)
         return self.ensemble.predict(profiles, embedding, drugs)
 
     def gene_columns(self, genes: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Find the model's genes among Ensembl ids.
+        """Match Ensembl ids to the genes of the model.
 
         Returns
         -------
-        Places in ``genes``, and of the same genes among the model's.
+        Indices into ``genes``, and of the same genes among those of the model.
 
         Raises
         ------
         GeneMatchError
-            If less than a quarter of the model's genes is there.
+            If less than a quarter of the genes of the model match.
         """
         first: dict[str, int] = {}
-        for place, gene in enumerate(genes):
-            first.setdefault(gene, place)
+        for index, gene in enumerate(genes):
+            first.setdefault(gene, index)
         own = self.ensemble.lines.genes
         shared = [i for i, gene in enumerate(own) if gene in first]
-        if len(shared) < _FEWEST_SHARED * len(own):
-            msg = f"Only {len(shared):,} of the {len(own):,} genes that drug response model {self.name!r} reads are in the data; at least {_FEWEST_SHARED:.0%} are needed. Pass data with all genes, before any selection of variable ones."
+        if len(shared) < _MIN_SHARED * len(own):
+            msg = f"The data contain {len(shared):,} of the {len(own):,} genes of drug response model {self.name!r}; at least {_MIN_SHARED:.0%} are required. Pass data with all genes, not only highly variable ones."
             raise GeneMatchError(msg)
-        there = np.array([first[own[i]] for i in shared], dtype=np.intp)
-        return there, np.array(shared, dtype=np.intp)
+        found = np.array([first[own[i]] for i in shared], dtype=np.intp)
+        return found, np.array(shared, dtype=np.intp)
 
     def _on_own_genes(
         self, values: NDArray[np.float32], genes: tuple[str, ...]
     ) -> NDArray[np.float32]:
-        there, own = self.gene_columns(genes)
+        found, own = self.gene_columns(genes)
         profiles = np.tile(self.ensemble.lines.mean, (len(values), 1))
-        profiles[:, own] = values[:, there]
+        profiles[:, own] = values[:, found]
         return profiles
 
     def __repr__(self) -> str:
@@ -209,14 +195,14 @@ class DrugResponseModel:
             for key in ("pearson", "pearson_by_drug")
             if key in self.scores
         )
-        held = f", held out ({self.split}): {scores}" if scores else ""
+        validation = f", validation ({self.split}): {scores}" if scores else ""
         return (
             f"DrugResponseModel({self.name!r}, {len(self.ensemble.networks)} networks, {len(self.drugs)} drugs, "
-            f"{len(self.cell_lines)} cell lines{held})"
+            f"{len(self.cell_lines)} cell lines{validation})"
         )
 
     def info(self) -> dict[str, Any]:
-        """Return what it is as plain values, for ``adata.uns``."""
+        """Return its provenance as plain values, for ``adata.uns``."""
         return {
             "model": self.name,
             "weights_sha256": self.sha256,

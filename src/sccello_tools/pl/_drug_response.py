@@ -33,7 +33,7 @@ _MEASURED = ("drug", "measured", "predicted")
 _UNIT = "ln IC$_{50}$ (µM)"
 _MAX_BARS = 60  # more bars are drawn without names and gaps
 _MAX_POINTS = 3000  # more pairs are drawn as a density
-_TABLE = "Pass model.held_out, as tl.train_drug_response(data, split=...) returns it."
+_TABLE = "Pass model.validation, as tl.train_drug_response(data, split=...) returns it."
 
 
 class _Bars(NamedTuple):
@@ -67,7 +67,7 @@ def drug_response(
     Parameters
     ----------
     adata
-        Annotated data after :func:`sccello_tools.tl.drug_response`; or the table ``held_out`` of a trained model, to compare
+        Annotated data after :func:`sccello_tools.tl.drug_response`; or the table ``validation`` of a trained model, to compare
         predicted with measured values.
     drug
         One drug, in upper or lower case: required for a waterfall plot; with measured values only its pairs are shown.

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from sccello_tools.drug.drugs import drug_inputs
-from sccello_tools.drug.molecules import fingerprints, molecular_graphs
+from sccello_tools.drug.encoders import (
+    ENCODERS,
+    DrugEncoderName,
+    check_smiles,
+    drug_inputs,
+    fingerprints,
+    molecular_graphs,
+)
 from sccello_tools.errors import DrugError, MissingExtraError
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
@@ -45,7 +52,7 @@ def test_elements_that_no_drug_of_gdsc_has_are_read_too():
 
 @pytest.mark.parametrize("bad", ["aspirin", "C1CC", "", "   ", "C(C)(C)(C)(C)C"])
 def test_what_is_no_molecule_is_refused_by_name(bad):
-    with pytest.raises(DrugError, match="1 of 2 SMILES are no molecule") as found:
+    with pytest.raises(DrugError, match="1 of 2 SMILES") as found:
         molecular_graphs(["CCO", bad])
     assert repr(bad) in str(found.value)
 
@@ -58,6 +65,17 @@ def test_without_rdkit_the_error_names_the_extra(monkeypatch):
 
 def test_adjacency_is_symmetric_and_normalised():
     inputs = drug_inputs("gcn", [ASPIRIN], [0])
-    dense = inputs.adjacency.to_dense()
+    dense = inputs.molecules["adjacency"].to_dense()
     np.testing.assert_allclose(dense, dense.T, rtol=1e-6)
     assert float(np.linalg.eigvalsh(dense.numpy()).max()) < 1  # each atom's own share is not in it
+
+
+def test_every_encoder_name_has_a_class():
+    assert set(ENCODERS) == set(get_args(DrugEncoderName))
+
+
+def test_missing_smiles_are_named():
+    for missing in (float("nan"), None, "", " "):
+        with pytest.raises(DrugError, match=r"1 of 2 drugs have no SMILES: 'unnamed compound 7'"):
+            check_smiles({"aspirin": ASPIRIN, "unnamed compound 7": missing})
+    assert check_smiles({"aspirin": ASPIRIN}) == {"aspirin": ASPIRIN}

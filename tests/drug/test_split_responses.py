@@ -1,4 +1,4 @@
-"""No pair, line or drug of the test is met in training."""
+"""No pair, line or drug of the validation set is in training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MEASURED = np.random.default_rng(0).random((40, 25)) < 0.8
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("kind", ["pairs", "cell_lines", "drugs", "both"])
 def test_train_and_test_do_not_meet(kind, seed):
-    train, test = split_responses(MEASURED, kind, held_out=0.2, seed=seed)
+    train, test = split_responses(MEASURED, kind, validation=0.2, rng=seed)
     assert not (train & test).any()
     assert not ((train | test) & ~MEASURED).any()
     if kind == "pairs":
@@ -29,16 +29,18 @@ def test_train_and_test_do_not_meet(kind, seed):
 
 
 def test_the_seed_decides():
-    a, b = (split_responses(MEASURED, "cell_lines", held_out=0.2, seed=s).test for s in (0, 1))
+    a, b = (
+        split_responses(MEASURED, "cell_lines", validation=0.2, rng=s).validation for s in (0, 1)
+    )
     assert (a != b).any()
-    again = split_responses(MEASURED, "cell_lines", held_out=0.2, seed=0).test
+    again = split_responses(MEASURED, "cell_lines", validation=0.2, rng=0).validation
     np.testing.assert_array_equal(a, again)
 
 
 def test_what_cannot_be_split_is_refused():
-    with pytest.raises(ConfigError, match="split is 'rows'"):
-        split_responses(MEASURED, "rows", held_out=0.2, seed=0)
-    with pytest.raises(ConfigError, match="held_out is 1"):
-        split_responses(MEASURED, "pairs", held_out=1, seed=0)
-    with pytest.raises(ResponseError, match="1 drugs"):
-        split_responses(MEASURED[:, :1], "drugs", held_out=0.2, seed=0)
+    with pytest.raises(ConfigError, match=r"split must be one of.*'rows'"):
+        split_responses(MEASURED, "rows", validation=0.2, rng=0)
+    with pytest.raises(ConfigError, match=r"validation must be in \(0, 1\), got 1"):
+        split_responses(MEASURED, "pairs", validation=1, rng=0)
+    with pytest.raises(ResponseError, match="drugs"):
+        split_responses(MEASURED[:, :1], "drugs", validation=0.2, rng=0)
