@@ -1,46 +1,57 @@
-"""In-silico perturbation, approximate: one walk for all tokens of a cell at once, and a few gradients."""
+"""Approximate masking of all genes of a cell: one pass for all of them and a few gradients."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch.nn import functional
 
-from ._clean_pass import attended_along, heads_of, input_along, walk
-
 if TYPE_CHECKING:
     from sccello_tools.nn import Encoder, EncoderLayer
 
-    from ._clean_pass import CleanLayer, Heads
-
-_LIGHTEST = 1e-6  # least share of a softmax that is left to divide by, where attention is sharp
-_HEAVIEST = 1e6  # most weight of a new key over the old ones together
+_MIN_TOTAL = 1e-6  # lower bound of the remaining softmax total, for sharp attention
+_MAX_RATIO = 1e6  # upper bound of the weight of a new key relative to the old ones
 
 
 def fast_scores(encoder: Encoder, ids: torch.Tensor, *, n_directions: int) -> torch.Tensor:
-    """Approximate :func:`~sccello_tools.perturbation.exact.exact_scores` for every gene of a cell at the cost of a few passes.
+    """Approximate :func:`~sccello_tools.perturbation.exact.exact_scores` for all genes of a cell at the cost of a few passes.
 
-    In each copy two rows move far, that of the masked token and ``<cls>``; both are followed through every layer, nonlinear as they
-    are, against the other rows of the unchanged cell. The other rows change a little and all together matter as much. Their change
-    is computed where the masked token differs most from what it was, in the first layer (the softmax term of one key), and carried
-    to ``<cls>`` by the gradient of the unchanged cell with its attention weights held, along ``n_directions`` directions of the
-    ``<cls>`` row: the principal ones of the first part, each copy's counted with length 1, for else the few genes that move the
-    cell most would choose them all. Left out are the curvature of the other rows' changes, their changes in deeper layers, and what
-    lies outside of the directions.
+    Parameters as for :func:`fast_differences`.
+
+    Returns
+    -------
+    Tensor of shape (L - 1,), float32: scores of the tokens after ``<cls>``.
+    """
+    _, difference = fast_differences(encoder, ids, n_directions=n_directions)
+    return difference.square().sum(-1).mul(0.5)
+
+
+def fast_differences(
+    encoder: Encoder, ids: torch.Tensor, *, n_directions: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Approximate the change of a cell's normalised ``<cls>`` row when each of its genes is masked.
+
+    In each copy two rows change strongly, that of the masked token and ``<cls>``. Both are passed through all layers with their
+    nonlinearities, against the other rows of the unchanged cell. The other rows change little, but their sum matters as much. Their
+    change is computed in the first layer, where the masked token differs most (the softmax term of one key), and propagated to
+    ``<cls>`` by gradients of the unchanged cell with fixed attention weights, along ``n_directions`` directions of the ``<cls>`` row:
+    the principal directions of the first part, with all copies scaled to length 1, because a few genes of large effect would
+    determine them otherwise. Neglected are second-order effects of the other rows, their changes in deeper layers, and components
+    outside of the directions.
 
     Parameters
     ----------
     encoder
-        In evaluation mode.
+        Encoder in evaluation mode.
     ids
-        (L,) int64 tokens of the cell, ``<cls>`` first.
+        Tokens of the cell, ``<cls>`` first, shape (L,), int64.
     n_directions
-        Gradients to take; 0 leaves out the way over other rows.
+        Number of gradients; 0 neglects the effect through other rows.
 
     Returns
     -------
-    (L - 1,) float32 scores of the tokens after ``<cls>``.
+    The normalised ``<cls>`` row, shape (d,), and its change for each token after ``<cls>``, shape (L - 1, d), float32.
     """
     length = len(ids)
     layers = cast("list[EncoderLayer]", list(encoder.layers))
@@ -49,7 +60,7 @@ def fast_scores(encoder: Encoder, ids: torch.Tensor, *, n_directions: int) -> to
         clean = encoder.embed(ids, cu_seqlens, length)
         mask = torch.full_like(ids, encoder.config.mask_token_id)
         masked = encoder.embed(mask, cu_seqlens, length)[1:]
-        states, cls = walk(layers, clean)
+        states, cls = clean_pass(layers, clean)
         unit = functional.normalize(cls, dim=-1)  # (1, d)
         moved, token = _follow(layers, states, clean, masked)
         difference = functional.normalize(moved.double(), dim=-1) - unit.double()
@@ -60,15 +71,14 @@ def fast_scores(encoder: Encoder, ids: torch.Tensor, *, n_directions: int) -> to
             tangent = directions - unit.T @ (unit @ directions)  # of the unit vector
             gradient = (tangent / cls.norm()).T[:, None]  # (K, 1, d)
             for layer, state in zip(layers[:0:-1], states[:0:-1]):
-                gradient = input_along(layer, state, gradient)  # (K, L, d)
-            along = attended_along(layers[0], states[0], gradient)[1]
+                gradient = backward_to_input(layer, state, gradient)  # (K, L, d)
+            along = backward_to_attention(layers[0], states[0], gradient)[1]
             difference += _through_others(states[0], token, along) @ directions.T
-        scores: torch.Tensor = difference.square().sum(-1).mul(0.5)
-        return scores
+        return unit[0], difference
 
 
 def _principal(difference: torch.Tensor, n_directions: int) -> torch.Tensor:
-    """Orthonormal (d, K) that hold most of the rows' directions, whatever the rows' lengths."""
+    """Return the (d, K) orthonormal principal directions of the rows, scaled to length 1."""
     rows = functional.normalize(difference, dim=-1)
     axes: torch.Tensor = torch.linalg.eigh(rows.T @ rows).eigenvectors
     return axes[:, -n_directions:]
@@ -77,12 +87,11 @@ def _principal(difference: torch.Tensor, n_directions: int) -> torch.Tensor:
 def _follow(
     layers: list[EncoderLayer], states: list[CleanLayer], clean: torch.Tensor, masked: torch.Tensor
 ) -> tuple[torch.Tensor, Heads]:
-    """Take the masked token's row and that of ``<cls>`` through the layers; return the latter, (n, d), and the former's first heads.
+    """Pass the rows of the masked token and of ``<cls>`` through the layers; return the latter, (n, d), and the former's first heads.
 
-    Copy ``c`` is the one in which token ``c + 1`` is masked, so that its own entry of a matrix over copies and tokens lies on the
-    first diagonal above the main one.
+    In copy ``c`` token ``c + 1`` is masked, so its entry of a matrix over copies and tokens is on the first superdiagonal.
     """
-    own, cls = masked, clean[:1]  # of `<cls>` one row, until the copies differ in it
+    own, cls = masked, clean[:1]  # one row of <cls>, until the copies differ in it
     tokens: list[Heads] = []
     for layer, state in zip(layers, states):
         token, first = heads_of(layer, own), heads_of(layer, cls)
@@ -98,7 +107,7 @@ def _finish(layer: EncoderLayer, output: torch.Tensor, x: torch.Tensor) -> torch
 
 
 def _attend(state: CleanLayer, token: Heads, first: Heads) -> torch.Tensor:
-    """Attend from the masked token of each copy to the clean keys, with its own and that of ``<cls>`` replaced."""
+    """Attention of the masked token of each copy to the clean keys, with its own key and that of ``<cls>`` replaced."""
     q = token.q
     scores = q @ state.k.mT  # (H, n, L)
     scores[..., 0] = (q * first.k).sum(-1)
@@ -112,10 +121,10 @@ def _attend(state: CleanLayer, token: Heads, first: Heads) -> torch.Tensor:
 
 
 def _attend_from_first(state: CleanLayer, token: Heads, first: Heads) -> torch.Tensor:
-    """Attend from ``<cls>`` of each copy. Its query moves little, so that a first-order step serves for the clean keys.
+    """Attention of ``<cls>`` of each copy. Its query changes little, so a first-order step suffices for the clean keys.
 
-    With weights ``w`` and output ``O`` of the clean query, a step ``s`` adds ``s · Cov_w(k, v)`` to ``O``, which costs the same for
-    any number of keys; then the terms of the two replaced keys are exchanged.
+    With weights ``w`` and output ``o`` of the clean query, a step ``s`` adds ``s · Cov_w(k, v)`` to ``o``, at a cost independent of
+    the number of keys; then the terms of the two replaced keys are exchanged.
     """
     query, weights, output = state.q[:, :1], state.weights[:, :1], state.output[:, :1]
     step = first.q - query  # (H, n or 1, head_dim)
@@ -128,24 +137,24 @@ def _attend_from_first(state: CleanLayer, token: Heads, first: Heads) -> torch.T
     ]
     for (k, v, weight), new in zip(old, (token, first)):
         clean = weight[..., None] * (step * (k - mean)).sum(-1, keepdim=True).exp()
-        ratio = clean * (first.q * (new.k - k)).sum(-1, keepdim=True).exp().clamp(max=_HEAVIEST)
+        ratio = clean * (first.q * (new.k - k)).sum(-1, keepdim=True).exp().clamp(max=_MAX_RATIO)
         attended = attended - clean * v + ratio * new.v
         total = total - clean + ratio
-    return attended / total.clamp_(min=_LIGHTEST)
+    return attended / total.clamp_(min=_MIN_TOTAL)
 
 
 def _through_others(state: CleanLayer, token: Heads, along: torch.Tensor) -> torch.Tensor:
-    """Effect of the masked tokens' keys and values, by way of the other rows, along each direction: (n, K).
+    """Effect of the keys and values of the masked tokens through the other rows, along each direction: (n, K).
 
-    ``along`` is (H, L, K, head_dim), the gradients at the layer's attention outputs.
+    ``along`` are the gradients at the attention outputs, (H, L, K, head_dim).
     """
     n_heads, _, n_directions, head_dim = along.shape
     logsumexp = (state.q @ state.k.mT).logsumexp(-1, keepdim=True)  # (H, L, 1)
-    r = (state.q @ token.k.mT).sub_(logsumexp).exp_().clamp_(max=_HEAVIEST)  # (H, L, n)
+    r = (state.q @ token.k.mT).sub_(logsumexp).exp_().clamp_(max=_MAX_RATIO)  # (H, L, n)
     p = state.weights[..., 1:]
-    total = (r - p).add_(1).clamp_(min=_LIGHTEST)
+    total = (r - p).add_(1).clamp_(min=_MIN_TOTAL)
     r, p = r.div_(total), p / total
-    for weight in (p, r):  # the two rows that are followed on their own
+    for weight in (p, r):  # rows that _follow computes
         weight[:, 0] = 0
         weight.diagonal(-1, -2, -1).zero_()
     flat = along.flatten(2)
@@ -154,3 +163,116 @@ def _through_others(state: CleanLayer, token: Heads, along: torch.Tensor) -> tor
     effect -= ((p.mT @ flat).view(shape) * state.v[:, 1:, None]).sum((0, 3))
     output = (along * state.output[:, :, None]).sum(-1)  # (H, L, K)
     return effect.add_((p.sub_(r).mT @ output).sum(0))
+
+
+class Heads(NamedTuple):
+    """Queries (scaled), keys and values of some rows, each (H, n, head_dim)."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+
+
+class Normed(NamedTuple):
+    """State of a LayerNorm for its gradient."""
+
+    x: torch.Tensor
+    """(n, d) output before weight and bias."""
+    scale: torch.Tensor
+    """(n, 1) reciprocal of the standard deviation of the input."""
+
+
+class CleanLayer(NamedTuple):
+    """State of a layer for the unchanged cell; n is L, or 1 (``<cls>``) in the last layer."""
+
+    q: torch.Tensor
+    """(H, n, head_dim), scaled."""
+    k: torch.Tensor
+    """(H, L, head_dim)."""
+    v: torch.Tensor
+    weights: torch.Tensor
+    """(H, n, L) softmax."""
+    output: torch.Tensor
+    """(H, n, head_dim)."""
+    attention: Normed
+    active: torch.Tensor
+    """(n, intermediate) which feed-forward units are active."""
+    feed_forward: Normed
+
+
+def heads_of(layer: EncoderLayer, x: torch.Tensor) -> Heads:
+    """Project the (n, d) input of a layer."""
+    shape = (len(x), 3, layer.n_heads, layer.head_dim)
+    q, k, v = layer.qkv(x).view(shape).permute(1, 2, 0, 3).unbind(0)  # (H, n, head_dim)
+    return Heads(q * layer.head_dim**-0.5, k, v)
+
+
+def clean_pass(
+    layers: list[EncoderLayer], x: torch.Tensor
+) -> tuple[list[CleanLayer], torch.Tensor]:
+    """Pass the (L, d) embedded cell through the layers; return the state of each layer and the last ``<cls>`` row, (1, d)."""
+    states = []
+    for layer in layers:
+        state, x = _layer(layer, x, cls_only=layer is layers[-1])
+        states.append(state)
+    return states, x
+
+
+def backward_to_attention(
+    layer: EncoderLayer, state: CleanLayer, gradient: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Propagate gradients (K, n, d) at a layer's output back to its attention.
+
+    Returns
+    -------
+    Gradients at the layer's input through the residual connection, (K, n, d), and at the attention output, (H, n, K, head_dim).
+    """
+    g = _through_norm(gradient, layer.feed_forward_norm, state.feed_forward)
+    h = (g @ layer.feed_forward_out.weight).mul_(state.active)
+    g = g.add_(h @ layer.feed_forward_in.weight)
+    g = _through_norm(g, layer.attention_norm, state.attention)
+    shape = (*g.shape[:2], layer.n_heads, layer.head_dim)
+    return g, (g @ layer.attention_out.weight).view(shape).permute(2, 1, 0, 3).contiguous()
+
+
+def backward_to_input(
+    layer: EncoderLayer, state: CleanLayer, gradient: torch.Tensor
+) -> torch.Tensor:
+    """Propagate gradients (K, n, d) at a layer's output back to its input, (K, L, d), with fixed attention weights."""
+    residual, attended = backward_to_attention(layer, state, gradient)
+    n_directions, n, width = residual.shape
+    values = state.weights.mT @ attended.flatten(2)  # (H, L, K * head_dim)
+    values = values.view(layer.n_heads, -1, n_directions, layer.head_dim)
+    values = values.permute(2, 1, 0, 3).reshape(n_directions, -1, width)  # (K, L, d)
+    out = values @ layer.qkv.weight[2 * width :]
+    out[:, :n] += residual
+    return out
+
+
+def _layer(
+    layer: EncoderLayer, x: torch.Tensor, *, cls_only: bool
+) -> tuple[CleanLayer, torch.Tensor]:
+    q, k, v = heads_of(layer, x)
+    if cls_only:
+        q, x = q[:, :1], x[:1]
+    weights = (q @ k.mT).softmax(-1)
+    output = weights @ v
+    attended = layer.attention_out(output.transpose(0, 1).reshape(x.shape))
+    x, attention = _norm(attended.add_(x), layer.attention_norm)
+    h = layer.feed_forward_in(x)
+    active = h > 0
+    x, feed_forward = _norm(layer.feed_forward_out(h.relu_()).add_(x), layer.feed_forward_norm)
+    return CleanLayer(q, k, v, weights, output, attention, active, feed_forward), x
+
+
+def _norm(x: torch.Tensor, norm: torch.nn.LayerNorm) -> tuple[torch.Tensor, Normed]:
+    out, mean, scale = torch.native_layer_norm(
+        x, norm.normalized_shape, norm.weight, norm.bias, norm.eps
+    )
+    return out, Normed(x.sub(mean).mul_(scale), scale)
+
+
+def _through_norm(g: torch.Tensor, norm: torch.nn.LayerNorm, state: Normed) -> torch.Tensor:
+    g = g * norm.weight
+    projection = (g * state.x).mean(-1, keepdim=True)
+    return g.sub_(g.mean(-1, keepdim=True)).sub_(state.x * projection).mul_(state.scale)

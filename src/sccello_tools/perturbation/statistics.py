@@ -1,4 +1,4 @@
-"""Scores of cells and genes to figures of groups: means, differences, rank tests."""
+"""Statistics of groups of cells: means, differences, rank tests, and tests against random controls."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ import numpy as np
 from scipy import sparse, stats
 
 if TYPE_CHECKING:
+    from typing import Final
+
     from numpy.typing import NDArray
 
-_GENES_AT_A_TIME = 2_048  # bounds the dense pieces: 500 cells of them take 8 MB
+_GENES_PER_BLOCK: Final = 2_048  # bounds the dense blocks: 8 MB for 500 cells
+_N_REPLICATES: Final = 9_999  # smallest p-value 1e-4
 
 
 class GroupStatistics(NamedTuple):
-    """Figures of one group for each gene, arrays of shape (n_genes,)."""
+    """Statistics of one group for each gene, arrays of shape (n_genes,)."""
 
     mean: NDArray[np.float64]
-    """Over all cells of the group, 0 where a gene is not seen."""
-    mean_seen: NDArray[np.float64]
-    """Over the cells in which the gene is seen; 0 if there is none."""
-    share: NDArray[np.float64]
-    """Of the group's cells in which the gene is seen."""
+    """Mean over all cells of the group, 0 for cells without the gene."""
+    mean_expressing: NDArray[np.float64]
+    """Mean over the cells with the gene; 0 if there are none."""
+    fraction: NDArray[np.float64]
+    """Fraction of the group's cells with the gene."""
     reference_mean: NDArray[np.float64]
-    """As ``mean``, of the reference; NaN without reference."""
-    reference_share: NDArray[np.float64]
+    """``mean`` of the reference; NaN without reference."""
+    reference_fraction: NDArray[np.float64]
+    """``fraction`` of the reference; NaN without reference."""
     pvals: NDArray[np.float64]
-    """Two-sided Mann-Whitney test against the reference; NaN without one."""
+    """Two-sided Mann-Whitney test against the reference; NaN without reference."""
     pvals_adj: NDArray[np.float64]
-    """Benjamini-Hochberg over the genes."""
+    """Benjamini-Hochberg correction over the genes."""
 
 
 def group_statistics(
@@ -39,80 +43,121 @@ def group_statistics(
     Parameters
     ----------
     scores
-        (n_cells, n_genes); a stored value says that the gene is seen, whatever the value.
+        Scores, shape (n_cells, n_genes); a stored value means that the cell has the gene, even if it is 0.
     members
-        (n_cells,) cells of the group.
+        Cells of the group, shape (n_cells,).
     reference
-        (n_cells,) cells to compare with; all false if there is nothing to compare with.
+        Cells of the reference, shape (n_cells,); all false for none.
     """
-    inside, outside = _Part.of(scores, members), _Part.of(scores, reference)
+    inside, outside = _Means.of(scores, members), _Means.of(scores, reference)
     n_genes = scores.shape[1]
     if not reference.any():
-        nothing = np.full(n_genes, np.nan)
-        return GroupStatistics(
-            inside.mean, inside.mean_seen, inside.share, nothing, nothing, nothing, nothing
-        )
+        nan = np.full(n_genes, np.nan)
+        return GroupStatistics(*inside, nan, nan, nan, nan)
     pvals = mann_whitney(scores[members], scores[reference])
     adjusted = stats.false_discovery_control(pvals) if n_genes else pvals
-    return GroupStatistics(
-        inside.mean,
-        inside.mean_seen,
-        inside.share,
-        outside.mean,
-        outside.share,
-        pvals,
-        adjusted,
-    )
+    return GroupStatistics(*inside, outside.mean, outside.fraction, pvals, adjusted)
 
 
 def mann_whitney(x: sparse.csr_matrix, y: sparse.csr_matrix) -> NDArray[np.float64]:
-    """Return two-sided p-values of the Mann-Whitney test for each column, ties and continuity corrected (normal approximation).
+    """Return two-sided asymptotic p-values of the Mann-Whitney test for each column.
+
+    :func:`scipy.stats.mannwhitneyu` on dense blocks of columns.
 
     Parameters
     ----------
     x
-        (n_x, n_columns); absent values are 0.
+        First sample, shape (n_x, n_columns); absent values are 0.
     y
-        (n_y, n_columns).
+        Second sample, shape (n_y, n_columns).
     """
-    n_x, n_y = x.shape[0], y.shape[0]
-    n = n_x + n_y
-    both = sparse.vstack([x, y], format="csc")
-    pvals = np.ones(both.shape[1])
-    for start in range(0, both.shape[1], _GENES_AT_A_TIME):
-        columns = slice(start, start + _GENES_AT_A_TIME)
-        values = np.sort(both[:, columns].toarray().T, axis=1)  # for the sizes of ties
-        ranks = stats.rankdata(both[:, columns].toarray(), axis=0)
-        surplus = ranks[:n_x].sum(axis=0) - n_x * (n + 1) / 2  # U less its expectation
-        edges = np.diff(values, axis=1) != 0
-        variance = n_x * n_y / 12 * (n + 1 - _tie_term(edges) / (n * (n - 1)))
-        distance = np.maximum(np.abs(surplus) - 0.5, 0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            z = np.where(variance > 0, distance / np.sqrt(variance), 0)
-        pvals[columns] = 2 * stats.norm.sf(z)
+    x, y = x.tocsc(), y.tocsc()
+    pvals = np.ones(x.shape[1])
+    for start in range(0, x.shape[1], _GENES_PER_BLOCK):
+        block = slice(start, start + _GENES_PER_BLOCK)
+        dense = x[:, block].toarray(), y[:, block].toarray()
+        varying = (np.vstack(dense) != dense[1][:1]).any(axis=0)  # the test is not defined for constants
+        if varying.any():
+            found = stats.mannwhitneyu(*(part[:, varying] for part in dense), method="asymptotic")
+            pvals[start + np.flatnonzero(varying)] = found.pvalue
     return pvals
 
 
-def _tie_term(edges: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Sum of t³ - t over the runs of equal values in each row, given where a sorted row steps."""
-    n_rows, n = edges.shape[0], edges.shape[1] + 1
-    starts = np.ones((n_rows, n), dtype=bool)
-    starts[:, 1:] = edges
-    at = np.flatnonzero(starts)
-    lengths = np.diff(np.append(at, n_rows * n)).astype(np.float64)
-    terms = np.bincount(at // n, weights=lengths**3 - lengths, minlength=n_rows)
-    return terms.astype(np.float64, copy=False)
+class ControlTest(NamedTuple):
+    """Mean of a group against means of random controls, arrays of shape (n_perturbations,); NaN without affected cells."""
 
-
-class _Part(NamedTuple):
+    n_affected: NDArray[np.int64]
+    """Number of cells that the perturbation changes."""
     mean: NDArray[np.float64]
-    mean_seen: NDArray[np.float64]
-    share: NDArray[np.float64]
+    """Mean over these cells."""
+    control_mean: NDArray[np.float64]
+    """Mean of their controls."""
+    pvals: NDArray[np.float64]
+    pvals_adj: NDArray[np.float64]
+    """Benjamini-Hochberg correction over the perturbations."""
+
+
+def control_test(
+    values: NDArray[np.float32],
+    controls: NDArray[np.float32],
+    rng: np.random.Generator,
+    *,
+    two_sided: bool,
+) -> ControlTest:
+    r"""Test whether perturbations change a group of cells more than random genes of similar rank in the same cells.
+
+    The null distribution of the mean over cells is sampled by drawing one control per cell, :math:`R = 9999` times:
+    :math:`p = (1 + \#\{\bar c_r \ge \bar x\}) / (R + 1)`, two-sided :math:`2 \min(p_{\ge}, p_{\le})`.
+
+    Parameters
+    ----------
+    values
+        Values of the cells of the group, shape (n_cells, n_perturbations); NaN where not affected.
+    controls
+        Values of their controls, shape (n_cells, n_perturbations, n_controls); NaN where missing.
+    rng
+        Generator.
+    two_sided
+        Whether small values count as well.
+    """
+    n = values.shape[1]
+    out = ControlTest(np.zeros(n, np.int64), *(np.full(n, np.nan) for _ in range(4)))
+    for p in range(n):
+        affected = np.isfinite(values[:, p])
+        out.n_affected[p] = affected.sum()
+        if not affected.any():
+            continue
+        observed = float(values[affected, p].mean(dtype=np.float64))
+        out.mean[p] = observed
+        own = controls[affected, p].astype(np.float64)
+        counts = np.isfinite(own).sum(axis=1)
+        own, counts = own[counts > 0], counts[counts > 0]
+        if not len(own):
+            continue
+        out.control_mean[p] = np.nanmean(own)
+        # finite controls first, so that a draw below the count hits one
+        ordered = np.take_along_axis(own, np.argsort(~np.isfinite(own), axis=1, kind="stable"), axis=1)
+        drawn = (rng.random((_N_REPLICATES, len(own))) * counts).astype(np.intp)
+        means = ordered[np.arange(len(own)), drawn].mean(axis=1)
+        tolerance = 1e-12 + 1e-9 * abs(observed)
+        above = (1 + int((means >= observed - tolerance).sum())) / (_N_REPLICATES + 1)
+        below = (1 + int((means <= observed + tolerance).sum())) / (_N_REPLICATES + 1)
+        out.pvals[p] = min(1.0, 2 * min(above, below)) if two_sided else above
+    tested = np.isfinite(out.pvals)
+    if tested.any():
+        out.pvals_adj[tested] = stats.false_discovery_control(out.pvals[tested])
+    return out
+
+
+class _Means(NamedTuple):
+    mean: NDArray[np.float64]
+    mean_expressing: NDArray[np.float64]
+    fraction: NDArray[np.float64]
 
     @classmethod
-    def of(cls, scores: sparse.csr_matrix, cells: NDArray[np.bool_]) -> _Part:
+    def of(cls, scores: sparse.csr_matrix, cells: NDArray[np.bool_]) -> _Means:
         part, n_genes = scores[cells], scores.shape[1]
         total = np.bincount(part.indices, weights=part.data, minlength=n_genes)
-        seen = np.bincount(part.indices, minlength=n_genes)
+        expressing = np.bincount(part.indices, minlength=n_genes)
         n_cells = max(part.shape[0], 1)
-        return cls(total / n_cells, total / np.maximum(seen, 1), seen / n_cells)
+        return cls(total / n_cells, total / np.maximum(expressing, 1), expressing / n_cells)
