@@ -36,6 +36,7 @@ TERM_ID_SUFFIX: Final = (
 )
 MATCH_SUFFIX: Final = "_match"  # obs: category, how each label was mapped
 MARKER_GENES: Final = "sccello_marker_genes"  # uns: in the structure of scanpy's rank_genes_groups
+PERTURBATION: Final = "sccello_perturbation"  # uns: table of groups and perturbations
 DRUG_RESPONSE: Final = (
     "sccello_drug_response"  # obsm: DataFrame (n_obs, n_drugs) of ln IC50 (µM); uns: groups
 )

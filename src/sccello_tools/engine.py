@@ -98,7 +98,7 @@ def encode(
     was_training = network.training
     network.eval()
     try:
-        with torch.inference_mode(), _autocast(device, dtype):
+        with torch.inference_mode(), autocast(device, dtype):
             while len(remaining):
                 cells = remaining[: cells_that_fit(tokens.lengths[remaining], budget)]
                 rows = _encode_or_none(network, tokens, cells, representation, backend)
@@ -177,9 +177,8 @@ def _has_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def _autocast(
-    device: torch.device, dtype: torch.dtype
-) -> contextlib.AbstractContextManager[object]:
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[object]:
+    """Return torch's autocast to a precision of :func:`resolve_precision`; nothing for float32."""
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype)
@@ -201,7 +200,7 @@ def _encode_or_none(
         )
         return rows.float().cpu().numpy()
     except RuntimeError as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         if len(cells) == 1:
             msg = (
@@ -222,7 +221,8 @@ def _free_memory(device: torch.device, budget: int) -> None:
     )
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether an error means that a device is out of memory."""
     # torch's CPU allocator raises a plain RuntimeError
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 

@@ -48,8 +48,8 @@ def annotated():
         "logfoldchanges",
         "pvals",
         "pvals_adj",
-        "shares",
-        "reference_shares",
+        "fractions",
+        "reference_fractions",
     )
     values = pd.DataFrame({name: [2.0, 1.0, -1.0] for name in ("B cell", EVIL)})
     result = {field: values.to_records(index=False) for field in fields}

@@ -9,7 +9,7 @@ from sccello_tools.errors import NotFoundError
 from sccello_tools.get import marker_genes_df
 
 KEY = "sccello_marker_genes"
-FIELDS = ("scores", "mean_scores", "logfoldchanges", "pvals", "pvals_adj", "shares")
+FIELDS = ("scores", "mean_scores", "logfoldchanges", "pvals", "pvals_adj", "fractions")
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def marked():
     figures = pd.DataFrame({"a": [3.0, 2.0, 1.0], "b": [0.3, 0.2, 0.1]})
     result = {field: figures.to_records(index=False) for field in FIELDS}
     result["names"] = pd.DataFrame(names).to_records(index=False)
-    result["reference_shares"] = figures.to_records(index=False)
+    result["reference_fractions"] = figures.to_records(index=False)
     return anndata.AnnData(np.zeros((1, 3)), uns={KEY: result})
 
 

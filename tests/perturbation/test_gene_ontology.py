@@ -7,7 +7,7 @@ import gzip
 import pytest
 
 from sccello_tools.errors import OntologyError
-from sccello_tools.perturbation.gene_ontology import GeneOntology
+from sccello_tools.perturbation import GeneOntology
 
 OBO = """format-version: 1.2
 data-version: releases/2030-01-01
@@ -107,18 +107,16 @@ def test_own_files_are_read_plain_or_gzipped(obo, gaf, tmp_path):
 
 
 def test_an_unknown_aspect():
-    with pytest.raises(
-        OntologyError, match="ontology is 'bp'; expected is one of 'BP', 'MF', 'CC'"
-    ):
+    with pytest.raises(OntologyError, match=r"'BP', 'MF', 'CC'.*'bp'"):
         GeneOntology.load().with_ancestors("bp")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"<?xml version='1.0'?><rdf:RDF/>", "holds no term of the Gene Ontology"),
-        (b"[Term]\nid: CL:0000000\nname: cell\n", "holds no term of the Gene Ontology"),
-        (b"", "holds no term"),
+        (b"<?xml version='1.0'?><rdf:RDF/>", "no terms of the Gene Ontology"),
+        (b"[Term]\nid: CL:0000000\nname: cell\n", "no terms of the Gene Ontology"),
+        (b"", "no terms"),
         (b"\xff\xfe\x00", "cannot be read"),
         (gzip.compress(OBO.encode(), mtime=0)[:40], "cannot be read"),
     ],
@@ -134,7 +132,7 @@ def test_a_file_that_is_no_ontology(tmp_path, content, message):
 def test_a_file_without_annotations(tmp_path, obo, content):
     path = tmp_path / "empty.gaf"
     path.write_text(content)
-    with pytest.raises(OntologyError, match="holds no annotation"):
+    with pytest.raises(OntologyError, match="no annotations"):
         GeneOntology.load(obo, path)
 
 

@@ -11,8 +11,8 @@ import sccello_tools
 from sccello_tools.errors import WeightsError
 from sccello_tools.nn import EncoderConfig, ScCelloModel, load_checkpoint, sdpa_attention
 from sccello_tools.perturbation import exact_scores, fast_scores, perturbation_scores
-from sccello_tools.perturbation._clean_pass import heads_of, input_along, walk
 from sccello_tools.perturbation.exact import half_squared_distance
+from sccello_tools.perturbation.fast import backward_to_input, clean_pass, heads_of
 from sccello_tools.tokens import RaggedTokens
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
@@ -163,12 +163,14 @@ def test_gradients_are_those_of_autograd():
     """Of the layer with its attention weights held, in several directions at once."""
     layer = make_model(1, 0.2).encoder.layers[0]
     x = torch.randn(12, 24, requires_grad=True)
-    (state,), _ = walk([layer], x.detach())  # as the last layer: the gradient is of `<cls>` alone
+    (state,), _ = clean_pass(
+        [layer], x.detach()
+    )  # as the last layer: the gradient is of `<cls>` alone
     v = heads_of(layer, x).v
     output = (state.weights.detach() @ v).transpose(0, 1).reshape(1, 24)
     y = layer.after_attention(output, x[:1])
     gradients = torch.randn(2, 1, 24)
-    for gradient, found in zip(gradients, input_along(layer, state, gradients)):
+    for gradient, found in zip(gradients, backward_to_input(layer, state, gradients)):
         (expected,) = torch.autograd.grad(y, x, gradient, retain_graph=True)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -232,16 +234,16 @@ def test_a_model_without_mask_token_is_refused():
     model = make_model(1, 0.2)
     with torch.no_grad():
         model.encoder.word_embeddings.weight[model.config.mask_token_id] = 0
-    with pytest.raises(WeightsError, match="no embedding of its mask token"):
+    with pytest.raises(WeightsError, match="mask token"):
         perturbation_scores(model, ragged(sequence(5)))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "exact"}, "'perturb' or 'fast'"),
-        ({"batch_tokens": 0}, "batch_tokens is 0"),
-        ({"n_directions": -1}, "n_directions is -1"),
+        ({"method": "exact"}, "'perturb', 'fast', 'screen'"),
+        ({"batch_tokens": 0}, "batch_tokens must be >= 1"),
+        ({"n_directions": -1}, "n_directions must be >= 0"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -66,8 +66,8 @@ MARKER_FIELDS = (
     "logfoldchanges",
     "pvals",
     "pvals_adj",
-    "shares",
-    "reference_shares",
+    "fractions",
+    "reference_fractions",
 )
 
 

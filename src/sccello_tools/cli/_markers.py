@@ -97,7 +97,7 @@ def markers(
         counts=counts,
         min_matched=min_matched,
         device=device,
-        seed=seed,
+        rng=seed,
     )
     table = get.marker_genes_df(adata, n_genes=n_genes)
     separator = _SEPARATORS.get(out.suffix.lower())

@@ -23,8 +23,8 @@ _FIELDS = (
     "logfoldchanges",
     "pvals",
     "pvals_adj",
-    "shares",
-    "reference_shares",
+    "fractions",
+    "reference_fractions",
 )
 
 
@@ -56,8 +56,8 @@ def marker_genes_df(
 
     Returns
     -------
-    DataFrame with the columns group, names, symbol, scores, mean_scores, logfoldchanges, pvals, pvals_adj, shares and
-    reference_shares, by descending score within each group.
+    DataFrame with the columns group, names, symbol, scores, mean_scores, logfoldchanges, pvals, pvals_adj, fractions and
+    reference_fractions, by descending score within each group.
 
     Raises
     ------

@@ -103,8 +103,9 @@ def masked_rows(
     clean = encoder.embed(ids, cu_seqlens, length)
     masked = encoder.embed(torch.full_like(ids, encoder.config.mask_token_id), cu_seqlens, length)
     cls = encoder(ids, cu_seqlens, length, attention=attention, cls_only=True)[0]
+    if not len(which):
+        return PerturbedRows(cls, cls[None][:0])
     first = SharedFirstLayer(layers[0], clean, masked) if len(layers) > 1 else None
-
     rows = []
     for part in torch.split(which, max(1, batch_tokens // length)):
         n = len(part)
@@ -117,7 +118,7 @@ def masked_rows(
         for layer in layers[1:-1]:
             x = layer(x, bounds, length, attention)
         rows.append(layers[-1].forward_first(x, bounds, length))
-    return PerturbedRows(cls, torch.cat(rows) if rows else cls[None, :][:0])
+    return PerturbedRows(cls, torch.cat(rows))
 
 
 def edited_rows(
@@ -159,6 +160,8 @@ def edited_rows(
         return rows
 
     clean = encode([ids])[0]
+    if not copies:
+        return PerturbedRows(clean, clean[None][:0])
     rows = clean.new_zeros(len(copies), len(clean))
     order = np.argsort([-len(copy) for copy in copies], kind="stable")
     start = 0

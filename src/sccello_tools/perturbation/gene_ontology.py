@@ -1,4 +1,4 @@
-"""The Gene Ontology and which gene has which term, read with goatools."""
+"""The Gene Ontology and its annotations of genes, read with goatools."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _GZIP: Final = b"\x1f\x8b"
 
 
 class GeneOntology:
-    """Terms of the Gene Ontology with the genes that they are said of.
+    """Terms of the Gene Ontology and the genes annotated with them.
 
     Examples
     --------
-    >>> from sccello_tools.tokens import GeneOntology
+    >>> from sccello_tools.perturbation import GeneOntology
     >>> go = GeneOntology.load()
     >>> go.dag["GO:0042100"].name
     'B cell proliferation'
@@ -45,13 +45,13 @@ class GeneOntology:
         self.dag = dag
         """``goatools.obo_parser.GODag``."""
         self.terms_of = terms_of
-        """Terms that each gene (Ensembl id) is annotated with directly."""
+        """Direct annotations of each gene (Ensembl id)."""
         self.release = release
         self._with_ancestors: dict[str, dict[str, set[str]]] = {}
 
     @classmethod
     def load(cls, obo: str | Path | None = None, gaf: str | Path | None = None) -> GeneOntology:
-        """Load the shipped release, or files of your own.
+        """Load the shipped release, or other files.
 
         Parameters
         ----------
@@ -63,7 +63,7 @@ class GeneOntology:
         Raises
         ------
         OntologyError
-            If a file is missing, damaged or of another format.
+            If a file cannot be read or has another format.
         """
         if obo is None and gaf is None:
             return _shipped()
@@ -72,9 +72,9 @@ class GeneOntology:
         return cls(dag, terms_of, str(getattr(dag, "version", "")))
 
     def with_ancestors(self, aspect: Aspect) -> dict[str, set[str]]:
-        """Return the terms of each gene in one aspect, with all that they are kinds of; the three roots are left out."""
+        """Return the terms of each gene in one aspect with all their ancestors, without the root."""
         if aspect not in ASPECTS:
-            msg = f"ontology is {aspect!r}; expected is one of {', '.join(map(repr, ASPECTS))}."
+            msg = f"ontology must be one of {', '.join(map(repr, ASPECTS))}, got {aspect!r}"
             raise OntologyError(msg)
         if aspect not in self._with_ancestors:
             above: dict[str, frozenset[str]] = {}
@@ -114,7 +114,7 @@ def _read_text(path: Path, what: str) -> str:
             raw = gzip.decompress(raw)
         return raw.decode("utf-8")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read ({error}). Expected is {what}, plain or gzipped."
+        msg = f"{path} cannot be read ({error}). Pass {what}, plain or gzipped."
         raise OntologyError(msg) from error
 
 
@@ -123,7 +123,7 @@ def _read_dag(path: Path) -> Any:
 
     text = _read_text(path, "an obo file of the Gene Ontology")
     if "[Term]" not in text or "\nid: GO:" not in text:
-        msg = f"{path} holds no term of the Gene Ontology. Expected is go.obo or go-basic.obo (not OWL, not JSON)."
+        msg = f"{path} has no terms of the Gene Ontology. Pass go.obo or go-basic.obo (not OWL, not JSON)."
         raise OntologyError(msg)
     with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         plain = Path(folder) / "go.obo"
@@ -144,7 +144,7 @@ def _read_gaf(path: Path) -> dict[str, set[str]]:
         if not qualifier.upper().startswith("NOT") and evidence != "ND" and term.startswith("GO:"):
             symbols.setdefault(symbol, set()).add(term)
     if not symbols:
-        msg = f"{path} holds no annotation. Expected is a GAF 2 file: 15 or more tab-separated columns, GO ids in the fifth."
+        msg = f"{path} has no annotations. Pass a GAF 2 file: at least 15 tab-separated columns, GO ids in the fifth."
         raise OntologyError(msg)
     names = sorted(symbols)
     found = match_gene_names(names, min_matched=1)

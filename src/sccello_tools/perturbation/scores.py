@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sccello_tools._logging import logger
-from sccello_tools.engine import _autocast, _is_out_of_memory, resolve_precision
+from sccello_tools.engine import autocast, is_out_of_memory, resolve_precision
 from sccello_tools.errors import ArgumentError, WeightsError
 from sccello_tools.nn import resolve_attention
 
@@ -192,7 +192,8 @@ class Runner:
         unit, difference = fast_differences(
             self.network.encoder, self._tensor(ids), n_directions=self.n_directions
         )
-        return PerturbedRows(unit, unit + difference)
+        # in double precision, so that small differences survive the sum
+        return PerturbedRows(unit.double(), unit.double() + difference.double())
 
     def fast_scores(self, ids: NDArray[np.integer]) -> NDArray[np.float32]:
         """Approximate scores of all genes, shape (L - 1,)."""
@@ -236,10 +237,10 @@ class Runner:
     ) -> PerturbedRows:
         while True:
             try:
-                with torch.inference_mode(), _autocast(self.device, self._dtype):
+                with torch.inference_mode(), autocast(self.device, self._dtype):
                     return compute(self._batch_tokens)
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if self._batch_tokens <= length:
                     msg = f"One cell of {length} tokens does not fit into the memory of {self.device}. Lower max_length, or use device='cpu'."

@@ -1,34 +1,32 @@
-"""Shifts of cells by chosen genes and gene sets, and by random genes of similar rank as controls."""
+"""Shifts of cells by chosen genes and gene sets."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
+import torch
 from torch.nn import functional
 
 from sccello_tools.errors import ArgumentError
 
-from .edits import MODES, control_sets, perturbed
+from .edits import MODES, perturbed
 from .exact import half_squared_distance
 from .scores import METHODS, Runner, check_choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Final, Literal
 
-    import torch
     from numpy.typing import NDArray
 
     from sccello_tools.engine import Precision
     from sccello_tools.nn import AttentionName, ScCelloModel
     from sccello_tools.tokens import RaggedTokens
 
-    from .edits import Mode, Perturbation
+    from .edits import Mode
     from .exact import PerturbedRows
 
-N_MATCHED: Final = 5
-"""Controls of each perturbation in each cell."""
+ShiftMethod = Literal["perturb", "fast"]
 
 
 class Target(NamedTuple):
@@ -44,41 +42,31 @@ class CellShifts(NamedTuple):
     """Shifts of cells; NaN where a perturbation does not change the tokens of a cell."""
 
     shift: NDArray[np.float32]
-    """(n_cells, n_perturbations) 1 - cosine of the ``<cls>`` rows, in [0, 2]."""
+    """(n_cells, n_sets) 1 - cosine of the ``<cls>`` rows, in [0, 2]."""
     toward: NDArray[np.float32]
-    """(n_cells, n_perturbations) component of the change in the direction of the target; NaN without target."""
-    control_shift: NDArray[np.float32]
-    """(n_cells, n_perturbations, n_controls) shifts by random genes of similar rank."""
-    control_toward: NDArray[np.float32]
-    """(n_cells, n_perturbations, n_controls)"""
+    """(n_cells, n_sets) component of the change in the direction of the target; NaN without target."""
 
 
 def perturbation_shifts(
     network: ScCelloModel,
     tokens: RaggedTokens,
-    perturbations: Sequence[Perturbation],
+    sets: Sequence[Sequence[int]],
     *,
     mode: Mode = "mask",
-    method: Literal["perturb", "fast"] = "perturb",
+    method: ShiftMethod = "perturb",
     target: Target | None = None,
-    n_controls: int = 25,
     max_length: int | None = None,
-    seeds: NDArray[np.integer] | None = None,
     batch_tokens: int | Literal["auto"] = "auto",
     precision: Precision = "float32",
     attention: AttentionName = "auto",
     n_directions: int = 4,
     on_progress: Callable[[int], None] | None = None,
 ) -> CellShifts:
-    r"""Compute the shift of each cell by each perturbation.
+    r"""Compute the shift of each cell by each gene set.
 
     With :math:`u` and :math:`u'` the unit vectors of a cell before and after, and :math:`t` that of the target,
 
     .. math:: \mathrm{shift} = 1 - u \cdot u', \qquad \mathrm{toward} = (u' - u) \cdot \frac{t - u}{\lVert t - u \rVert}.
-
-    Controls of single genes that the cell expresses come from a pool of ``n_controls`` genes per cell, spread over all ranks: the five
-    nearest in rank. They cost the same for any number of perturbations. Sets, and genes that the cell does not express, have five
-    matched random sets of their own in each cell. Controls do not depend on what else is perturbed.
 
     Parameters
     ----------
@@ -86,20 +74,16 @@ def perturbation_shifts(
         The model, on the device to run on.
     tokens
         Tokens of the cells.
-    perturbations
-        Genes and gene sets.
+    sets
+        Token ids of genes that are perturbed jointly; single genes are sets of one.
     mode
         See :func:`~sccello_tools.perturbation.edits.perturbed`.
     method
-        ``"perturb"``: exact. ``"fast"``: approximation for masking single genes; all genes of the cell are then the pool of controls.
+        ``"perturb"``: exact. ``"fast"``: approximation for masking single genes.
     target
         Target, for ``toward``.
-    n_controls
-        Size of the pool; 0 for no controls.
     max_length
         Maximum length of a perturbed cell; by default the number of positions of the model.
-    seeds
-        Seed of the controls of each cell, shape (n_cells,); by default 0, 1, ...
     batch_tokens, precision, attention, n_directions, on_progress
         See :func:`~sccello_tools.perturbation.perturbation_scores`.
 
@@ -109,10 +93,21 @@ def perturbation_shifts(
         If ``mode`` or ``method`` is unknown, or ``method="fast"`` is combined with another mode or with gene sets.
     WeightsError
         If the model has no trained mask token and ``mode="mask"``.
+
+    Examples
+    --------
+    >>> import sccello_tools as sccello
+    >>> from sccello_tools.perturbation import perturbation_shifts
+    >>> network = sccello.models.load("sccello-small").network
+    >>> tokens = sccello.pp.tokenize(sccello.datasets.pancreas_tritschler()[:2], max_length=64)
+    >>> first, second = tokens[0][1:3]
+    >>> perturbation_shifts(network, tokens, [(first,), (first, second)], mode="delete").shift.shape
+    (2, 2)
     """
     check_choice("mode", mode, MODES)
     check_choice("method", method, METHODS[:2])
-    if method == "fast" and (mode != "mask" or any(len(p.tokens) > 1 for p in perturbations)):
+    single = all(len(genes) == 1 for genes in sets)
+    if method == "fast" and (mode != "mask" or not single):
         msg = "method='fast' approximates masking of single genes only. Use method='perturb' for gene sets and other modes."
         raise ArgumentError(msg)
     runner = Runner(
@@ -124,146 +119,67 @@ def perturbation_shifts(
     )
     if mode == "mask":
         runner.check_mask_token()
-    n_kept = min(N_MATCHED, n_controls)
-    values = np.full((len(tokens), len(perturbations), 1 + n_kept, 2), np.nan, dtype=np.float32)
-    cells = _Cells(
-        runner,
-        [np.array(p.tokens, dtype=np.int64) for p in perturbations],
-        mode,
-        target,
-        n_controls,
-        network.config.max_positions if max_length is None else max_length,
-        np.setdiff1d(tokens.ids, [network.config.cls_token_id]),
-    )
+    limit = network.config.max_positions if max_length is None else max_length
+    genes = [np.array(tuple(members), dtype=np.int64) for members in sets]
+    shift = np.full((len(tokens), len(sets)), np.nan, dtype=np.float32)
+    toward = np.full_like(shift, np.nan)
     with runner:
         for cell in range(len(tokens)):
-            seed = cell if seeds is None else int(seeds[cell])
-            if len(tokens[cell]) > 1:
-                measure = cells.fast if method == "fast" else cells.exact
-                values[cell] = measure(tokens[cell].astype(np.int64), seed)
+            ids = tokens[cell].astype(np.int64)
+            if len(ids) > 1 and genes:
+                changed, found = (
+                    _masked(runner, ids, np.concatenate(genes), method)
+                    if mode == "mask" and single
+                    else _edited(runner, ids, genes, mode, limit)
+                )
+                if len(changed):
+                    shift[cell, changed] = half_squared_distance(found.clean, found.rows).cpu()
+                    if target is not None:
+                        toward[cell, changed] = _toward(runner.network, found, target)
             if on_progress:
                 on_progress(1)
-    return CellShifts(
-        values[:, :, 0, 0], values[:, :, 0, 1], values[:, :, 1:, 0], values[:, :, 1:, 1]
+    return CellShifts(shift, toward)
+
+
+def _masked(
+    runner: Runner, ids: NDArray[np.int64], genes: NDArray[np.int64], method: ShiftMethod
+) -> tuple[NDArray[np.intp], PerturbedRows]:
+    """Mask single genes; return which of them the cell expresses, and the rows for these."""
+    order = np.argsort(ids)
+    position = order[np.clip(np.searchsorted(ids, genes, sorter=order), 0, len(ids) - 1)]
+    expressed = np.flatnonzero((ids[position] == genes) & (position > 0))
+    which = position[expressed]
+    if method == "perturb":
+        return expressed, runner.masked(ids, which)
+    found = runner.fast(ids)
+    index = torch.from_numpy(which - 1).to(found.rows.device)
+    return expressed, found._replace(rows=found.rows[index])
+
+
+def _edited(
+    runner: Runner,
+    ids: NDArray[np.int64],
+    sets: Sequence[NDArray[np.int64]],
+    mode: Mode,
+    max_length: int,
+) -> tuple[NDArray[np.intp], PerturbedRows]:
+    """Edit sets of genes; return which of the sets change the cell, and the rows for these."""
+    mask_id = runner.network.config.mask_token_id
+    copies = [perturbed(ids, s, mode, mask_id=mask_id, max_length=max_length) for s in sets]
+    changed = [i for i, copy in enumerate(copies) if copy is not None]
+    return np.array(changed, dtype=np.intp), runner.edited(
+        ids, [copy for copy in copies if copy is not None]
     )
 
 
-class _Cells(NamedTuple):
-    """Shifts of single cells: arrays of shape (n_perturbations, 1 + n_controls, 2), the last axis being shift and toward."""
-
-    runner: Runner
-    sets: list[NDArray[np.int64]]
-    mode: Mode
-    target: Target | None
-    n_controls: int
-    max_length: int
-    expressed: NDArray[np.int64]
-
-    def fast(self, ids: NDArray[np.int64], seed: int) -> NDArray[np.float32]:
-        """All genes of the cell are masked approximately at once."""
-        del seed
-        found = self._measure(self.runner.fast(ids))  # (L - 1, 2)
-        every = np.arange(1, len(ids))
-        return self._by_position(ids, {i: found[i - 1] for i in every.tolist()}, every)
-
-    def exact(self, ids: NDArray[np.int64], seed: int) -> NDArray[np.float32]:
-        """Genes and their controls pass through the model; identical copies once."""
-        rng = np.random.default_rng(seed)
-        n_genes = len(ids) - 1
-        pool = 1 + np.unique(
-            (np.arange(self.n_controls) + rng.random(self.n_controls))
-            * n_genes
-            / max(self.n_controls, 1)
-        ).astype(np.int64)  # one gene at random of each stratum of ranks
-        pool = np.unique(pool)
-        position = {int(token): i for i, token in enumerate(ids)}
-        single = [len(s) == 1 and int(s[0]) in position for s in self.sets]
-        own = [position[int(s[0])] for s, one in zip(self.sets, single) if one]
-        positions = np.union1d(own, pool if own else []).astype(np.int64)
-        measured = dict(zip(positions.tolist(), self._of_positions(ids, positions)))
-        out = self._by_position(ids, measured, pool)
-        for p, (tokens, one) in enumerate(zip(self.sets, single)):
-            if not one:
-                out[p] = self._of_set(ids, tokens, seed)
-        return out
-
-    def _of_positions(
-        self, ids: NDArray[np.int64], positions: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        if not len(positions):
-            return np.zeros((0, 2), dtype=np.float32)
-        if self.mode == "mask":
-            return self._measure(self.runner.masked(ids, positions))
-        copies = [self._copy(ids, ids[i : i + 1]) for i in positions]
-        return self._measure_copies(ids, copies)
-
-    def _of_set(
-        self, ids: NDArray[np.int64], tokens: NDArray[np.int64], seed: int
-    ) -> NDArray[np.float32]:
-        n_kept = min(N_MATCHED, self.n_controls)
-        out = np.full((1 + n_kept, 2), np.nan, dtype=np.float32)
-        copy = self._copy(ids, tokens)
-        if copy is None:
-            return out
-        rng = np.random.default_rng([seed, *sorted(tokens.tolist())])
-        controls = control_sets(ids, tokens, self.expressed, rng, n_kept) if n_kept else []
-        measured = self._measure_copies(ids, [copy, *(self._copy(ids, c) for c in controls)])
-        out[: len(measured)] = measured
-        return out
-
-    def _by_position(
-        self,
-        ids: NDArray[np.int64],
-        measured: dict[int, NDArray[np.float32]],
-        pool: NDArray[np.int64],
-    ) -> NDArray[np.float32]:
-        """Collect the values of single genes, and of the genes of the pool that are nearest in rank."""
-        n_kept = min(N_MATCHED, self.n_controls)
-        out = np.full((len(self.sets), 1 + n_kept, 2), np.nan, dtype=np.float32)
-        position = {int(token): i for i, token in enumerate(ids)}
-        for p, tokens in enumerate(self.sets):
-            at = position.get(int(tokens[0]))
-            if len(tokens) > 1 or at is None:
-                continue
-            out[p, 0] = measured[at]
-            others = pool[pool != at]
-            nearest = others[np.argsort(np.abs(others - at), kind="stable")[:n_kept]]
-            for k, other in enumerate(nearest.tolist()):
-                out[p, 1 + k] = measured[other]
-        return out
-
-    def _copy(self, ids: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        mask_id = self.runner.network.config.mask_token_id
-        return perturbed(ids, tokens, self.mode, mask_id=mask_id, max_length=self.max_length)
-
-    def _measure_copies(
-        self, ids: NDArray[np.int64], copies: Sequence[NDArray[np.int64] | None]
-    ) -> NDArray[np.float32]:
-        """(n_copies, 2); NaN for copies that are None."""
-        out = np.full((len(copies), 2), np.nan, dtype=np.float32)
-        kept = [i for i, copy in enumerate(copies) if copy is not None]
-        if kept:
-            changed = [copy for copy in copies if copy is not None]
-            out[kept] = self._measure(self.runner.edited(ids, changed))
-        return out
-
-    def _measure(self, found: PerturbedRows) -> NDArray[np.float32]:
-        """(n, 2) shift, and component toward the target."""
-        shift = half_squared_distance(found.clean, found.rows).cpu().numpy()
-        out = np.full((len(shift), 2), np.nan, dtype=np.float32)
-        out[:, 0] = shift
-        if self.target is not None:
-            u, moved = (self._unit(x) for x in (found.clean[None], found.rows))
-            direction = self.target.vector.astype(np.float64) - u[0]
-            direction /= max(float(np.linalg.norm(direction)), 1e-12)
-            out[:, 1] = (moved - u) @ direction
-        return out
-
-    def _unit(self, rows: torch.Tensor) -> NDArray[np.float64]:
-        if self.target is not None and self.target.representation == "cell":
-            import torch
-
-            with torch.inference_mode():
-                rows = self.runner.network.cell_representation(rows.float())
-        found: NDArray[np.float64] = functional.normalize(rows.double(), dim=-1).cpu().numpy()
-        return found
+def _toward(network: ScCelloModel, found: PerturbedRows, target: Target) -> NDArray[np.float64]:
+    """Component of the change of the unit vectors in the direction of the target, shape (n,)."""
+    rows = torch.cat([found.clean[None], found.rows])
+    if target.representation == "cell":
+        with torch.inference_mode():
+            rows = network.cell_representation(rows.float())
+    units = functional.normalize(rows.double(), dim=-1).cpu().numpy()  # (1 + n, d)
+    direction = target.vector.astype(np.float64) - units[0]
+    direction /= max(float(np.linalg.norm(direction)), 1e-12)
+    component: NDArray[np.float64] = (units[1:] - units[0]) @ direction
+    return component

@@ -1,19 +1,19 @@
-"""Statistics of groups of cells: means, differences, rank tests, and tests against random controls."""
+"""Statistics of groups of cells: means, differences and rank tests."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy import sparse, stats
+from scipy import stats
 
 if TYPE_CHECKING:
     from typing import Final
 
     from numpy.typing import NDArray
+    from scipy import sparse
 
 _GENES_PER_BLOCK: Final = 2_048  # bounds the dense blocks: 8 MB for 500 cells
-_N_REPLICATES: Final = 9_999  # smallest p-value 1e-4
 
 
 class GroupStatistics(NamedTuple):
@@ -76,77 +76,13 @@ def mann_whitney(x: sparse.csr_matrix, y: sparse.csr_matrix) -> NDArray[np.float
     for start in range(0, x.shape[1], _GENES_PER_BLOCK):
         block = slice(start, start + _GENES_PER_BLOCK)
         dense = x[:, block].toarray(), y[:, block].toarray()
-        varying = (np.vstack(dense) != dense[1][:1]).any(axis=0)  # the test is not defined for constants
+        varying = (np.vstack(dense) != dense[1][:1]).any(
+            axis=0
+        )  # the test is not defined for constants
         if varying.any():
             found = stats.mannwhitneyu(*(part[:, varying] for part in dense), method="asymptotic")
             pvals[start + np.flatnonzero(varying)] = found.pvalue
     return pvals
-
-
-class ControlTest(NamedTuple):
-    """Mean of a group against means of random controls, arrays of shape (n_perturbations,); NaN without affected cells."""
-
-    n_affected: NDArray[np.int64]
-    """Number of cells that the perturbation changes."""
-    mean: NDArray[np.float64]
-    """Mean over these cells."""
-    control_mean: NDArray[np.float64]
-    """Mean of their controls."""
-    pvals: NDArray[np.float64]
-    pvals_adj: NDArray[np.float64]
-    """Benjamini-Hochberg correction over the perturbations."""
-
-
-def control_test(
-    values: NDArray[np.float32],
-    controls: NDArray[np.float32],
-    rng: np.random.Generator,
-    *,
-    two_sided: bool,
-) -> ControlTest:
-    r"""Test whether perturbations change a group of cells more than random genes of similar rank in the same cells.
-
-    The null distribution of the mean over cells is sampled by drawing one control per cell, :math:`R = 9999` times:
-    :math:`p = (1 + \#\{\bar c_r \ge \bar x\}) / (R + 1)`, two-sided :math:`2 \min(p_{\ge}, p_{\le})`.
-
-    Parameters
-    ----------
-    values
-        Values of the cells of the group, shape (n_cells, n_perturbations); NaN where not affected.
-    controls
-        Values of their controls, shape (n_cells, n_perturbations, n_controls); NaN where missing.
-    rng
-        Generator.
-    two_sided
-        Whether small values count as well.
-    """
-    n = values.shape[1]
-    out = ControlTest(np.zeros(n, np.int64), *(np.full(n, np.nan) for _ in range(4)))
-    for p in range(n):
-        affected = np.isfinite(values[:, p])
-        out.n_affected[p] = affected.sum()
-        if not affected.any():
-            continue
-        observed = float(values[affected, p].mean(dtype=np.float64))
-        out.mean[p] = observed
-        own = controls[affected, p].astype(np.float64)
-        counts = np.isfinite(own).sum(axis=1)
-        own, counts = own[counts > 0], counts[counts > 0]
-        if not len(own):
-            continue
-        out.control_mean[p] = np.nanmean(own)
-        # finite controls first, so that a draw below the count hits one
-        ordered = np.take_along_axis(own, np.argsort(~np.isfinite(own), axis=1, kind="stable"), axis=1)
-        drawn = (rng.random((_N_REPLICATES, len(own))) * counts).astype(np.intp)
-        means = ordered[np.arange(len(own)), drawn].mean(axis=1)
-        tolerance = 1e-12 + 1e-9 * abs(observed)
-        above = (1 + int((means >= observed - tolerance).sum())) / (_N_REPLICATES + 1)
-        below = (1 + int((means <= observed + tolerance).sum())) / (_N_REPLICATES + 1)
-        out.pvals[p] = min(1.0, 2 * min(above, below)) if two_sided else above
-    tested = np.isfinite(out.pvals)
-    if tested.any():
-        out.pvals_adj[tested] = stats.false_discovery_control(out.pvals[tested])
-    return out
 
 
 class _Means(NamedTuple):

@@ -13,6 +13,7 @@ from ._enrich_go import enrich_go
 from ._finetune import finetune
 from ._gene_embeddings import gene_embeddings
 from ._marker_genes import marker_genes
+from ._perturb import perturb
 from ._predict import predict
 from ._pretrain import pretrain
 from ._train_drug_response import train_drug_response
@@ -29,6 +30,7 @@ __all__ = [
     "finetune",
     "gene_embeddings",
     "marker_genes",
+    "perturb",
     "predict",
     "pretrain",
     "train_drug_response",

@@ -1,4 +1,4 @@
-"""What genes have in common: enrichment of Gene Ontology terms."""
+"""Enrichment of Gene Ontology terms among genes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ import pandas as pd
 from anndata import AnnData
 
 from sccello_tools import _keys
+from sccello_tools._anndata.columns import missing_column
+from sccello_tools._anndata.counts import RAW, warn_user
 from sccello_tools._logging import logger
-from sccello_tools.errors import GeneMatchError
+from sccello_tools.errors import ArgumentError, GeneMatchError
 from sccello_tools.get import marker_genes_df
-from sccello_tools.perturbation.gene_ontology import GeneOntology
+from sccello_tools.perturbation import GeneOntology
 from sccello_tools.tokens import match_gene_names
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Literal
+    from collections.abc import Iterable, Sequence
+    from typing import Final, Literal
 
-    from sccello_tools.perturbation.gene_ontology import Aspect
+    from sccello_tools.perturbation import Aspect
 
-_COLUMNS = (
+_COLUMNS: Final = (
     "group",
     "go_id",
     "name",
@@ -37,11 +39,12 @@ _COLUMNS = (
     "folded_into",
     "genes",
 )
-_SAME = 0.5  # share of common study genes from which a relative says the same
+_MAX_SHOWN: Final = 5
+_MIN_OVERLAP: Final = 0.5  # Jaccard index of study genes from which related terms are redundant
 
 
 def enrich_go(
-    genes: AnnData | Sequence[str],
+    genes: AnnData | Sequence[str] | str,
     *,
     group: str | Sequence[str] | None = None,
     key: str = _keys.MARKER_GENES,
@@ -55,49 +58,51 @@ def enrich_go(
     max_size: int = 500,
     max_fdr: float | None = 0.05,
 ) -> pd.DataFrame:
-    """Find Gene Ontology terms that are frequent among genes, by goatools' Fisher tests.
+    """Test for enrichment of Gene Ontology terms among genes (Fisher's exact test of goatools).
 
     Parameters
     ----------
     genes
-        Annotated data after :func:`marker_genes`, or names of genes (Ensembl ids or symbols).
+        Annotated data with the result of :func:`marker_genes`, or names of genes (Ensembl ids or symbols).
     group
-        Groups of the marker genes; all if not given.
+        Groups of the marker genes; by default all.
     key
         Key of ``adata.uns`` with the marker genes.
     n_genes
-        Highest ranked genes of a group to study; only those with a score above 0.
+        Number of highest-ranked genes of a group to study; only genes with a score above 0.
     max_pval_adj
-        Only genes with an adjusted p-value of at most this.
+        Maximum adjusted p-value of studied genes.
     background
-        What genes could have been found. ``"tested"``: those that the model saw in the cells that the marker genes come from; for
-        a list of names, the same as ``"annotated"``: all genes of the vocabulary that have a term. Or names of genes.
+        Background genes. ``"tested"``: those with a token in the cells that the marker genes come from; for a list of names, the
+        same as ``"annotated"``: all genes of the vocabulary that have a term. Or names of genes.
     ontology
         ``"BP"`` biological process, ``"MF"`` molecular function, ``"CC"`` cellular component.
     go
-        Terms and annotations; the shipped release if not given. See :meth:`sccello_tools.tokens.GeneOntology.load`.
+        Terms and annotations; by default the shipped release. See :meth:`sccello_tools.perturbation.GeneOntology.load`.
     gene_ids
-        Column of ``adata.var`` with Ensembl ids or symbols, where ``var_names`` are neither.
+        Column of ``adata.var`` with Ensembl ids or symbols; by default ``var_names``.
     min_size, max_size
-        Terms with fewer or more genes of the background are not tested.
+        Minimum and maximum number of background genes of tested terms.
     max_fdr
-        Only terms with a false discovery rate of at most this; all tested terms if ``None``.
+        Maximum false discovery rate; ``None`` returns all tested terms.
 
     Returns
     -------
-    DataFrame, one row a group and term, most significant first within a group: group, go_id, name, study_count of study_n genes,
-    background_count of background_n genes, odds_ratio, pval, fdr (Benjamini-Hochberg over the tested terms of the group),
-    folded_into (id of a more significant ancestor or descendant that holds much the same genes, "" for terms that stand for
-    themselves) and genes (names as given, separated by commas).
+    DataFrame with one row per group and term, most significant first within a group: group, go_id, name, study_count of study_n
+    genes, background_count of background_n genes, odds_ratio, pval, fdr (Benjamini-Hochberg over the tested terms of the group),
+    folded_into (id of a more significant ancestor or descendant with largely the same genes, "" otherwise) and genes (names as
+    passed, separated by commas). Groups without genes to study are skipped with a warning.
 
     Raises
     ------
     GeneMatchError
-        If none of the genes is annotated, or the background holds none of them.
-    KeyError
+        If no group has an annotated gene in the background, or none of the background names matches.
+    ArgumentError
+        If ``background`` is another string.
+    NotFoundError
         If there are no marker genes of that key or group.
     OntologyError
-        If ``ontology`` is no aspect.
+        If ``ontology`` is unknown.
 
     Examples
     --------
@@ -106,22 +111,43 @@ def enrich_go(
     >>> bool(table["name"].str.contains("T cell").any())
     True
     """
+    if isinstance(background, str) and background not in {"tested", "annotated"}:
+        msg = (
+            f"background must be 'tested', 'annotated' or a list of gene names, got {background!r}"
+        )
+        raise ArgumentError(msg)
     go = go or GeneOntology.load()
     terms_of = go.with_ancestors(ontology)
     if isinstance(genes, AnnData):
         studies, tested = _of_markers(genes, group, key, n_genes, max_pval_adj, gene_ids)
     else:
-        names = list(dict.fromkeys(map(str, genes)))
+        names = [genes] if isinstance(genes, str) else list(dict.fromkeys(map(str, genes)))
         studies, tested = {"genes": dict(zip(names, _ids(names)))}, None
     if not isinstance(background, str):
-        population = set(_ids(list(background))) & terms_of.keys()
+        population = _background(list(background)) & terms_of.keys()
     elif background == "tested" and tested is not None:
         population = tested & terms_of.keys()
     else:
         population = set(terms_of)
+    usable = {
+        name: called
+        for name, called in studies.items()
+        if any(gene in population for gene in called.values())
+    }
+    if not usable:
+        n_genes_of = {name: len(called) for name, called in studies.items()}
+        msg = (
+            f"No gene of {_listed(studies)} is annotated and in the background ({len(population):,} genes; genes passed: {n_genes_of}). "
+            "Pass Ensembl ids or human symbols, raise max_pval_adj, or use background='annotated'."
+        )
+        raise GeneMatchError(msg)
+    if skipped := [name for name in studies if name not in usable]:
+        warn_user(
+            f"{len(skipped)} of {len(studies)} groups have no gene to study (after max_pval_adj, positive scores and the background) and are skipped: {_listed(skipped)}."
+        )
     tables = [
         _study(name, called, population, terms_of, go, min_size=min_size, max_size=max_size)
-        for name, called in studies.items()
+        for name, called in usable.items()
     ]
     table = pd.concat(tables, ignore_index=True)
     if max_fdr is not None:
@@ -138,19 +164,17 @@ def _of_markers(
     max_pval_adj: float | None,
     gene_ids: str | None,
 ) -> tuple[dict[str, dict[str, str]], set[str]]:
-    """Studied genes of each group, name to id, and all genes that were tested."""
+    """Return the studied genes of each group, name to id, and all tested genes."""
     table = marker_genes_df(adata, group, key=key)
-    if gene_ids is None:
-        called = adata.var_names.astype(str).tolist()
-    elif gene_ids in adata.var:
-        called = adata.var[gene_ids].astype(str).tolist()
-    else:
-        msg = f"adata.var has no column {gene_ids!r} (columns: {list(adata.var.columns)})."
-        raise GeneMatchError(msg)
-    id_of = dict(zip(adata.var_names.astype(str), _ids(called)))
-    shares = table[["shares", "reference_shares"]].fillna(0).to_numpy()
-    seen = np.asarray(table["names"])[shares.any(axis=1)]
-    tested = {id_of[name] for name in seen} - {""}
+    from_raw = adata.uns[key].get("params", {}).get("layer") == RAW and adata.raw is not None
+    var = adata.raw.var if from_raw else adata.var
+    if gene_ids is not None and gene_ids not in var:
+        raise GeneMatchError(missing_column("adata.var", gene_ids, var.columns, "gene_ids"))
+    called = (var.index if gene_ids is None else var[gene_ids]).astype(str).tolist()
+    id_of = dict(zip(var.index.astype(str), _ids(called)))
+    fractions = table[["fractions", "reference_fractions"]].fillna(0).to_numpy()
+    with_token = np.asarray(table["names"])[fractions.any(axis=1)]
+    tested = {id_of[name] for name in with_token} - {""}
     table = table[table["scores"] > 0]
     if max_pval_adj is not None:
         table = table[table["pvals_adj"] <= max_pval_adj]
@@ -158,6 +182,26 @@ def _of_markers(
         str(name): {gene: id_of[gene] for gene in rows["names"].head(n_genes)}
         for name, rows in table.groupby("group", observed=False)
     }, tested
+
+
+def _background(names: list[str]) -> set[str]:
+    found = _ids([str(name) for name in names])
+    if n_unknown := found.count(""):
+        logger.warning(
+            "enrich_go: %d of %d background names are not genes of the vocabulary: %s",
+            n_unknown,
+            len(names),
+            _listed([name for name, gene in zip(names, found) if not gene]),
+        )
+    if not any(found):
+        msg = f"None of the {len(names)} background names is a gene of the vocabulary ({_listed(names)}). Pass Ensembl ids or human symbols."
+        raise GeneMatchError(msg)
+    return set(found) - {""}
+
+
+def _listed(names: Iterable[object]) -> str:
+    texts = [repr(str(name)) for name in names]
+    return ", ".join(texts[:_MAX_SHOWN]) + (", ..." if len(texts) > _MAX_SHOWN else "")
 
 
 def _ids(names: Sequence[str]) -> list[str]:
@@ -179,29 +223,23 @@ def _study(
 
     name_of = {gene: name for name, gene in called.items() if gene}
     study = set(name_of) & population
-    if not study:
-        msg = (
-            f"Of the {len(called)} genes of {group!r} none is annotated and in the background ({len(population):,} genes). "
-            "Pass Ensembl ids or human symbols; for another background, background='annotated'."
-        )
-        raise GeneMatchError(msg)
-    if lost := len(called) - len(study):
+    if n_dropped := len(called) - len(study):
         logger.info(
             "enrich_go: %s: %d of %d genes have no term or are not in the background",
             group,
-            lost,
+            n_dropped,
             len(called),
         )
     sizes: dict[str, int] = {}
     for gene in population:
         for term in terms_of[gene]:
             sizes[term] = sizes.get(term, 0) + 1
-    wanted = {term for term, size in sizes.items() if min_size <= size <= max_size}
-    # a term that no studied gene has cannot be enriched; it is not tested
-    wanted &= set().union(*(terms_of[gene] for gene in study))
-    if not wanted:
+    tested = {term for term, size in sizes.items() if min_size <= size <= max_size}
+    # terms without studied genes cannot be enriched
+    tested &= set().union(*(terms_of[gene] for gene in study))
+    if not tested:
         return pd.DataFrame(columns=list(_COLUMNS))
-    kept = {gene: terms_of[gene] & wanted for gene in population}
+    kept = {gene: terms_of[gene] & tested for gene in population}
     with contextlib.redirect_stdout(io.StringIO()):
         tests = GOEnrichmentStudy(
             population,
@@ -238,22 +276,22 @@ def _study(
 
 
 def _odds(study: int, study_n: int, pop: int, pop_n: int) -> float:
-    """Odds ratio of the two-by-two table, with a half added to each field (Haldane) so that it is finite."""
+    """Odds ratio of the 2 x 2 table with 0.5 added to each cell (Haldane-Anscombe correction)."""
     a, b = study + 0.5, study_n - study + 0.5
     c, d = pop - study + 0.5, pop_n - study_n - pop + study + 0.5
     return float(a * d / (b * c))
 
 
 def _fold(table: pd.DataFrame, go: GeneOntology) -> list[str]:
-    """For each term, the most significant relative before it that holds much the same study genes."""
+    """Return for each term a more significant related term with largely the same study genes, or ""."""
     heads: list[tuple[str, set[str], set[str]]] = []
     folded = []
     for go_id, items in zip(table["go_id"], table["genes"]):
         own, above = set(items), go.dag[go_id].get_all_parents()
         into = ""
-        for head, held, head_above in heads:
+        for head, head_genes, head_above in heads:
             related = head in above or go_id in head_above
-            if related and len(own & held) >= _SAME * len(own | held):
+            if related and len(own & head_genes) >= _MIN_OVERLAP * len(own | head_genes):
                 into = head
                 break
         if not into:

@@ -1,4 +1,4 @@
-"""The genes as the model sees them."""
+"""Word embeddings of the genes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def gene_embeddings(
     model: str | Path | LoadedModel = "sccello-small", *, device: str = "auto"
 ) -> AnnData:
-    """Return the trained word embedding of each gene, as an AnnData whose observations are genes.
+    """Return the trained word embedding of each gene as an AnnData with genes as observations.
 
-    Cluster them with scanpy to find programmes of genes.
+    Neighbours and clusters of genes, computed with scanpy, are genes that the model uses similarly.
 
     Parameters
     ----------
@@ -36,13 +36,13 @@ def gene_embeddings(
 
     Returns
     -------
-    AnnData of shape (25424, d), in the order of the vocabulary: ``X`` float32; ``obs_names`` Ensembl ids; ``obs["symbol"]``, "" where
-    there is none; ``obs["token"]`` int32; ``uns["sccello_gene_embeddings"]`` model, hash of its weights, version.
+    AnnData of shape (25424, d), in the order of the vocabulary: ``X`` float32; ``obs_names`` Ensembl ids; ``obs["symbol"]``, "" if
+    unknown; ``obs["token"]`` int32; ``uns["sccello_gene_embeddings"]`` model, sha256 of its weights, version.
 
     Raises
     ------
     WeightsError
-        If the model cannot be had, or its vocabulary is another one.
+        If the model cannot be loaded or has another vocabulary.
 
     Examples
     --------
