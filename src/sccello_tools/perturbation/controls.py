@@ -243,7 +243,7 @@ def group_effects(
         )
         for k, (exact, values) in enumerate(zip(shifts, found)):
             means = _mean(values[:, : len(unique)])
-            tested = values[:, len(unique) :] if approximate else exact[np.ix_(rows, members)]
+            tested = values[:, len(unique) :] if approximate else exact[rows][:, members]
             statistic[k, members] = _mean(tested)
             for p in members:
                 controls[k, p, : len(drawn[p])] = means[[unique[genes] for genes in drawn[p]]]

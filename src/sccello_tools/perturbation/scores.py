@@ -271,11 +271,14 @@ def _cell_scores(
 
     def exact(positions: NDArray[np.integer]) -> NDArray[np.float32]:
         found = runner.masked(ids, positions)
-        return half_squared_distance(found.clean, found.rows).cpu().numpy()
+        exact_scores: NDArray[np.float32] = (
+            half_squared_distance(found.clean, found.rows).cpu().numpy()
+        )
+        return exact_scores
 
     if method == "perturb":
         return exact(which)
-    scores = runner.fast_scores(ids)[which - 1]
+    scores: NDArray[np.float32] = runner.fast_scores(ids)[which - 1]
     if method == "screen":
         best = np.sort(np.argsort(-scores, kind="stable")[:n_exact])
         scores[best] = exact(which[best])

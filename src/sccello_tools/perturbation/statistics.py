@@ -71,17 +71,20 @@ def mann_whitney(x: sparse.csr_matrix, y: sparse.csr_matrix) -> NDArray[np.float
     y
         Second sample, shape (n_y, n_columns).
     """
-    x, y = x.tocsc(), y.tocsc()
+    columns_x, columns_y = x.tocsc(), y.tocsc()
     pvals = np.ones(x.shape[1])
     for start in range(0, x.shape[1], _GENES_PER_BLOCK):
         block = slice(start, start + _GENES_PER_BLOCK)
-        dense = x[:, block].toarray(), y[:, block].toarray()
-        varying = (np.vstack(dense) != dense[1][:1]).any(
-            axis=0
-        )  # the test is not defined for constants
-        if varying.any():
-            found = stats.mannwhitneyu(*(part[:, varying] for part in dense), method="asymptotic")
-            pvals[start + np.flatnonzero(varying)] = found.pvalue
+        first, second = columns_x[:, block].toarray(), columns_y[:, block].toarray()
+        # the test is not defined for constant columns
+        varying = np.flatnonzero((np.vstack([first, second]) != second[:1]).any(axis=0))
+        if len(varying):
+            found = stats.mannwhitneyu(
+                first[:, varying].astype(np.float64),
+                second[:, varying].astype(np.float64),
+                method="asymptotic",
+            )
+            pvals[start + varying] = found.pvalue
     return pvals
 
 

@@ -319,8 +319,8 @@ def _target(
     groups = cells.sample.names if groupby is not None else ()
     if isinstance(toward, anndata.AnnData):
         return _mean_of_cells(toward, cells, source), "cells"
-    if not isinstance(toward, str):
-        msg = f"toward must be a group, a cell type or an AnnData, got {type(toward).__name__}"
+    if not isinstance(toward, str):  # callers without a type checker
+        msg = f"toward must be a group, a cell type or an AnnData, got {type(toward).__name__}"  # type: ignore[unreachable]
         raise ArgumentError(msg)
     if toward in groups:
         rows = np.flatnonzero(adata.obs[groupby].astype(str).to_numpy() == toward)
@@ -361,8 +361,8 @@ def _mean_of_cells(target: AnnData, cells: PerturbedCells, source: CountsSource)
 
 
 def _check_changed(shifts: CellShifts, perturbations: list[Perturbation], mode: Mode) -> None:
-    changed = np.isfinite(shifts.shift).any(axis=0)
-    without = [p.name for p, some in zip(perturbations, changed) if not some]
+    changed: NDArray[np.bool_] = np.isfinite(shifts.shift).sum(axis=0) > 0
+    without = [p.name for p, some in zip(perturbations, changed.tolist()) if not some]
     if not without:
         return
     shown = ", ".join(map(repr, without[:5])) + (", ..." if len(without) > 5 else "")
@@ -393,7 +393,9 @@ def _table(
     from sccello_tools.perturbation.controls import group_effects
 
     sets = [p.tokens for p in perturbations]
-    index = {genes: i for i, genes in enumerate(sets) if len(genes) == 1}
+    index: dict[tuple[int, ...], int] = {
+        genes: i for i, genes in enumerate(sets) if len(genes) == 1
+    }
     expressed = np.unique(cells.tokens.ids)
     parts = []
     for i, group in enumerate(cells.sample.names):

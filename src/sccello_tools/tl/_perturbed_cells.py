@@ -90,14 +90,14 @@ class PerturbedCells(NamedTuple):
         GeneMatchError
             If a gene is not a variable, or not in the vocabulary of the model.
         """
-        columns = self.names.get_indexer_for(list(genes))
+        columns = self.names.get_indexer_for(pd.Index(list(genes)))
         if len(columns) > len(genes):
             msg = f"Some of the genes name several variables. Call adata.var_names_make_unique() first ({', '.join(map(repr, genes[:5]))})."
             raise GeneMatchError(msg)
         if unknown := [name for name, column in zip(genes, columns) if column < 0]:
             msg = f"{len(unknown)} of {len(genes)} genes are not variables of the data: {', '.join(map(repr, unknown[:5]))}. Use their names, such as {', '.join(map(repr, self.names[:3]))}."
             raise GeneMatchError(msg)
-        if unmatched := [str(self.names[c]) for c in columns if self.match.tokens[c] < 0]:
+        if unmatched := [str(name) for name in self.names[columns[self.match.tokens[columns] < 0]]]:
             msg = f"{len(unmatched)} of {len(genes)} genes are not in the vocabulary of the model: {', '.join(map(repr, unmatched[:5]))}. Omit them; pp.match_genes reports which genes match."
             raise GeneMatchError(msg)
         found: NDArray[np.int64] = self.column_of_token[self.match.tokens[columns]]
