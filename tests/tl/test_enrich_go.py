@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sccello_tools.errors import GeneMatchError, OntologyError
+from sccello_tools.errors import ArgumentError, GeneMatchError, OntologyError
 from sccello_tools.perturbation import GeneOntology
 from sccello_tools.tl import enrich_go
 from sccello_tools.tokens import GeneVocabulary
@@ -138,5 +138,45 @@ def test_what_cannot_be_studied(markers):
         enrich_go(markers, gene_ids="symbols")
     with pytest.raises(KeyError, match="no group 'other'"):
         enrich_go(markers, group="other")
-    with pytest.raises(KeyError, match="holds no marker genes"):
+    with pytest.raises(KeyError, match="marker_genes"):
         enrich_go(markers, key="none")
+
+
+def test_a_background_must_be_known(markers):
+    for background in ("Tested", "all", "expressed"):
+        with pytest.raises(ArgumentError, match=f"'tested', 'annotated'.*'{background}'"):
+            enrich_go(markers, background=background)
+    with pytest.raises(GeneMatchError, match=r"background.*'nope'"):
+        enrich_go(T_GENES, background=["nope", "neither"])
+
+
+def test_unknown_names_in_a_background_are_logged(caplog):
+    others = [s for s in GeneVocabulary.load().symbols[:3000] if s]
+    with caplog.at_level("WARNING", logger="sccello_tools"):
+        enrich_go(T_GENES, background=[*T_GENES, *others, "nope"])
+    assert "'nope'" in caplog.text
+
+
+def test_a_single_text_is_one_gene():
+    table = enrich_go("CD3D", max_fdr=None)
+    assert set(table["study_n"]) == {1}
+    assert set(table["genes"]) == {"CD3D"}
+
+
+def test_a_group_without_genes_is_skipped(markers):
+    two = markers.copy()
+    result = two.uns[KEY]
+    for name, value in result.items():
+        empty = value["immune"].copy()
+        if name == "scores":
+            empty = -np.abs(empty)
+        frame = pd.DataFrame({"immune": value["immune"], "without": empty})
+        result[name] = frame.to_records(index=False)
+    with pytest.warns(UserWarning, match=r"1 of 2 groups.*'without'"):
+        table = enrich_go(two)
+    pd.testing.assert_frame_equal(
+        table.drop(columns="group"), enrich_go(markers).drop(columns="group")
+    )
+    assert set(table["group"]) == {"immune"}
+    with pytest.raises(GeneMatchError, match="'without'"):
+        enrich_go(two, group="without")

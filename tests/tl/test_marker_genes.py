@@ -213,9 +213,7 @@ def test_genes_that_no_cell_expresses(adata, model):
     counts[:, [0, 1]] = 0
     counts[:, 2] = 5
     adata.X = counts.tocsr()
-    with pytest.raises(
-        GeneMatchError, match=r"None of the 2 genes .* is among the tokens"
-    ):
+    with pytest.raises(GeneMatchError, match=r"None of the 2 genes .* is among the tokens"):
         marker_genes(adata, "donor", model=model, genes=list(adata.var_names[:2]), method="fast")
     with pytest.warns(UserWarning, match="1 of 2 genes are in none of the 30 sampled cells"):
         marker_genes(adata, "donor", model=model, genes=list(adata.var_names[1:3]), method="fast")
@@ -260,7 +258,11 @@ def test_bad_groups(adata, model, groupby, message):
         ({"reference": "z"}, GroupError, r"'rest' or a group of .*'a', 'b', 'c'"),
         ({"groupby": None, "reference": "a"}, GroupError, "groupby="),
         ({"n_cells_per_group": 1}, ValueError, "n_cells_per_group must be >= 2, got 1"),
-        ({"genes": ["no such gene"]}, GeneMatchError, "1 of 1 genes are not variables.*no such gene"),
+        (
+            {"genes": ["no such gene"]},
+            GeneMatchError,
+            "1 of 1 genes are not variables.*no such gene",
+        ),
         ({"genes": []}, GeneMatchError, "genes is empty"),
         ({"method": "exact"}, ValueError, "'perturb', 'fast', 'screen'"),
         ({"max_length": 4096}, ValueError, "2048"),

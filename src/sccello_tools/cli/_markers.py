@@ -45,9 +45,9 @@ def markers(
     ],
     reference: Annotated[str, typer.Option(help="'rest', or the group to compare with.")] = "rest",
     method: Annotated[
-        Literal["perturb", "fast"],
+        Literal["perturb", "fast", "screen"],
         typer.Option(
-            help="'perturb' is exact, with one forward pass per gene and cell; 'fast' is an approximation."
+            help="'perturb' is exact, with one forward pass per gene and cell; 'fast' is an approximation; 'screen' is exact for the 100 genes of each cell that rank highest by 'fast'."
         ),
     ] = "perturb",
     n_cells_per_group: Annotated[

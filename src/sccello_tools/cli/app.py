@@ -1,4 +1,4 @@
-"""The command line: ``sccello embed | annotate | markers | drug | report | tokenize | pretrain | models | demo``."""
+"""The command line: ``sccello embed | annotate | markers | perturb | drug | report | tokenize | pretrain | models | demo``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ._drug import drug
 from ._embed import embed
 from ._markers import markers
 from ._models import models
+from ._perturb import perturb
 from ._pretrain import pretrain
 from ._report import report
 from ._tokenize import tokenize
@@ -59,7 +60,7 @@ def _main(
 
 
 # in the order of a typical analysis, which is that of the help
-for _command in (embed, annotate, markers, drug, report):
+for _command in (embed, annotate, markers, perturb, drug, report):
     app.command(rich_help_panel="Analysis")(run_command(_command))
 for _other in (tokenize, pretrain, demo):
     app.command(rich_help_panel="Models")(run_command(_other))

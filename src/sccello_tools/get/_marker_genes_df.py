@@ -83,7 +83,7 @@ def marker_genes_df(
     if unknown := [name for name in chosen if name not in known]:
         msg = f"adata.uns[{key!r}] has no group {unknown[0]!r}. Groups are {', '.join(map(repr, known[:5]))}{', ...' * (len(known) > 5)}."
         raise NotFoundError(msg)
-    symbol_of = _symbols(adata, gene_symbols)
+    symbol_of = symbols_of(adata, gene_symbols)
     tables = []
     for name in chosen:
         table = pd.DataFrame({field: result[field][name] for field in _FIELDS})
@@ -97,14 +97,20 @@ def marker_genes_df(
     return joined
 
 
-def _symbols(adata: AnnData, gene_symbols: str | None) -> dict[str, str]:
-    """Return the symbol of each of ``var_names``, without version numbers of Ensembl ids."""
-    names = [str(name) for name in adata.var_names]
+def symbols_of(adata: AnnData, gene_symbols: str | None) -> dict[str, str]:
+    """Return the symbol of each of the names of variables, also of ``adata.raw``, without version numbers of Ensembl ids."""
+    tables = [adata.var] if adata.raw is None else [adata.raw.var, adata.var]
     if gene_symbols is None:
         known = GeneVocabulary.load().symbol_of
+        names = [str(name) for table in tables for name in table.index]
         return {name: known.get(name.partition(".")[0], name) for name in names}
     if gene_symbols not in adata.var:
         hint = "Omit it to use var_names."
         msg = missing_column("adata.var", gene_symbols, adata.var.columns, "gene_symbols", hint)
         raise NotFoundError(msg)
-    return dict(zip(names, adata.var[gene_symbols].astype(str)))
+    return {
+        str(name): str(symbol)
+        for table in tables
+        if gene_symbols in table
+        for name, symbol in zip(table.index, table[gene_symbols])
+    }

@@ -10,13 +10,15 @@ import pandas as pd
 from sccello_tools import _keys
 from sccello_tools.errors import NotFoundError
 
+from ._marker_genes_df import symbols_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
 
 _COLUMNS = (
-    *("group", "perturbation", "genes", "n_genes", "n_cells", "n_changed"),
+    *("group", "perturbation", "symbol", "genes", "n_genes", "n_cells", "n_changed"),
     *("shift", "control_shift", "log2_ratio", "interaction", "pval", "fdr"),
     *("toward", "control_toward", "toward_pval", "toward_fdr"),
 )
@@ -28,6 +30,7 @@ def perturbation_df(
     *,
     key: str = _keys.PERTURBATION,
     max_fdr: float | None = None,
+    gene_symbols: str | None = None,
 ) -> pd.DataFrame:
     """Return the result of :func:`sccello_tools.tl.perturb` as a tidy table, one row per group and perturbation.
 
@@ -41,12 +44,14 @@ def perturbation_df(
         Key of ``adata.uns``.
     max_fdr
         Maximum false discovery rate.
+    gene_symbols
+        Column of ``adata.var`` with gene symbols. If None, Ensembl ids get the symbol of the vocabulary.
 
     Returns
     -------
     DataFrame, largest shift first within each group, with columns
 
-    - group, perturbation, genes (separated by commas), n_genes
+    - group, perturbation, symbol (the perturbation with symbols of its genes), genes (separated by commas), n_genes
     - n_cells, n_changed: sampled cells, and those whose tokens the perturbation changes
     - shift, control_shift: mean ``1 - cosine`` of the changed cells, and the median of this mean over random genes of similar rank
     - log2_ratio: log2 of shift over control_shift
@@ -57,7 +62,7 @@ def perturbation_df(
     Raises
     ------
     NotFoundError
-        If there is no result of that key, or no such group.
+        If there is no result of that key, no such group or no such column of symbols.
 
     Examples
     --------
@@ -65,8 +70,8 @@ def perturbation_df(
     >>> adata = sccello.datasets.pancreas_tritschler()
     >>> genes = ["ENSG00000254647", "ENSG00000115263"]  # INS, GCG
     >>> sccello.tl.perturb(adata, genes, n_cells_per_group=4, max_length=64)
-    >>> sccello.get.perturbation_df(adata)["n_cells"].tolist()
-    [4, 4]
+    >>> sorted(sccello.get.perturbation_df(adata)["symbol"])
+    ['GCG', 'INS']
     """
     record = adata.uns.get(key, {})
     if "table" not in record or "shift" not in record["table"]:
@@ -80,6 +85,13 @@ def perturbation_df(
     if unknown := [name for name in chosen if name not in known]:
         msg = f"adata.uns[{key!r}] has no group {unknown[0]!r} (groups: {', '.join(map(repr, known[:5]))}{', ...' * (len(known) > 5)})."
         raise NotFoundError(msg)
+    symbol_of = symbols_of(adata, gene_symbols)
+    table["symbol"] = [
+        "+".join(symbol_of.get(gene, gene) for gene in genes.split(","))
+        if name == genes.replace(",", "+")
+        else name
+        for name, genes in zip(table["perturbation"], table["genes"])
+    ]
     with np.errstate(divide="ignore", invalid="ignore"):
         table["log2_ratio"] = np.log2(table["shift"] / table["control_shift"])
     # files return the columns in alphabetical order

@@ -12,6 +12,7 @@ from ._marker_genes import marker_genes
 from ._novelty import novelty
 from ._ontology_tree import ontology_tree
 from ._ontology_umap import ontology_umap
+from ._perturbation import perturbation
 from ._training import training
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "novelty",
     "ontology_tree",
     "ontology_umap",
+    "perturbation",
     "training",
 ]
