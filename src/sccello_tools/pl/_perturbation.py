@@ -234,7 +234,7 @@ def _matrix(
         s=12 + 110 * significance / strongest,
         c=effect,
         edgecolors=edges.tolist(),
-        linewidths=np.where(dots["significant"].to_numpy(), 1.0, 0.4),
+        linewidths=np.where(dots["significant"].to_numpy(), 1.0, 0.4).tolist(),
         zorder=2,
         **options,
     )
