@@ -90,7 +90,9 @@ def annotate(path: Path, out: Path, n_workers: int) -> None:
         sccello.annotate_files(path, out, device="cpu", precision="float32", client=client)
         seconds = time.perf_counter() - begin
         peaks = client.run(_peak_gb)
-    print(json.dumps({"seconds": seconds, "worker_gb": list(peaks.values()), "client_gb": _peak_gb()}))
+    print(
+        json.dumps({"seconds": seconds, "worker_gb": list(peaks.values()), "client_gb": _peak_gb()})
+    )
 
 
 def _peak_gb() -> float:

@@ -112,7 +112,14 @@ def from_scvi(adata: ad.AnnData, to_tokens: Callable[[object], object] | None) -
 def write_corpus(folder: Path, n_cells: int, n_tokens: int, cells_per_shard: int = 65_536) -> None:
     """Write a corpus of random tokens, sorted by source and type."""
     from sccello_tools.corpus import shard_path
-    from sccello_tools.corpus.manifest import SHARD_FOLDER, CorpusConfig, CorpusManifest, Fingerprint, Input, ShardRecord  # fmt: skip
+    from sccello_tools.corpus.manifest import (  # fmt: skip
+        SHARD_FOLDER,
+        CorpusConfig,
+        CorpusManifest,
+        Fingerprint,
+        Input,
+        ShardRecord,
+    )
     from sccello_tools.files.blocks import shard, shard_schema
     from sccello_tools.files.write import write_rows
     from sccello_tools.ontology import CellOntology

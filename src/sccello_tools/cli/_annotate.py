@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ._collections import annotate_collection
+from ._collections import annotate_collection, on_error
 from ._common import (
     Counts,
     Device,
@@ -17,6 +17,7 @@ from ._common import (
     MinMatched,
     Out,
     Overwrite,
+    SkipBadFiles,
     Sources,
     Workers,
     print_json,
@@ -81,6 +82,14 @@ def annotate(
     min_matched: MinMatched = 500,
     device: Device = "auto",
     n_workers: Workers = None,
+    skip_bad_files: SkipBadFiles = False,
+    write_back: Annotated[
+        bool,
+        typer.Option(
+            "--write-back",
+            help="With several files or --workers: also write copies of them with the columns in obs.",
+        ),
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -99,6 +108,8 @@ def annotate(
     sccello annotate islets.h5ad -o out.h5ad --tissue pancreas
 
     sccello annotate query.h5ad -o out.h5ad --reference atlas.h5ad --label-key cell_type
+
+    sccello annotate atlas_*.h5ad -o folder --workers 8 --write-back   [dim]# resumes if interrupted[/dim]
     """
     from sccello_tools import tl
     from sccello_tools._io import check_output
@@ -132,7 +143,8 @@ def annotate(
             other = "--reference" if reference is not None else "--groupby"
             msg = f"{other} applies to a single file; pass one input and omit --workers."
             raise typer.BadParameter(msg)
-        annotate_collection(sources, out, as_json=as_json, n_workers=n_workers or 1, **options)
+        options |= {"n_workers": n_workers or 1, "errors": on_error(skip=skip_bad_files)}
+        annotate_collection(sources, out, as_json=as_json, write_back=write_back, **options)
         return
     check_output(out, suffixes=WRITABLE, overwrite=overwrite)
     adata = read_any(sources[0])

@@ -13,7 +13,7 @@ from ._common import print_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-    from typing import Any
+    from typing import Any, Literal
 
 _FILES = {".h5ad", ".zarr", ".h5"}
 
@@ -62,6 +62,11 @@ def annotate_collection(
     typer.echo(
         f"{out}: {summary['cells']:,} cells of {summary['files']:,} files annotated; see summary.csv and cells/"
     )
+
+
+def on_error(*, skip: bool) -> Literal["raise", "report"]:
+    """Return the argument ``errors`` for the option --skip-bad-files."""
+    return "report" if skip else "raise"
 
 
 def _check_folder(out: Path, hint: str) -> None:

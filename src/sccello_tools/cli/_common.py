@@ -37,6 +37,13 @@ Sources = Annotated[
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Number of local processes; OUT is a folder.")
 ]
+SkipBadFiles = Annotated[
+    bool,
+    typer.Option(
+        "--skip-bad-files",
+        help="With several files: report those that cannot be read and continue.",
+    ),
+]
 Out = Annotated[
     Path, typer.Option("--out", "-o", metavar="OUT", help="File to write, .h5ad or .zarr.")
 ]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ._collections import embed_collection
+from ._collections import embed_collection, on_error
 from ._common import (
     Counts,
     Device,
@@ -17,6 +17,7 @@ from ._common import (
     Model,
     Out,
     Overwrite,
+    SkipBadFiles,
     Sources,
     Workers,
     print_json,
@@ -39,6 +40,7 @@ def embed(
     min_matched: MinMatched = 500,
     device: Device = "auto",
     n_workers: Workers = None,
+    skip_bad_files: SkipBadFiles = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -73,7 +75,7 @@ def embed(
         "device": device,
     }
     if len(sources) > 1 or n_workers is not None:
-        options |= {"n_workers": n_workers or 1}
+        options |= {"n_workers": n_workers or 1, "errors": on_error(skip=skip_bad_files)}
         embed_collection(sources, out, as_json=as_json, **options)
         return
     check_output(out, suffixes=WRITABLE, overwrite=overwrite)

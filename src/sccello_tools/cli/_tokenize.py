@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ._common import Counts, GeneIds, Json, Layer, MinMatched, print_json
+from ._collections import on_error
+from ._common import Counts, GeneIds, Json, Layer, MinMatched, SkipBadFiles, print_json
 
 
 def tokenize(
@@ -39,10 +40,7 @@ def tokenize(
             "--leave-out-unknown", help="Leave out cells whose label is not a current id."
         ),
     ] = False,
-    skip_bad_files: Annotated[
-        bool,
-        typer.Option("--skip-bad-files", help="Report files that cannot be read and continue."),
-    ] = False,
+    skip_bad_files: SkipBadFiles = False,
     as_json: Json = False,
 ) -> None:
     """Tokenize files into a corpus for pretraining. If interrupted, call it again: finished files are kept.
@@ -70,7 +68,7 @@ def tokenize(
         cells_per_shard=cells_per_shard,
         unknown_labels="leave_out" if leave_out_unknown else "error",
         n_workers=n_workers,
-        errors="report" if skip_bad_files else "raise",
+        errors=on_error(skip=skip_bad_files),
     )
     if as_json:
         print_json(
