@@ -31,7 +31,8 @@ _TEXTS = {
     "copy": """
         Return a modified copy instead of modifying ``adata``.""",
     "model": """
-        Name of a model (see :func:`sccello_tools.models.list`), path of a model folder, or a loaded model.""",
+        Name of a model (see :func:`sccello_tools.models.list`), path of a model folder, a repository on the Hugging Face Hub
+        (``"hf://owner/name@revision"``), or a loaded model.""",
     "legend_loc": """
         Location of the legend: ``"right margin"``, ``"top margin"``, or one of matplotlib such as ``"upper left"``; None or ``"none"``
         for no legend.""",

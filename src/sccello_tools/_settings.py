@@ -38,7 +38,7 @@ class Settings:
     """
 
     cache_dir: Path = field(default_factory=_default_cache_dir)
-    """Folder for downloaded weights. Environment: ``SCCELLO_CACHE``."""
+    """Folder for files from URLs and pinned hashes; models of the Hugging Face Hub are in its cache. Environment: ``SCCELLO_CACHE``."""
 
     offline: bool = field(default_factory=_default_offline)
     """Whether downloads are disabled. Environment: ``SCCELLO_OFFLINE`` or ``HF_HUB_OFFLINE``."""

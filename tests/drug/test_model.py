@@ -13,6 +13,7 @@ import sccello_tools as sccello
 from sccello_tools.drug import DrugResponseConfig, DrugResponseModel
 from sccello_tools.drug.files import save_model
 from sccello_tools.errors import (
+    ArgumentError,
     ConfigError,
     DrugError,
     GeneMatchError,
@@ -226,6 +227,8 @@ def test_damaged_files_are_refused(trained, tmp_path):
 def test_it_is_no_encoder_and_says_so(folder, adata):
     with pytest.raises(WeightsError, match=r"tl.drug_response"):
         sccello.tl.embed(adata, model=folder)
+    with pytest.raises(ArgumentError, match="DrugResponseModel"):
+        sccello.tl.embed(adata, model=sccello.drug.load(folder))
 
 
 def test_an_encoder_that_has_changed_is_refused(trained):

@@ -124,6 +124,13 @@ def model_card(entry: ModelEntry, *, repo: str = "owner/name") -> str:
     -------
     Description, use, data, results, limitations and licence, as far as ``metadata.json`` states them; what it does not state is marked
     as such.
+
+    Examples
+    --------
+    >>> import sccello_tools as sccello
+    >>> card = sccello.models.model_card(sccello.models.info("sccello-zeroshot").entry)
+    >>> print(card.splitlines()[1])
+    license: mit
     """
     import yaml
 
