@@ -146,6 +146,7 @@ def test_cells_without_label_or_gene_are_left_out_and_counted(labelled, finetune
     said = [r.getMessage() for r in caplog.records]
     assert ["2 have no label" in said[0], "excluded 1 labelled" in said[1]] == [True, True]
     assert classifier_of(model).labels == ("ill, β", "well")
+    assert classifier_of(model) is classifier_of(model)
     with pytest.warns(UserWarning, match="1 of 60 cells have no count"):
         sccello.tl.predict(labelled, model, return_scores=True)
     assert labelled.obs["sccello_prediction"].isna().tolist() == [i == 5 for i in range(60)]

@@ -114,13 +114,17 @@ class Classifier:
 
 
 def classifier_of(model: LoadedModel) -> Classifier:
-    """Read the classifier of a loaded model.
+    """Return the classifier of a loaded model, which is read once per model.
 
     Raises
     ------
     WeightsError
         If the model has no classifier, or one for other weights.
     """
+    return model.resource(_read_classifier, file=CLASSIFIER_FILE)
+
+
+def _read_classifier(model: LoadedModel) -> Classifier:
     path = model.folder / CLASSIFIER_FILE
     if not path.is_file():
         msg = (
