@@ -117,6 +117,7 @@ def main() -> None:
     sccello.tl.pretrain(
         sources,
         out=args.out,
+        overwrite=True,
         config=config,
         start_from=args.start_from,
         checkpoint_dir=args.work,
