@@ -1,4 +1,4 @@
-"""Augmentation of counts: random thinning and random gene panels, drawn anew in each step."""
+"""Augmentation of counts: random thinning and random gene panels, drawn in each step."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ class PretrainConfig(Config):
     """Fraction of steps in which all cells are truncated to the shortest one: one third faster, and the number of expressed genes, which
     differs more between studies than between types, cannot be used as a shortcut."""
     thinning: Proportion = 0.0
-    """Fraction of cells whose counts are thinned at random, to simulate shallow sequencing. The augmentations are drawn anew in each step and
+    """Fraction of cells whose counts are thinned at random, to simulate shallow sequencing. Augmentations are drawn again in each step and
     need the counts of all cells in memory."""
     thinning_min: PositiveInt = 300
     """Minimum total count after thinning; the target is drawn log-uniformly, and cells with fewer counts are not changed."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 import signal
-import sys
 
 import lightning as L
 import numpy as np
@@ -177,10 +176,7 @@ def test_as_many_other_cells_are_other_data(ontology, cells, tiny, tmp_path, mak
 
 def test_a_stream_does_not_resume_a_run_in_memory(ontology, cells, tiny, tmp_path, monkeypatch):
     fit([cells], ontology, tiny, checkpoint_dir=tmp_path, checkpoint_every=4)
-    module = sys.modules[
-        "sccello_tools.training.pretrain.fit"
-    ]  # the package exports the function under this name
-    monkeypatch.setattr(module, "is_streamed", lambda *_: True)
+    monkeypatch.setattr("sccello_tools.training.pretrain.train.is_streamed", lambda *_: True)
     with pytest.raises(ConfigError, match="run with other data"):
         fit([cells], ontology, tiny, checkpoint_dir=tmp_path)
 
