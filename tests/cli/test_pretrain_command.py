@@ -85,7 +85,7 @@ def test_the_published_run_is_printed() -> None:
     assert "'published', 'small'" in wrong.output
 
 
-def test_errors(tmp_path: Path) -> None:
+def test_errors_in_the_run_file(tmp_path: Path) -> None:
     assert run().exit_code == 2
     (tmp_path / "run.yaml").write_text("data: nowhere\nout: model\nconfig: {max_step: 3}\n")
     result = run(str(tmp_path / "run.yaml"))

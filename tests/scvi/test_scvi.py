@@ -126,7 +126,7 @@ def test_learns_and_keeps_its_history(trained, adata, base):
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
-def test_trains_the_encoder_and_leaves_an_ordinary_network(model, adata, base, mode):
+def test_encoder_is_trained_and_updates_are_merged(model, adata, base, mode):
     before = model.get_latent_representation()
     plan = {"learning_rate": 0.01, "lora_rank": 2, "monitor": "loss"}
     model.train(max_epochs=6, mode=mode, batch_size=8, plan_kwargs=plan, **QUIET)
@@ -136,7 +136,7 @@ def test_trains_the_encoder_and_leaves_an_ordinary_network(model, adata, base, m
     assert not model.module.training
 
 
-def test_the_module_answers_as_scvi_tools_asks(trained, adata, monkeypatch):
+def test_module_has_the_interface_of_scvi_tools(trained, adata, monkeypatch):
     # the module computes in float32, and so must what it is compared with
     monkeypatch.setattr("sccello_tools.engine._has_bfloat16", lambda device: False)
     loader = trained._make_data_loader(adata, batch_size=7)
@@ -262,7 +262,7 @@ def test_training_without_validation_in_every_epoch(model, mode, options):
         assert changed == (mode == "full")
 
 
-def test_missing_and_uninformative_labels_do_not_train(gene_ids, base, caplog):
+def test_missing_and_uninformative_labels_are_not_trained_on(gene_ids, base, caplog):
     adata = cells(gene_ids)
     labels = adata.obs["state"].astype(object).to_numpy()
     labels[:5] = [np.nan, None, "nan", "doublet", "Unassigned"]
@@ -283,7 +283,7 @@ def test_labels_do_not_depend_on_categories(gene_ids, base):
     assert ScCello(adata, model=base).labels_ == ["ill", "well"]
 
 
-def test_unlabeled_and_empty_cells_do_not_train(gene_ids, base):
+def test_unlabeled_and_empty_cells_are_not_trained_on(gene_ids, base):
     adata = cells(gene_ids)
     labels = adata.obs["state"].astype(str).to_numpy().astype(object)
     labels[:6] = "Unknown"
@@ -313,7 +313,7 @@ def test_counts_in_a_layer(gene_ids, base, model):
     assert np.array_equal(found, model.get_latent_representation())
 
 
-def test_what_cannot_be(gene_ids, base, model):
+def test_invalid_arguments(gene_ids, base, model):
     with pytest.raises(ConfigError, match=r"validation_size cannot be set.*validation="):
         model.train(validation_size=0.1, **QUIET)
     with pytest.raises(LabelError, match=r"no column 'nowhere'.*labels_key="):
@@ -348,7 +348,7 @@ def test_minified_data_are_refused(adata, base):
         ScCello(adata, model=base)
 
 
-def test_is_never_imported_unasked_and_says_what_is_missing():
+def test_imported_on_demand_only():
     code = (
         "import sys; import sccello_tools as sccello; sccello.tl; assert 'scvi' not in sys.modules\n"
         "sys.modules['scvi'] = None\n"

@@ -83,7 +83,7 @@ def right(adata, key="sccello_prediction") -> float:
 
 
 @pytest.mark.parametrize("mode", ["linear", "lora", "full"])
-def test_learns_labels_and_loads_and_predicts(labelled, finetune, base, tmp_path, mode):
+def test_fine_tunes_loads_and_predicts(labelled, finetune, base, tmp_path, mode):
     before, weights = labelled.copy(), {n: v.clone() for n, v in base.network.state_dict().items()}
     model = finetune(labelled, mode=mode, batch_key="donor")
     pd.testing.assert_frame_equal(labelled.obs, before.obs)
@@ -114,7 +114,7 @@ def test_learns_labels_and_loads_and_predicts(labelled, finetune, base, tmp_path
     assert labelled.uns["sccello_prediction"]["weights_sha256"] == model.sha256
 
 
-def test_embeddings_of_the_base_serve_a_linear_model(labelled, finetune, base, monkeypatch):
+def test_linear_model_reuses_embeddings_of_its_base(labelled, finetune, base, monkeypatch):
     model = finetune(labelled)
     sccello.tl.embed(labelled, model=base)
     monkeypatch.setattr("sccello_tools.tl._hidden_states.embed", None)
@@ -122,7 +122,7 @@ def test_embeddings_of_the_base_serve_a_linear_model(labelled, finetune, base, m
     assert labelled.uns["sccello_prediction"]["use_rep"] == "X_sccello"
 
 
-def test_the_embedding_of_another_model_stays(labelled, finetune, base):
+def test_embedding_of_another_model_is_kept(labelled, finetune, base):
     model = finetune(labelled, mode="full")
     sccello.tl.embed(labelled, model=base)
     before = labelled.obsm["X_sccello"].copy()
@@ -134,7 +134,7 @@ def test_the_embedding_of_another_model_stays(labelled, finetune, base):
         sccello.tl.predict(labelled, model, use_rep="X_sccello")
 
 
-def test_cells_without_label_or_gene_are_left_out_and_counted(labelled, finetune, caplog):
+def test_cells_without_label_or_tokens_are_excluded_and_counted(labelled, finetune, caplog):
     labels = labelled.obs["state"].astype(object)
     labels.iloc[[0, 1]] = [np.nan, " "]
     labelled.obs["state"] = labels
@@ -208,7 +208,7 @@ def test_the_spare_embedding_is_computed_again_for_other_counts(labelled, finetu
     assert not np.allclose(labelled.obsm["X_sccello_prediction"], first, atol=1e-3)
 
 
-def test_a_rare_label_is_said_and_trains(labelled, finetune, caplog):
+def test_rare_labels_are_reported_and_trained_on(labelled, finetune, caplog):
     labelled.obs["state"] = ["only one", *labelled.obs["state"].astype(str)[1:]]
     with caplog.at_level(logging.WARNING, logger="sccello_tools"):
         model = finetune(labelled)
@@ -239,7 +239,7 @@ def test_a_fine_tuned_model_can_be_fine_tuned_again(labelled, finetune, tmp_path
     assert second.labels == first.labels
 
 
-def test_a_published_checkpoint_is_copied_as_it_is(labelled, finetune, golden_dir, tmp_path):
+def test_published_checkpoint_is_copied(labelled, finetune, golden_dir, tmp_path):
     published = models.load(golden_dir / "checkpoint", device="cpu")
     model = finetune(labelled, model=published)
     assert model.sha256 == published.sha256
@@ -335,14 +335,14 @@ def other_genes(adata):
         (other_genes, GeneMatchError, "0 of 900 genes match"),
     ],
 )
-def test_what_cannot_be_learnt(labelled, finetune, tmp_path, spoil, error, says):
+def test_invalid_labels_and_data(labelled, finetune, tmp_path, spoil, error, says):
     spoil(labelled)
     with pytest.raises(error, match=says):
         finetune(labelled, batch_key="donor")
     assert not (tmp_path / "mine").exists()
 
 
-def test_options_that_cannot_be(labelled, finetune, base, tmp_path):
+def test_invalid_options(labelled, finetune, base, tmp_path):
     with pytest.raises(ConfigError, match=r"mode.*'probing'"):
         finetune(labelled, mode="probing")
     with pytest.raises(GroupError, match="has no column 'patient'"):

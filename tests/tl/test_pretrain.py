@@ -101,7 +101,7 @@ def weights(model) -> dict[str, torch.Tensor]:
     return model.network.state_dict()
 
 
-def test_a_seed_decides(labelled, pretrain, config, tmp_path):
+def test_seed_determines_the_result(labelled, pretrain, config, tmp_path):
     one = weights(pretrain(labelled, out=tmp_path / "1"))
     two = weights(pretrain(labelled, out=tmp_path / "2"))
     other = weights(pretrain(labelled, out=tmp_path / "3", config=config.replace(seed=1)))
@@ -111,7 +111,7 @@ def test_a_seed_decides(labelled, pretrain, config, tmp_path):
     )
 
 
-def test_one_a_list_and_a_mapping(labelled, pretrain, tmp_path):
+def test_single_list_and_mapping(labelled, pretrain, tmp_path):
     halves = [labelled[:15].copy(), labelled[15:].copy()]
     halves[1].var_names = [
         f"{name}.3" for name in halves[1].var_names
@@ -133,12 +133,12 @@ def test_one_a_list_and_a_mapping(labelled, pretrain, tmp_path):
     }
 
 
-def test_obsolete_ids_become_those_of_today(labelled, pretrain):
+def test_obsolete_ids_are_replaced(labelled, pretrain):
     labelled.obs[TERM] = ["CL:0000044", B_CELL, NEURON] * 10
     assert pretrain(labelled).labels == ("CL:0000051", B_CELL, NEURON)
 
 
-def test_cells_without_label_or_gene_are_left_out_and_counted(labelled, pretrain, caplog):
+def test_cells_without_label_or_tokens_are_excluded_and_counted(labelled, pretrain, caplog):
     labels = labelled.obs[TERM].astype(object)
     labels.iloc[[0, 1]] = np.nan
     labels.iloc[2] = ""
@@ -190,7 +190,7 @@ def test_float16_halves_the_file(labelled, pretrain, tmp_path):
     assert {p.dtype for p in model.network.parameters()} == {torch.float32}
 
 
-def test_starts_from_an_earlier_model(labelled, pretrain, tmp_path, config):
+def test_start_from_another_model(labelled, pretrain, tmp_path, config):
     first = pretrain(labelled, out=tmp_path / "first")
     # a rate so small that what the second run starts from is still to be seen in what it ends with
     still = config.replace(learning_rate=1e-9, seed=5)
@@ -203,7 +203,7 @@ def test_starts_from_an_earlier_model(labelled, pretrain, tmp_path, config):
     assert not torch.allclose(words[2], words[0], atol=1e-3)
 
 
-def test_goes_on_from_its_checkpoint(labelled, pretrain, tmp_path, config):
+def test_resumes_from_a_checkpoint(labelled, pretrain, tmp_path, config):
     options = {"checkpoint_dir": tmp_path / "runs", "out": tmp_path / "a"}
     first = weights(pretrain(labelled, config=config.replace(max_steps=200), **options))
     assert (tmp_path / "runs" / "last.ckpt").is_file()
@@ -259,7 +259,7 @@ def other_genes(adata):
         (other_genes, GeneMatchError, "0 of 900 genes match"),
     ],
 )
-def test_what_cannot_train(labelled, pretrain, tmp_path, spoil, error, says):
+def test_invalid_data(labelled, pretrain, tmp_path, spoil, error, says):
     spoil(labelled)
     with pytest.raises(error, match=says):
         pretrain({"blood": labelled})
@@ -314,9 +314,7 @@ def test_a_checkpoint_does_not_permit_replacing_another_model(labelled, pretrain
         pretrain(labelled, out=tmp_path / "other", **options)
 
 
-def test_a_file_in_the_place_of_the_folder_is_found_before_training(
-    labelled, pretrain, tmp_path, monkeypatch
-):
+def test_output_is_checked_before_training(labelled, pretrain, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("sccello_tools.training.pretrain.fit", None)
     with pytest.raises(OutputExistsError, match="file"):

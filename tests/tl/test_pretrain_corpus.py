@@ -35,7 +35,9 @@ def labelled(adata: anndata.AnnData) -> anndata.AnnData:
     return adata
 
 
-def test_a_corpus_trains_as_its_cells_do(labelled: anndata.AnnData, tmp_path: Path) -> None:
+def test_corpus_gives_the_same_losses_as_its_cells(
+    labelled: anndata.AnnData, tmp_path: Path
+) -> None:
     labelled.write_h5ad(tmp_path / "cells.h5ad")
     sccello.pp.build_corpus(tmp_path / "cells.h5ad", tmp_path / "corpus", cells_per_shard=8)
     options = {"config": CONFIG, "trainer_kwargs": {"accelerator": "cpu"}}
@@ -48,7 +50,7 @@ def test_a_corpus_trains_as_its_cells_do(labelled: anndata.AnnData, tmp_path: Pa
     pd.testing.assert_frame_equal(of_cells, of_corpus, rtol=1e-3)
 
 
-def test_a_corpus_gives_its_sources_by_name(labelled: anndata.AnnData, tmp_path: Path) -> None:
+def test_sources_of_a_corpus(labelled: anndata.AnnData, tmp_path: Path) -> None:
     labelled.write_h5ad(tmp_path / "one.h5ad")
     labelled[:9].copy().write_h5ad(tmp_path / "two.h5ad")
     paths = [tmp_path / "one.h5ad", tmp_path / "two.h5ad"]
@@ -76,13 +78,13 @@ def test_names_of_a_published_corpus_become_ids(
     assert "published: excluded 1 of 4 cells" in caplog.text
 
 
-def test_labels_that_are_no_cell_type_are_told(tmp_path: Path) -> None:
+def test_unknown_labels_are_named(tmp_path: Path) -> None:
     path = write_published(tmp_path / "cells.parquet", ["T cell", "frobnicated", "7"])
     with pytest.raises(LabelError, match=r"cells: 2 labels .* \('7', 'frobnic"):
         sccello.tl.pretrain(str(path), out=tmp_path / "out", config=CONFIG)
 
 
-def test_a_corpus_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_missing_corpus(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="Corpus not found:"):
         sccello.tl.pretrain(tmp_path / "nowhere", out=tmp_path / "out", config=CONFIG)
 

@@ -1,4 +1,4 @@
-"""tl.pretrain reads a corpus block by block, looks at held-out cells, and hands devices to Lightning."""
+"""tl.pretrain on a streamed corpus, with validation cells and Lightning options."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_corpus_is_streamed(
     assert list((tmp_path / "model" / "logs").rglob("metrics.csv"))
 
 
-def test_large_corpora_are_streamed_and_small_ones_held(
+def test_large_corpora_are_streamed(
     corpus: Corpus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     ontology = CellOntology.load()
@@ -70,7 +70,7 @@ def test_large_corpora_are_streamed_and_small_ones_held(
     assert published.n_cells_of == {"published": {IDS[0]: 20}}
 
 
-def test_what_cannot_run_is_told(corpus: Corpus, tmp_path: Path) -> None:
+def test_invalid_runs(corpus: Corpus, tmp_path: Path) -> None:
     out = tmp_path / "model"
     config = CONFIG.replace(source_weights={"three": 0.5})
     with pytest.raises(ConfigError, match=r"unknown sources: three.*one, two"):

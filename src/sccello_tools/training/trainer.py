@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import signal
 import warnings
 from contextlib import contextmanager
@@ -17,7 +18,9 @@ from sccello_tools.errors import ConfigError, MissingExtraError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import Any, Final
+    from typing import Any, Final, Literal
+
+    from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 QUIET_OPTIONS: Final = {
     "logger": False,
@@ -108,6 +111,52 @@ def make_loggers(names: Sequence[str], folder: Path, *, run_name: str) -> list[A
         else:
             made.append(loggers.WandbLogger(name=run_name, save_dir=folder))
     return made
+
+
+def adamw(
+    matrices: list[torch.nn.Parameter],
+    vectors: list[torch.nn.Parameter],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    n_warmup: int,
+    n_steps: int,
+    decay: Literal["linear", "cosine"],
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> OptimizerLRScheduler:
+    """Return AdamW with linear warm-up and decay to zero; biases and LayerNorm parameters have no weight decay.
+
+    Parameters
+    ----------
+    matrices, vectors
+        Parameters with and without weight decay.
+    learning_rate
+        Peak learning rate.
+    weight_decay
+        Weight decay of the matrices.
+    n_warmup, n_steps
+        Steps of the warm-up and of the whole run.
+    decay
+        Shape of the decay.
+    betas
+        Moment coefficients.
+    """
+
+    def rate(step: int) -> float:
+        if step < n_warmup:
+            return (step + 1) / n_warmup
+        n_decay = max(1, n_steps - n_warmup)
+        if decay == "linear":
+            return max(0.0, (n_steps - step) / n_decay)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - n_warmup) / n_decay)))
+
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=betas)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 @contextmanager

@@ -30,7 +30,7 @@ def classifier() -> Classifier:
     )
 
 
-def test_is_read_as_it_was_written(classifier, tmp_path):
+def test_round_trip(classifier, tmp_path):
     found = Classifier.load(classifier.save(tmp_path))
     for name in ("labels", "label_key", "mode", "weights_sha256", "scores", "validation_groups"):
         assert getattr(found, name) == getattr(classifier, name)
@@ -63,7 +63,7 @@ def test_a_damaged_file(classifier, tmp_path):
         ({"labels": ["a"]}, r"1 labels for weights of shape \(3, 16\)"),
     ],
 )
-def test_a_file_that_does_not_fit(classifier, tmp_path, changed, says):
+def test_inconsistent_file(classifier, tmp_path, changed, says):
     path = classifier.save(tmp_path)
     metadata = {
         "format": 2,
@@ -81,7 +81,7 @@ def test_a_file_that_does_not_fit(classifier, tmp_path, changed, says):
         Classifier.load(path)
 
 
-def test_belongs_to_the_weights_beside_it(classifier, tiny_model_folder, tmp_path):
+def test_classifier_belongs_to_the_weights_of_its_folder(classifier, tiny_model_folder, tmp_path):
     model = replace(models.load(tiny_model_folder, device="cpu"), folder=tmp_path)
     with pytest.raises(
         WeightsError, match=r"'tiny' has no classifier\.safetensors: .* tl\.finetune"

@@ -7,7 +7,7 @@ from sccello_tools.training.finetune import FinetuneConfig
 from sccello_tools.training.finetune.config import MODES, check_mode
 
 
-def test_each_mode_has_a_schedule_and_a_given_one_wins():
+def test_default_schedule_depends_on_the_mode():
     config = FinetuneConfig()
     assert config.rate("linear") > config.rate("lora") > config.rate("full") > 0
     assert config.epochs("linear") > config.epochs("full") >= 1
@@ -15,7 +15,7 @@ def test_each_mode_has_a_schedule_and_a_given_one_wins():
     assert {(given.rate(mode), given.epochs(mode)) for mode in MODES} == {(0.5, 7)}
 
 
-def test_goes_to_plain_values_and_back():
+def test_round_trip_through_plain_values():
     config = FinetuneConfig(lora_rank=3, monitor="loss")
     assert FinetuneConfig.from_dict(config.to_dict()) == config
     with pytest.raises(ConfigError, match=r"'lora_ranks' \(did you mean 'lora_rank'\?\)"):

@@ -1,4 +1,4 @@
-"""What each mode trains, what it leaves alone, and which epoch it keeps."""
+"""Parameters trained in each mode, early stopping, errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def differing(one, two) -> set[str]:
     return {name for name, value in one.state_dict().items() if not torch.equal(value, state[name])}
 
 
-def test_linear_learns_and_leaves_the_encoder_alone(fit, network, cells):
+def test_linear_does_not_change_the_encoder(fit, network, cells):
     before = copy.deepcopy(network)
     result = fit(config=FinetuneConfig(max_epochs=40, batch_cells=8, learning_rate=0.02))
     assert result.network is network
@@ -89,7 +89,7 @@ def test_full_changes_the_encoder_but_not_the_heads_of_pretraining(fit, network)
     assert all(name.startswith("encoder.") for name in changed)
 
 
-def test_fine_tuning_that_only_harms_leaves_the_probe(fit, network):
+def test_probe_is_kept_if_no_epoch_is_better(fit, network):
     config = FinetuneConfig(max_epochs=2, batch_cells=8, learning_rate=3.0, monitor="loss")
     probe = fit(config=config.replace(learning_rate=None, max_epochs=None))
     result = fit("full", config=config)
@@ -101,7 +101,7 @@ def test_fine_tuning_that_only_harms_leaves_the_probe(fit, network):
     assert np.allclose(result.head.weight, probe.head.weight, atol=1e-6)
 
 
-def test_keeps_the_best_epoch_and_stops_after_its_patience(fit):
+def test_early_stopping_keeps_the_best_epoch(fit):
     config = FinetuneConfig(max_epochs=60, batch_cells=8, learning_rate=0.05, patience=3)
     result = fit(config=config)
     curve = result.curve
@@ -111,7 +111,7 @@ def test_keeps_the_best_epoch_and_stops_after_its_patience(fit):
     assert np.isclose(result.scores["macro_f1"], best, atol=1e-6)
 
 
-def test_a_seed_decides_and_the_global_generator_stays(fit, quick):
+def test_seed_determines_the_result_and_global_state_is_restored(fit, quick):
     state = torch.get_rng_state()
     one, two = fit("lora"), fit("lora")
     assert torch.equal(torch.get_rng_state(), state)
@@ -125,7 +125,7 @@ def test_bfloat16_is_near_float32(fit, quick):
     assert np.abs(one.head.weight - two.head.weight).max() < 0.05
 
 
-def test_balance_weighs_labels_alike():
+def test_balance_weights_labels_equally():
     codes = np.array([0] * 8 + [1] * 2)
     weights = label_weights(codes, 2, balance=1.0).numpy()
     assert np.isclose(weights[0] * 8, weights[1] * 2)
@@ -140,7 +140,7 @@ def test_macro_f1_is_that_of_sklearn():
     assert np.isclose(float(macro_f1(confusion)), f1_score(truth, found, average="macro"))
 
 
-def test_what_the_configuration_decides_is_not_the_trainers(fit):
+def test_trainer_options_that_the_configuration_determines(fit):
     with pytest.raises(ConfigError, match="max_epochs, which FinetuneConfig"):
         fit(trainer_kwargs={"max_epochs": 3})
     with pytest.raises(ConfigError, match="devices, strategy, but fine-tuning runs on"):
@@ -149,7 +149,7 @@ def test_what_the_configuration_decides_is_not_the_trainers(fit):
         fit("none")
 
 
-def test_a_loss_that_is_no_number_stops(fit):
+def test_non_finite_loss(fit):
     with pytest.raises(TrainingError, match=r"The loss is (nan|inf) at step \d+.*learning_rate"):
         fit(config=FinetuneConfig(learning_rate=1e36, max_epochs=3, batch_cells=8, warmup=0))
 

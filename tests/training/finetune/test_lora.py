@@ -27,13 +27,13 @@ def with_updates(network):
     return changed
 
 
-def test_changes_nothing_at_first(network):
+def test_initial_update_is_zero(network):
     before = rows(network)
     add_lora(network, rank=4, alpha=8)
     assert torch.equal(rows(network), before)
 
 
-def test_only_two_thin_matrices_of_each_projection_are_trained(network):
+def test_two_low_rank_matrices_per_projection_are_trained(network):
     add_lora(network, rank=3, alpha=6)
     trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
     expected = {
@@ -53,7 +53,7 @@ def test_only_two_thin_matrices_of_each_projection_are_trained(network):
     )
 
 
-def test_merging_gives_the_same_rows_and_an_ordinary_network(network):
+def test_merging_preserves_the_embedding(network):
     changed = with_updates(network)
     before = rows(changed)
     assert not torch.allclose(before, rows(network), atol=1e-2)
@@ -72,7 +72,7 @@ def test_the_update_is_alpha_over_rank_times_up_down(network):
     assert torch.allclose(changed.encoder.layers[1].feed_forward_in.weight, expected, atol=1e-6)
 
 
-def test_a_rank_beyond_the_matrix_is_cut_and_its_scale_kept(network):
+def test_rank_is_limited_by_the_matrix(network):
     add_lora(network, rank=100, alpha=200)
     update = network.encoder.layers[0].qkv.parametrizations.weight[0]
     assert update.down.shape == (16, 16)

@@ -12,7 +12,7 @@ from sccello_tools.training.finetune.data import hold_out
 @given(
     st.lists(st.integers(0, 3), min_size=4, max_size=60), st.floats(0.05, 0.9), st.integers(0, 5)
 )
-def test_cells_of_each_label_stay_and_go(labels, share, seed):
+def test_fraction_of_each_label_is_held_out(labels, share, seed):
     _, codes = np.unique(labels, return_inverse=True)
     split = hold_out(codes, validation=share, seed=seed)
     assert sorted([*split.train, *split.validation]) == list(range(len(codes)))
@@ -23,7 +23,7 @@ def test_cells_of_each_label_stay_and_go(labels, share, seed):
 
 
 @given(st.integers(2, 8), st.integers(0, 20))
-def test_donors_go_whole_and_all_labels_stay(n_donors, seed):
+def test_whole_donors_are_held_out_and_all_labels_remain(n_donors, seed):
     rng = np.random.default_rng(seed)
     member = np.repeat(np.arange(n_donors), rng.integers(3, 30, n_donors))
     codes = np.concatenate([np.arange(n) % 3 for n in np.bincount(member)])
@@ -35,7 +35,7 @@ def test_donors_go_whole_and_all_labels_stay(n_donors, seed):
     assert set(codes[split.train]) == {0, 1, 2}
 
 
-def test_the_share_of_donors_is_near_what_was_asked():
+def test_fraction_in_whole_donors_is_approximate():
     codes = np.tile([0, 1], 500)
     donors = np.repeat([f"d{i}" for i in range(20)], 50)
     for share in (0.1, 0.25, 0.5):
@@ -43,14 +43,14 @@ def test_the_share_of_donors_is_near_what_was_asked():
         assert abs(len(split.validation) / 1000 - share) <= 0.05
 
 
-def test_a_donor_with_a_label_of_its_own_trains():
+def test_donor_with_a_unique_label_is_not_held_out():
     codes = np.array([0, 1, 0, 1, 0, 1, 2, 2])
     donors = np.array(["a", "a", "b", "b", "c", "c", "c", "c"])
     for seed in range(10):
         assert "c" not in hold_out(codes, validation=0.4, groups=donors, seed=seed).groups
 
 
-def test_held_out_donors_cover_as_many_labels_as_can_be():
+def test_held_out_donors_cover_many_labels():
     # a and b hold one label each, c holds both; sizes would favour a or b
     codes = np.array([0] * 4 + [1] * 4 + [0, 1] * 3)
     donors = np.array(["a"] * 4 + ["b"] * 4 + ["c"] * 6)
@@ -59,7 +59,7 @@ def test_held_out_donors_cover_as_many_labels_as_can_be():
         assert set(codes[split.validation]) == {0, 1}
 
 
-def test_a_seed_decides():
+def test_seed_determines_the_result():
     codes, donors = np.tile([0, 1], 50), np.repeat(list("abcdefghij"), 10)
     chosen = [
         hold_out(codes, validation=0.2, groups=donors, seed=s).groups for s in (0, 0, *range(1, 9))

@@ -18,7 +18,7 @@ def ragged(sequences) -> RaggedTokens:
     return RaggedTokens(indptr, ids, np.zeros(len(ids), dtype=np.float32))
 
 
-def made_up_cells(n_each: int = 8, seed: int = 0, source: str = "cells") -> LabelledTokens:
+def synthetic_cells(n_each: int = 8, seed: int = 0, source: str = "cells") -> LabelledTokens:
     """Cells of three types, each with genes of its own in a noisy order."""
     rng = np.random.default_rng(seed)
     sequences, labels = [], []
@@ -40,7 +40,7 @@ def make_tokens():
 @pytest.fixture(scope="session")
 def make_cells():
     """Labelled cells of three types: (n_each, seed, source)."""
-    return made_up_cells
+    return synthetic_cells
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +50,7 @@ def ontology() -> CellOntology:
 
 @pytest.fixture(scope="session")
 def cells() -> LabelledTokens:
-    return made_up_cells()
+    return synthetic_cells()
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def draw_of(pairs, *, cropped) -> _Draw:
 
 
 def shares(sources, config, of) -> dict[str, float]:
-    """Share of each source, or type, among what is drawn."""
+    """Return the fraction of each source or type among the drawn cells."""
     pairs = [pair for batch in drawn(sources, config) for pair in batch]
     names = [of(sources[source], cell) for source, cell in pairs]
     return {str(n): c / len(names) for n, c in zip(*np.unique(names, return_counts=True))}
@@ -57,7 +57,7 @@ def name_of(source, cell):
     ("balance", "expected"),
     [(0.0, 0.9), (0.5, 3 / 4), (1.0, 0.5)],  # 90 : 10, then their roots, then alike
 )
-def test_balance_draws_types_by_a_power_of_their_count(tiny, uneven, balance, expected):
+def test_balance_samples_types_by_a_power_of_their_count(tiny, uneven, balance, expected):
     config = tiny.replace(balance=balance, max_steps=500, batch_cells=20)
     found = shares([uneven({T_CELL: 90, B_CELL: 10}, "cells")], config, type_of)
     # 10,000 draws: three standard errors are 0.015
@@ -74,7 +74,7 @@ def test_balance_draws_types_by_a_power_of_their_count(tiny, uneven, balance, ex
         ({"a": 0.4, "b": 0.6}, (0.4, 0.6, 0.0)),
     ],
 )
-def test_sources_are_drawn_by_their_shares(tiny, uneven, weights, expected):
+def test_source_weights(tiny, uneven, weights, expected):
     sources = [uneven({T_CELL: n}, name) for name, n in (("a", 10), ("b", 30), ("c", 60))]
     config = tiny.replace(source_weights=weights, max_steps=500, batch_cells=20)
     found = shares(sources, config, name_of)
@@ -107,7 +107,7 @@ def test_batches_depend_on_seed_and_step_alone(tiny, cells):
     assert len({str(batch) for batch in all_of_them}) == 9
 
 
-def test_shares_that_leave_nothing_to_draw(tiny, cells):
+def test_source_weights_of_zero(tiny, cells):
     config = tiny.replace(source_weights={"cells": 0.0})
     with pytest.raises(ConfigError, match=r"source_weights.*cells.*zero probability"):
         drawn([cells], config)
@@ -145,7 +145,7 @@ def test_a_cropped_batch_has_cells_of_one_length(tiny, cells):
     assert first in [cells.tokens[cell][: min(lengths)].tolist() for cell in range(24)]
 
 
-def test_crop_is_a_share_of_steps_and_changes_no_draw(tiny, cells):
+def test_crop_applies_to_a_fraction_of_steps_and_changes_no_cells(tiny, cells):
     config = tiny.replace(max_steps=1000, batch_cells=2)
     whole, some = (
         list(_WeightedBatches([cells], config.replace(crop=crop), done=lambda: 0))
@@ -167,7 +167,7 @@ def test_the_loader_gives_the_batches_of_the_sampler(tiny, cells):
     )
 
 
-def test_labels_of_another_number(make_cells):
+def test_number_of_labels_must_match(make_cells):
     with pytest.raises(LabelError, match="cells: 24 cells, but 1 cell types"):
         LabelledTokens(make_cells().tokens, np.array([T_CELL]))
 
@@ -181,7 +181,7 @@ def test_the_checkpoint_of_other_data_is_refused(tiny, cells, make_cells):
         TokenDataModule([cells], TYPES[:2], tiny).load_state_dict(state)
 
 
-def test_as_many_other_cells_or_labels_are_other_data(tiny, cells, make_cells):
+def test_other_cells_or_labels_of_the_same_number_are_refused(tiny, cells, make_cells):
     state = TokenDataModule([cells], TYPES, tiny).state_dict()
     relabelled = LabelledTokens(cells.tokens, np.roll(cells.cell_types, 1))
     reordered = LabelledTokens(cells.tokens.take(np.arange(24)[::-1]), cells.cell_types[::-1])

@@ -28,7 +28,7 @@ def worker():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """What two processes left."""
+    """Output of two processes."""
     folder = tmp_path_factory.mktemp("parallel")
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
@@ -99,12 +99,12 @@ def test_two_processes_resume_exactly(folder):
         pd.testing.assert_frame_equal(whole, resumed, rtol=1e-4)
 
 
-def test_both_processes_stop_at_a_loss_that_is_no_number(folder):
+def test_both_processes_stop_at_a_non_finite_loss(folder):
     for rank in (0, 1):
         assert (folder / f"error{rank}").read_text().startswith("The loss is ")
 
 
-def test_one_process_alone_gathers_nothing():
+def test_single_process_gathers_nothing():
     rows = torch.randn(3, 2, requires_grad=True)
     assert n_processes() == 1
     assert gather_rows(rows).rows is rows

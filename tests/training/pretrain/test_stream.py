@@ -65,7 +65,7 @@ def genes(batch) -> list[int]:
 
 
 @pytest.mark.parametrize("batch_tokens", [None, 40])
-def test_an_epoch_holds_every_cell_once(on_disk, plain, batch_tokens):
+def test_epoch_contains_each_cell_once(on_disk, plain, batch_tokens):
     config = plain.replace(batch_tokens=batch_tokens)
     batches = an_epoch(BlockStream([on_disk], TYPES, config))
     seen = [gene for batch in batches for gene in genes(batch)]
@@ -79,20 +79,20 @@ def test_an_epoch_holds_every_cell_once(on_disk, plain, batch_tokens):
         assert batch.rows.tolist() == rows
 
 
-def test_memory_and_disk_stream_alike(ordered, on_disk, plain):
+def test_same_stream_from_memory_and_disk(ordered, on_disk, plain):
     for source in (ordered, on_disk):
         seen = [g for b in an_epoch(BlockStream([source], TYPES, plain)) for g in genes(b)]
         assert sorted(seen) == list(range(2, 1202))
 
 
-def test_batches_keep_to_their_budget_and_fill_it(on_disk, plain):
+def test_batches_have_at_most_batch_tokens(on_disk, plain):
     config = plain.replace(batch_tokens=100, length_buckets=1, buffer_cells=400)
     tokens = [len(batch.ids) for batch in an_epoch(BlockStream([on_disk], TYPES, config))]
     assert max(tokens) <= 100
     assert np.mean(tokens) > 85
 
 
-def test_buckets_make_lengths_alike(on_disk, plain):
+def test_buckets_group_similar_lengths(on_disk, plain):
     spread = {}
     for buckets in (1, 4):
         config = plain.replace(batch_tokens=60, length_buckets=buckets, buffer_cells=400)
@@ -101,7 +101,7 @@ def test_buckets_make_lengths_alike(on_disk, plain):
     assert spread[4] < 0.5 * spread[1]
 
 
-def test_any_position_goes_on_as_the_whole_does(on_disk, plain):
+def test_stream_continues_from_any_position(on_disk, plain):
     config = plain.replace(batch_tokens=60, balance=0.7, crop=0.3)
     stream = BlockStream([on_disk], TYPES, config)
     whole = list(islice(stream.batches(), 400))
@@ -122,7 +122,7 @@ def test_seed_and_epoch_change_the_order(on_disk, plain):
     assert genes(next(other.batches())) != batches[0]
 
 
-def test_ranks_share_the_cells_out(on_disk, plain):
+def test_ranks_partition_the_cells(on_disk, plain):
     seen = []
     for rank in range(3):
         stream = BlockStream([on_disk], TYPES, plain, (rank, 3))
@@ -133,7 +133,7 @@ def test_ranks_share_the_cells_out(on_disk, plain):
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])
-def test_loader_processes_change_nothing(on_disk, plain, n_workers):
+def test_number_of_workers_does_not_change_batches(on_disk, plain, n_workers):
     def loaded(n):
         module = StreamDataModule([on_disk], TYPES, plain, n_workers=n)
         return [batch.ids.tolist() for batch in islice(module.train_dataloader(), 30)]
@@ -152,7 +152,7 @@ def test_balance_repeats_rare_types(make_tokens, tiny, balance, share):
     assert len(found) == pytest.approx(10_000, rel=0.02)
 
 
-def test_no_cell_is_repeated_without_end(make_tokens, tiny, caplog):
+def test_repeats_are_limited(make_tokens, tiny, caplog):
     labels = np.array([B_CELL, *[T_CELL] * 999])
     sequences = [np.array([25426, 7]), *[np.array([25426, 5])] * 999]
     source = LabelledTokens(make_tokens(sequences), labels)
@@ -162,7 +162,7 @@ def test_no_cell_is_repeated_without_end(make_tokens, tiny, caplog):
     assert "repeated 16 times per epoch" in caplog.text
 
 
-def test_sources_get_their_shares(ordered, on_disk, tiny):
+def test_source_weights_of_a_stream(ordered, on_disk, tiny):
     config = tiny.replace(source_weights={"published": 0.2}, batch_cells=50)
     stream = BlockStream([ordered, on_disk], TYPES, config)
     assert stream.names == ("ordered", "published")
@@ -195,7 +195,7 @@ def test_shuffling_is_nearly_as_good_as_a_full_shuffle(on_disk, plain):
     assert found(40) > 3 * full  # a buffer of one block does not mix: the measure can fail
 
 
-def test_cuts_are_few_and_even():
+def test_batches_are_few_and_of_similar_size():
     rng = np.random.default_rng(0)
     for _ in range(50):
         lengths = rng.integers(1, 30, size=rng.integers(1, 200))
@@ -209,7 +209,7 @@ def test_cuts_are_few_and_even():
     assert len(cut_by_tokens(np.arange(3), np.array([60, 60, 60]), 60)) == 3
 
 
-def test_what_training_draws_can_be_looked_at(on_disk, plain):
+def test_sample_has_the_distribution_of_training(on_disk, plain):
     tokens, types = sample_cells([on_disk], TYPES, plain, n_cells=100)
     assert len(tokens) == len(types) == 100
     assert set(types) <= set(TYPES)
@@ -218,7 +218,7 @@ def test_what_training_draws_can_be_looked_at(on_disk, plain):
 
 
 class Stop(L.Callback):
-    """The power goes off after a step."""
+    """Interrupts training after a step."""
 
     def __init__(self, after: int) -> None:
         self.after = after
@@ -229,7 +229,7 @@ class Stop(L.Callback):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_resumed_run_streams_on(ontology, on_disk, tiny, tmp_path, accumulate):
+def test_resumed_stream(ontology, on_disk, tiny, tmp_path, accumulate):
     config = tiny.replace(batch_tokens=60, buffer_cells=50, max_steps=10, accumulate=accumulate, second_pass=False
     )  # fmt: skip
     uninterrupted = fit([on_disk], ontology, config)
@@ -250,7 +250,7 @@ def test_the_checkpoint_of_another_corpus_is_refused(on_disk, ordered, plain):
         StreamDataModule([on_disk], TYPES, plain).load_state_dict({**state, "processes": 4})
 
 
-def test_a_file_that_vanishes_or_breaks_while_training_is_named(ordered, plain, tmp_path):
+def test_missing_or_damaged_file_during_training(ordered, plain, tmp_path):
     ids = [ordered.tokens[i].tolist() for i in range(200)]
     path = tmp_path / "cells.parquet"
     pq.write_table(pa.table({"gene_token_ids": ids, "cell_type": ordered.cell_types[:200]}), path)

@@ -22,7 +22,7 @@ LOSSES = ["loss", "masked_gene", "alignment", "coherence", "regularization"]
 
 
 class Stop(L.Callback):
-    """The power goes off after a step."""
+    """Interrupts training after a step."""
 
     def __init__(self, after: int) -> None:
         self.after = after
@@ -44,7 +44,7 @@ def same_weights(one, other) -> None:
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_the_loss_goes_down_and_types_are_told_apart(ontology, cells, tiny, make_cells):
+def test_losses_decrease_and_types_are_separated(ontology, cells, tiny, make_cells):
     config = tiny.replace(
         max_steps=150, warmup_steps=10, learning_rate=1e-2, dropout=0.0, attention_dropout=0.0
     )
@@ -64,7 +64,7 @@ def test_the_loss_goes_down_and_types_are_told_apart(ontology, cells, tiny, make
     assert (told == new.cell_types).all()
 
 
-def test_the_curve_has_a_row_for_each_step(uninterrupted, tiny):
+def test_curve_has_one_row_per_step(uninterrupted, tiny):
     curve = uninterrupted.curve
     assert curve["step"].tolist() == list(range(1, tiny.max_steps + 1))
     assert (curve["cells"] == tiny.batch_cells).all()
@@ -74,7 +74,7 @@ def test_the_curve_has_a_row_for_each_step(uninterrupted, tiny):
     assert not uninterrupted.network.training
 
 
-def test_the_weights_of_the_losses_count(ontology, cells, tiny, uninterrupted):
+def test_loss_weights(ontology, cells, tiny, uninterrupted):
     config = tiny.replace(weight_alignment=0.0, weight_masked_gene=2.0, max_steps=1)
     row = fit([cells], ontology, config).curve.iloc[0]
     assert row["loss"] == pytest.approx(
@@ -83,7 +83,7 @@ def test_the_weights_of_the_losses_count(ontology, cells, tiny, uninterrupted):
     assert row["masked_gene"] == pytest.approx(uninterrupted.curve["masked_gene"][0])
 
 
-def test_a_seed_decides_everything(ontology, cells, tiny, uninterrupted):
+def test_seed_determines_the_result(ontology, cells, tiny, uninterrupted):
     torch.manual_seed(99)  # the state that a run finds must not matter
     again = fit([cells], ontology, tiny)
     same_weights(again, uninterrupted)
@@ -130,7 +130,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-def test_a_finished_run_is_read_back(ontology, cells, tiny, tmp_path):
+def test_finished_run_is_restored(ontology, cells, tiny, tmp_path):
     options = {"checkpoint_dir": tmp_path, "checkpoint_every": 4}
     first = fit([cells], ontology, tiny, **options)
     second = fit([cells], ontology, tiny, **options)
@@ -138,9 +138,7 @@ def test_a_finished_run_is_read_back(ontology, cells, tiny, tmp_path):
     assert len(second.curve) == tiny.max_steps
 
 
-def test_another_interval_of_checkpoints_goes_on_with_the_same_file(
-    ontology, cells, tiny, tmp_path
-):
+def test_checkpoint_interval_may_change(ontology, cells, tiny, tmp_path):
     for every, stop in ((2, 5), (3, 10)):
         with pytest.raises(KeyError):
             fit(
@@ -166,7 +164,9 @@ def test_the_checkpoint_of_another_run_is_refused(ontology, cells, tiny, tmp_pat
         fit([make_cells(3)], ontology, tiny, checkpoint_dir=tmp_path)
 
 
-def test_as_many_other_cells_are_other_data(ontology, cells, tiny, tmp_path, make_cells):
+def test_checkpoint_of_other_cells_of_the_same_number_is_refused(
+    ontology, cells, tiny, tmp_path, make_cells
+):
     fit([cells], ontology, tiny, checkpoint_dir=tmp_path, checkpoint_every=4)
     other = make_cells(seed=1)
     assert len(other.tokens) == len(cells.tokens)
@@ -174,7 +174,7 @@ def test_as_many_other_cells_are_other_data(ontology, cells, tiny, tmp_path, mak
         fit([other], ontology, tiny, checkpoint_dir=tmp_path)
 
 
-def test_a_stream_does_not_resume_a_run_in_memory(ontology, cells, tiny, tmp_path, monkeypatch):
+def test_stream_does_not_resume_a_run_in_memory(ontology, cells, tiny, tmp_path, monkeypatch):
     fit([cells], ontology, tiny, checkpoint_dir=tmp_path, checkpoint_every=4)
     monkeypatch.setattr("sccello_tools.training.pretrain.train.is_streamed", lambda *_: True)
     with pytest.raises(ConfigError, match="run with other data"):
@@ -220,7 +220,7 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_keeps_the_checkpoint(
     same_weights(fit([cells], ontology, tiny, **options), uninterrupted)
 
 
-def test_a_loss_that_is_no_number_names_its_step(ontology, cells, tiny):
+def test_non_finite_loss_names_its_step(ontology, cells, tiny):
     config = tiny.replace(learning_rate=1e30, warmup_steps=0)
     before = torch.get_rng_state()
     with pytest.raises(
@@ -231,7 +231,7 @@ def test_a_loss_that_is_no_number_names_its_step(ontology, cells, tiny):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_global_random_state_is_left_alone(ontology, cells, tiny):
+def test_global_random_state_is_restored(ontology, cells, tiny):
     def state():
         return [
             torch.get_rng_state().numpy().tobytes(),
@@ -244,7 +244,7 @@ def test_global_random_state_is_left_alone(ontology, cells, tiny):
     assert state() == before
 
 
-def test_lightning_is_not_heard(ontology, cells, tiny, tmp_path, capfd, monkeypatch):
+def test_lightning_prints_nothing(ontology, cells, tiny, tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     levels = [logging.getLogger(n).level for n in ("lightning.pytorch", "lightning.fabric")]
     fit([cells], ontology, tiny.replace(max_steps=2))
@@ -263,7 +263,7 @@ def test_progress_is_logged_every_fifty_steps(ontology, cells, tiny, caplog):
 
 
 @pytest.mark.parametrize("published", [True, False])
-def test_other_forms_of_the_run(ontology, cells, tiny, published):
+def test_published_losses_and_bfloat16(ontology, cells, tiny, published):
     """The published losses (whole vocabulary, two passes), and bfloat16 with one."""
     changes = (
         {"n_negatives": None, "embedding_std": None}
@@ -275,7 +275,7 @@ def test_other_forms_of_the_run(ontology, cells, tiny, published):
     assert {p.dtype for p in result.network.parameters()} == {torch.float32}
 
 
-def test_the_second_pass_has_other_dropout(ontology, cells, tiny, uninterrupted):
+def test_second_pass_has_different_dropout(ontology, cells, tiny, uninterrupted):
     once = fit([cells], ontology, tiny.replace(second_pass=False, max_steps=1))
     first = uninterrupted.curve.iloc[0]
     assert once.curve["masked_gene"][0] == pytest.approx(first["masked_gene"])
@@ -283,7 +283,7 @@ def test_the_second_pass_has_other_dropout(ontology, cells, tiny, uninterrupted)
 
 
 def test_coherence_of_labels_at_different_depths(ontology, cells, tiny, uninterrupted):
-    """A lymphocyte may be near the prototypes of T and B cells, which are no wrong answers for it."""
+    """For a lymphocyte, the prototypes of T and B cells are correct too."""
     deep = np.where(np.arange(24) % 8 < 3, "CL:0000542", cells.cell_types)  # lymphocyte
     source = LabelledTokens(cells.tokens, deep)
     one_step = tiny.replace(max_steps=1)
@@ -324,12 +324,12 @@ def test_unknown_terms(ontology, cells, tiny):
         ({"accumulate_grad_batches": 2, "precision": "16"}, "Set there: accumulate, precision"),
     ],
 )
-def test_trainer_options_that_the_configuration_decides(ontology, cells, tiny, options, says):
+def test_trainer_options_that_the_configuration_determines(ontology, cells, tiny, options, says):
     with pytest.raises(ConfigError, match=says):
         fit([cells], ontology, tiny, trainer_kwargs=options)
 
 
-def test_shares_of_sources_that_are_not_there(ontology, cells, tiny):
+def test_weights_of_unknown_sources(ontology, cells, tiny):
     config = tiny.replace(source_weights={"blood": 0.5})
     with pytest.raises(ConfigError, match=r"unknown sources: blood\..*cells"):
         fit([cells], ontology, config)

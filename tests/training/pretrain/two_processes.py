@@ -83,7 +83,7 @@ def gradients(module) -> dict[str, torch.Tensor]:
     return {n: p.grad.clone() for n, p in module.named_parameters() if p.requires_grad}
 
 
-def made_up_cells() -> LabelledTokens:
+def synthetic_cells() -> LabelledTokens:
     rng = np.random.default_rng(1)
     lengths = rng.integers(4, 16, size=600)
     ids = [np.array([CLS, *rng.integers(2, 300, size=n)], dtype=np.int32) for n in lengths]
@@ -120,7 +120,7 @@ def leave_runs(rank: int, folder: Path) -> None:
         batch_tokens=60, buffer_cells=100, n_negatives=32, warmup_steps=1, validate_every=3, patience=5,
         gene_start="random",
     )  # fmt: skip
-    cells, ontology = made_up_cells(), CellOntology.load()
+    cells, ontology = synthetic_cells(), CellOntology.load()
     held_out = LabelledTokens(cells.tokens.take(np.arange(40)), cells.cell_types[:40])
     kwargs = {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
     whole = fit([cells], ontology, config, validation=held_out, trainer_kwargs=kwargs)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import lightning as L
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from sccello_tools.engine import pack
 from sccello_tools.errors import GroupError
@@ -150,19 +150,6 @@ class TokenBatch(NamedTuple):
     """(B,) int64 label of each cell."""
 
 
-class _Rows(Dataset[int]):
-    """Row numbers, which a loader shuffles and distributes; the cells are looked up when a batch is built."""
-
-    def __init__(self, rows: NDArray[np.intp]) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> int:
-        return int(self.rows[index])
-
-
 class FinetuneData(L.LightningDataModule):
     """Training and validation cells.
 
@@ -207,7 +194,7 @@ class FinetuneData(L.LightningDataModule):
         self, rows: NDArray[np.intp], batch_cells: int, *, shuffle: bool
     ) -> DataLoader[int]:
         return DataLoader(
-            _Rows(rows),
+            rows.tolist(),  # cells are looked up when a batch is built
             batch_size=batch_cells,
             shuffle=shuffle,
             generator=torch.Generator().manual_seed(self.seed),

@@ -254,16 +254,9 @@ def _train(
 
 def freeze_heads(network: ScCelloModel) -> None:
     """Freeze the heads and prototypes of pretraining, which the classifier does not use."""
-    for part in (
-        network.cls,
-        network.cell_cls,
-        network.learned_centroid,
-        network.affine_projection,
-        network.binary_ce_loss_transform_cell,
-        network.binary_ce_loss_transform_prototype,
-        network.binary_ce_loss_transform_cellprot,
-    ):
-        part.requires_grad_(requires_grad=False)
+    for name, parameter in network.named_parameters():
+        if not name.startswith("encoder."):
+            parameter.requires_grad = False
 
 
 def head_of(linear: nn.Linear) -> LinearHead:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from sccello_tools._logging import logger
 from sccello_tools.errors import TrainingError
 from sccello_tools.nn import resolve_attention
+from sccello_tools.training.trainer import adamw
 
 from .data import FeatureBatch
 
@@ -122,24 +123,16 @@ class FinetuneModule(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with linear warm-up and linear decay; matrices are decayed, vectors are not."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        groups = [
-            {
-                "params": [p for p in trained if p.ndim >= 2],
-                "weight_decay": self.config.weight_decay,
-            },
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate)
         n_steps = int(self.trainer.estimated_stepping_batches)
-        n_warmup = round(self.config.warmup * n_steps)
-
-        def rate(step: int) -> float:
-            if step < n_warmup:
-                return (step + 1) / n_warmup
-            return max(0.0, (n_steps - step) / max(1, n_steps - n_warmup))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return adamw(
+            [p for p in trained if p.ndim >= 2],
+            [p for p in trained if p.ndim < 2],
+            learning_rate=self.learning_rate,
+            weight_decay=self.config.weight_decay,
+            n_warmup=round(self.config.warmup * n_steps),
+            n_steps=n_steps,
+            decay="linear",
+        )
 
 
 class BestEpoch(L.Callback):

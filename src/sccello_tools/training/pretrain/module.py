@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from sccello_tools.errors import ConfigError, TrainingError
 from sccello_tools.nn import losses, resolve_attention
 from sccello_tools.nn.attention import equal_length_runs
+from sccello_tools.training.trainer import adamw
 
 from .batch import describe_cells
 from .config import PretrainConfig
@@ -276,34 +277,23 @@ class PretrainModule(L.LightningModule):
         return hashlib.sha256(b"".join(t.cpu().numpy().tobytes() for t in tables)).hexdigest()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with linear warm-up and cosine decay; matrices decay, vectors do not."""
-        # by name: under FSDP parameters have lost their shape by now
+        """AdamW with linear warm-up and cosine decay; matrices are decayed, vectors are not."""
+        # by name: FSDP flattens parameters
         learning = [
             (name.replace("_fsdp_wrapped_module.", ""), p)
             for name, p in self.named_parameters()
             if p.requires_grad
         ]
-        matrices = [p for name, p in learning if name in self._matrices]
-        vectors = [p for name, p in learning if name not in self._matrices]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": self.config.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ],
-            lr=self.config.learning_rate,
+        return adamw(
+            [p for name, p in learning if name in self._matrices],
+            [p for name, p in learning if name not in self._matrices],
+            learning_rate=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+            n_warmup=self.config.warmup_steps,
+            n_steps=self.config.max_steps,
+            decay="cosine",
             betas=(0.9, 0.98),
         )
-        warmup, total = self.config.warmup_steps, self.config.max_steps
-
-        def rate(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return 0.5 * (
-                1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup)))
-            )
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def encode_hidden(

@@ -21,7 +21,7 @@ LOSSES = ["loss", "masked_gene", "alignment", "coherence", "regularization"]
 
 @pytest.fixture
 def scores(monkeypatch):
-    """Scores that go up, then down, in place of the real ones."""
+    """Replace the validation scores by a given sequence."""
     given = [0.5, 0.7, 0.6, 0.65, 0.9]
     asked = []
 
@@ -33,7 +33,7 @@ def scores(monkeypatch):
     return asked
 
 
-def test_held_out_cells_are_scored(ontology, tiny, make_cells):
+def test_validation_cells_are_scored(ontology, tiny, make_cells):
     config = tiny.replace(max_steps=30, warmup_steps=5, learning_rate=1e-2, dropout=0.0, attention_dropout=0.0,
         second_pass=False, validate_every=20,
     )  # fmt: skip
@@ -47,7 +47,9 @@ def test_held_out_cells_are_scored(ontology, tiny, make_cells):
     assert result.best_step == 0
 
 
-def test_patience_stops_and_keeps_the_best(ontology, cells, tiny, make_cells, scores, tmp_path):
+def test_early_stopping_restores_the_best_weights(
+    ontology, cells, tiny, make_cells, scores, tmp_path
+):
     config = tiny.replace(validate_every=2, patience=2)
     result = fit([cells], ontology, config, validation=make_cells(4, seed=5))
     assert len(result.curve) == 8  # looks at 2, 4, 6 and 8; the best at 4
@@ -59,7 +61,7 @@ def test_patience_stops_and_keeps_the_best(ontology, cells, tiny, make_cells, sc
     )
 
 
-def test_validation_that_cannot_score_is_told(ontology, cells, tiny, make_tokens):
+def test_invalid_validation(ontology, cells, tiny, make_tokens):
     one = LabelledTokens(cells.tokens.take(range(4)), cells.cell_types[:4])
     with pytest.raises(LabelError, match="validation needs cells of at least two types"):
         fit([cells], ontology, tiny, validation=one)
@@ -79,7 +81,7 @@ def test_loggers_write(ontology, cells, tiny, tmp_path):
     assert list((tmp_path / "tensorboard").rglob("events.out.tfevents*"))
 
 
-def test_a_logger_that_is_not_there_is_told(tmp_path, monkeypatch):
+def test_unavailable_loggers(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"'csv'.*'neptune'"):
         make_loggers(["neptune"], tmp_path, run_name="mine")
     found = importlib.util.find_spec
@@ -97,7 +99,7 @@ class Trainer:
 
 @pytest.fixture
 def feed(cells, tiny):
-    """Hand losses to a callback, step by step."""
+    """Pass losses to a callback, step by step."""
     from sccello_tools.training.pretrain.datamodule import TokenDataModule
 
     batch = next(iter(TokenDataModule([cells], sorted(set(cells.cell_types)), tiny).train_dataloader()))  # fmt: skip
@@ -112,7 +114,7 @@ def feed(cells, tiny):
     return run
 
 
-def test_divergence_stops_the_run_and_names_the_batch(feed):
+def test_divergence_stops_with_the_cells_of_the_batch(feed):
     stop = DivergenceStop(3.0, after=10, source_names=("cells",))
     with pytest.raises(TrainingError, match=r"diverges.* cells rows \d+, .* and 1 more"):
         feed(stop, [10.0 - 0.05 * i for i in range(100)] + [60.0] * 60)
@@ -120,7 +122,7 @@ def test_divergence_stops_the_run_and_names_the_batch(feed):
     feed(DivergenceStop(3.0, after=10, source_names=("cells",)), noisy)  # no alarm
 
 
-def test_a_loss_that_is_no_number_names_its_cells(ontology, cells, tiny):
+def test_non_finite_loss_names_its_cells(ontology, cells, tiny):
     config = tiny.replace(learning_rate=1e30, warmup_steps=0)
     with pytest.raises(TrainingError, match=r"cells rows \d+, \d+, .* and 1 more"):
         fit([cells], ontology, config)
@@ -139,7 +141,7 @@ def test_cells_are_named_by_source_and_row(make_tokens, cells, tiny):
     )
 
 
-def test_activation_checkpoints_change_no_number(ontology, cells, tiny):
+def test_activation_checkpointing_gives_the_same_losses(ontology, cells, tiny):
     """Dropout of weights and hidden states included: what is computed again must drop what it dropped."""
     config = tiny.replace(max_steps=2, n_layers=2)
     curves = [
@@ -156,7 +158,7 @@ def test_activation_checkpoints_change_no_number(ontology, cells, tiny):
     np.testing.assert_allclose(curves[0], curves[1], rtol=0.3)
 
 
-def test_accumulated_batches_make_one_step(ontology, cells, tiny):
+def test_gradient_accumulation(ontology, cells, tiny):
     config = tiny.replace(max_steps=3, accumulate=2)
     curve = fit([cells], ontology, config).curve
     assert curve["step"].tolist() == [1, 2, 3]
