@@ -11,7 +11,7 @@ from ._settings import settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, Task, TaskID
 
 _LONG_WORK = 2_000  # cells; fewer are processed before a bar can be read
 
@@ -48,7 +48,6 @@ def progress_bar(description: str, total: int) -> Iterator[Bar]:
         MofNCompleteColumn,
         Progress,
         ProgressColumn,
-        Task,
         TextColumn,
         TimeRemainingColumn,
     )

@@ -1,4 +1,4 @@
-"""Whatever arrays come, a score is a number, or one of our errors with a next step; arrays stay as they were."""
+"""With any arrays, a metric returns numbers or raises a ScCelloError that states what is required; the arrays do not change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZES = st.sampled_from([0, 1, 2, 3, 8, 8, 20])
 
 @st.composite
 def numbers(draw, shape: tuple[int, ...], *, share: bool = False) -> np.ndarray:
-    """Numbers of any format, some of them none."""
+    """Numbers of any dtype, some of them not finite."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     x = rng.random(shape) if share else rng.normal(size=shape)
     kind = draw(
@@ -59,7 +59,7 @@ def flags(n: int) -> st.SearchStrategy[np.ndarray]:
 def calls(draw, name: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Arguments of a score."""
     n = draw(SIZES)
-    m = draw(st.sampled_from([n, n, n, n, n + 1]))  # now and then of unequal length
+    m = draw(st.sampled_from([n, n, n, n, n + 1]))  # sometimes of unequal length
     k = draw(st.sampled_from([15, 5, 5, 5, 1, 0, -1]))
     if name == "accuracy_at":
         return (draw(numbers((n, 4))), TERMS, draw(labels(m))), {"k": k}
@@ -92,6 +92,12 @@ def calls(draw, name: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 SCORES = [name for name in metrics.__all__ if name[0].islower()]
 NEXT_STEP = (
+    "must",
+    "required",
+    "at least",
+    "Predict",
+    "Set",
+    "Remove",
     "load",
     "expected",
     "Expected",
@@ -133,7 +139,9 @@ def test_a_score_of_anything(name: str) -> None:
                 getattr(metrics, name)(*given_arrays, **options)
         except ScCelloError as found:
             error = str(found)
-        assert not error or any(word in error for word in NEXT_STEP), f"no next step in: {error}"
+        assert not error or any(word in error for word in NEXT_STEP), (
+            f"no requirement or remedy in: {error}"
+        )
         assert [repr(x.tolist()) for x in arrays] == before
 
     holds()
