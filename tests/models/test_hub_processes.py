@@ -91,3 +91,21 @@ def test_a_killed_process_leaves_no_incomplete_model(hub, tiny_files, environmen
     out, err = second.communicate("go\n", timeout=300)
     assert second.returncode == 0, err
     assert_complete(out, tiny_files)
+
+
+def test_downloads_use_a_proxy(hub, tiny_files, environment):
+    """The host name does not exist: only the proxy, which the stand-in plays, can answer."""
+    commit = hub.add("me/mine", tiny_files)
+    del environment["NO_PROXY"]
+    environment |= {
+        "HF_ENDPOINT": "http://hub.invalid",
+        "HTTP_PROXY": hub.url,
+        "http_proxy": hub.url,
+    }
+    process = start(environment, commit, tiny_files)
+    out, err = process.communicate("go\n", timeout=60)
+    assert process.returncode == 0, err
+    assert_complete(out, tiny_files)
+    assert {headers["host"] for _, path, headers in hub.requests if "/resolve/" in path} == {
+        "hub.invalid"
+    }

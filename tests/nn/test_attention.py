@@ -138,6 +138,27 @@ def test_dropout_of_blocks_has_the_distribution_of_runs():
     torch.testing.assert_close(moments[1][0], exact, atol=0.06, rtol=0.05)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_blocks_on_a_gpu_equal_runs_on_the_cpu(dtype):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    lengths = list(range(30, 300, 7))
+    rng = torch.Generator().manual_seed(0)
+    qkv = torch.randn(sum(lengths), 3, 4, 32, generator=rng)
+    found = []
+    for device in ("cpu", "cuda"):
+        x = qkv.to(device, torch.float32 if device == "cpu" else dtype).requires_grad_()
+        out = sdpa_attention(*x.unbind(1), bounds(lengths, device), max(lengths))
+        (gradient,) = torch.autograd.grad(out.float().square().sum(), x)
+        found.append((out.float().cpu(), gradient.float().cpu()))
+        dropped = sdpa_attention(*x.unbind(1), bounds(lengths, device), max(lengths), dropout_p=0.1)
+        assert dropped.isfinite().all()
+        assert not torch.equal(dropped, out)
+    tolerance = 1e-4 if dtype == torch.float32 else 5e-2
+    torch.testing.assert_close(found[1], found[0], atol=tolerance, rtol=tolerance)
+
+
 def test_blocks_make_few_calls_for_many_lengths(monkeypatch):
     n_calls = []
     sdpa = attention_module.functional.scaled_dot_product_attention

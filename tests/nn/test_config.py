@@ -42,6 +42,21 @@ def test_published_config_of_another_model(golden_folder, change, message):
         EncoderConfig.from_dict(values | change)
 
 
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"architectures": ["BertForMaskedLM"], "model_type": "bert", "vocab_size": 25426}, "Geneformer"),
+        ({"model_type": "bert", "vocab_size": 20275, "num_hidden_layers": 12}, "Geneformer"),
+        ({"embsize": 512, "nheads": 8, "nlayers": 12, "d_hid": 512}, "scGPT"),
+        ({"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}, "GPT2LMHeadModel"),
+        ({"model_type": "t5", "num_hidden_layers": 2}, "'t5'"),
+    ],
+)  # fmt: skip
+def test_other_architectures_are_named(values, name):
+    with pytest.raises(ConfigError, match=rf"{name}.*not scCello.*models\.list"):
+        EncoderConfig.from_dict(values)
+
+
 def test_published_config_without_a_size(golden_folder):
     values = json.loads((golden_folder / "config.json").read_text())
     del values["hidden_size"], values["vocab_size"]
