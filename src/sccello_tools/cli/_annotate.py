@@ -7,22 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from . import _common as common
 from ._collections import annotate_collection, on_error
-from ._common import (
-    Counts,
-    Device,
-    GeneIds,
-    Json,
-    Layer,
-    MinMatched,
-    Out,
-    Overwrite,
-    SkipBadFiles,
-    Sources,
-    Workers,
-    print_json,
-    use_groups,
-)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,8 +17,8 @@ _KEY = "sccello_cell_type"
 
 
 def annotate(
-    sources: Sources,
-    out: Out,
+    sources: common.Sources,
+    out: common.Out,
     *,
     model: Annotated[
         str | None,
@@ -76,13 +62,13 @@ def annotate(
             help="Column of obs with clusters; the majority term of each is also written."
         ),
     ] = None,
-    layer: Layer = None,
-    gene_ids: GeneIds = None,
-    counts: Counts = "check",
-    min_matched: MinMatched = 500,
-    device: Device = "auto",
-    n_workers: Workers = None,
-    skip_bad_files: SkipBadFiles = False,
+    layer: common.Layer = None,
+    gene_ids: common.GeneIds = None,
+    counts: common.Counts = "check",
+    min_matched: common.MinMatched = 500,
+    device: common.Device = "auto",
+    n_workers: common.Workers = None,
+    skip_bad_files: common.SkipBadFiles = False,
     write_back: Annotated[
         bool,
         typer.Option(
@@ -90,8 +76,8 @@ def annotate(
             help="With several files or --workers: also write copies of them with the columns in obs.",
         ),
     ] = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    overwrite: common.Overwrite = False,
+    as_json: common.Json = False,
 ) -> None:
     """Annotate each cell: writes a copy of the file with cell type, confidence, status and novelty in obs.
 
@@ -149,14 +135,14 @@ def annotate(
     check_output(out, suffixes=WRITABLE, overwrite=overwrite)
     adata = read_any(sources[0])
     if groupby is not None:
-        use_groups(adata, groupby, option="--groupby")
+        common.use_groups(adata, groupby, option="--groupby")
     if reference is None:
         tl.annotate_novel(adata, groupby=groupby, **options)
     else:
         labelled: AnnData | Path = reference
         if label_key is not None:
             labelled = read_any(reference)
-            use_groups(labelled, label_key, option="--label-key")
+            common.use_groups(labelled, label_key, option="--label-key")
         tl.annotate(adata, labelled, label_key=label_key, batch_key=batch_key, **options)
     write_any(adata, out)
     _report(adata, out, as_json=as_json)
@@ -178,20 +164,15 @@ def _report(adata: AnnData, out: Path, *, as_json: bool) -> None:
         "model": adata.uns[_KEY]["model"],
     }
     if as_json:
-        print_json(summary)
+        common.print_json(summary)
         return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     confidence = cells.groupby("cell_type", observed=True)["confidence"].mean()
-    table = Table(title=f"{summary['annotated']:,} of {adata.n_obs:,} cells annotated")
-    table.add_column("cell type")
-    table.add_column("cells", justify="right")
-    table.add_column("mean confidence", justify="right")
-    for name, n in summary["types"].items():
-        table.add_row(escape(name), f"{n:,}", f"{confidence[name]:.2f}")
-    Console().print(table)
+    common.print_table(
+        f"{summary['annotated']:,} of {adata.n_obs:,} cells annotated",
+        ["cell type", "cells", "mean confidence"],
+        ([name, f"{n:,}", f"{confidence[name]:.2f}"] for name, n in summary["types"].items()),
+        right=["cells", "mean confidence"],
+    )
     for name, n in summary["status"].items():
         typer.echo(f"{name}: {n:,}")
     typer.echo(f"{out}: cell type, confidence, status and novelty in obs[{_KEY!r}...]")

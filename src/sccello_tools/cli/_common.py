@@ -16,7 +16,7 @@ import typer
 from sccello_tools.errors import GroupError, ScCelloError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from anndata import AnnData
 
@@ -193,6 +193,22 @@ def use_groups(adata: AnnData, key: str, *, option: str) -> None:
         raise GroupError(msg)
     names = {group: str(int(group)) for group in groups}
     adata.obs[key] = pd.Categorical([names.get(v) for v in values], list(names.values()))
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()
+) -> None:
+    """Print a table on standard output; names of files, cells and genes are not interpreted as markup."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title))
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console().print(table)
 
 
 def print_json(summary: Mapping[str, Any]) -> None:

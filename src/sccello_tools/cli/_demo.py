@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._common import Device, Json, Model, print_json
+from ._common import Device, Json, Model, print_json, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -154,21 +154,17 @@ def _draw(
 
 
 def _print(summary: Mapping[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    table = Table(title=f"Separation of cell types of {summary['cells']} pancreas cells")
-    table.add_column("embedding")
-    for column in ("NMI", "ARI", "ASW", "AvgBio"):
-        table.add_column(column, justify="right")
-    for name, score in summary["scores"].items():
-        table.add_row(name, *(f"{score[key]:.3f}" for key in ("nmi", "ari", "asw", "avg_bio")))
-    console.print(table)
+    keys = {"NMI": "nmi", "ARI": "ari", "ASW": "asw", "AvgBio": "avg_bio"}
+    print_table(
+        f"Separation of cell types of {summary['cells']} pancreas cells",
+        ["embedding", *keys],
+        ([n, *(f"{s[key]:.3f}" for key in keys.values())] for n, s in summary["scores"].items()),
+        right=list(keys),
+    )
     for what, value in summary["annotation"].items():
-        console.print(f"{value:6.3f}  {what}")
+        typer.echo(f"{value:6.3f}  {what}")
     for step, time_taken in summary["seconds"].items():
-        console.print(f"{time_taken:6.1f} s  {step}")
-    console.print(f"{sum(summary['seconds'].values()):6.1f} s  in total")
+        typer.echo(f"{time_taken:6.1f} s  {step}")
+    typer.echo(f"{sum(summary['seconds'].values()):6.1f} s  in total")
     for path in summary["figures"]:
-        console.print(f"Figure: {path}")
+        typer.echo(f"Figure: {path}")

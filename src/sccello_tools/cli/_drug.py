@@ -6,19 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ._common import (
-    Counts,
-    Device,
-    GeneIds,
-    Json,
-    Layer,
-    MinMatched,
-    Out,
-    Overwrite,
-    Source,
-    print_json,
-    use_groups,
-)
+from . import _common as common
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,8 +16,8 @@ _SHOWN = 10
 
 
 def drug(
-    source: Source,
-    out: Out,
+    source: common.Source,
+    out: common.Out,
     *,
     model: Annotated[
         str, typer.Option(help="Name of a drug response model, or path of a model folder.")
@@ -52,13 +40,13 @@ def drug(
     smiles: Annotated[
         list[str] | None, typer.Option(help="A new drug as NAME=SMILES, repeatable.")
     ] = None,
-    layer: Layer = None,
-    gene_ids: GeneIds = None,
-    counts: Counts = "check",
-    min_matched: MinMatched = 500,
-    device: Device = "auto",
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    layer: common.Layer = None,
+    gene_ids: common.GeneIds = None,
+    counts: common.Counts = "check",
+    min_matched: common.MinMatched = 500,
+    device: common.Device = "auto",
+    overwrite: common.Overwrite = False,
+    as_json: common.Json = False,
 ) -> None:
     """Predict drug response: writes a copy of the file with ln IC50 (µM) of each drug; lower is more sensitive.
 
@@ -84,7 +72,7 @@ def drug(
     check_output(out, suffixes=WRITABLE, overwrite=overwrite)
     adata = read_any(source)
     if groupby is not None:
-        use_groups(adata, groupby, option="--groupby")
+        common.use_groups(adata, groupby, option="--groupby")
     options: dict[str, Any] = {} if device == "auto" else {"device": device}
     tl.drug_response(
         adata,
@@ -137,26 +125,19 @@ def _report(adata: AnnData, out: str, *, as_json: bool) -> None:
         "model": made["model"],
     }
     if as_json:
-        print_json(summary)
+        common.print_json(summary)
         return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     spread = table.std(axis=0).fillna(0.0).sort_values(ascending=False)
-    what = f"{adata.n_obs:,} cells" if groups is None else f"{len(table):,} groups"
-    shown = Table(title=f"{table.shape[1]} drugs, {what}: largest differences")
-    shown.add_column("drug")
-    shown.add_column("lowest ln IC50" if groups is None else "most sensitive", justify="right")
-    shown.add_column("highest ln IC50" if groups is None else "least sensitive", justify="right")
+    columns = ["drug", "lowest ln IC50", "highest ln IC50"]
+    rows = []
     for name in spread.index[:_SHOWN]:
-        column = table[name].dropna()
-        if len(column):
-            ends = [
-                f"{column[at]:.1f}" + ("" if groups is None else f" {at}")
-                for at in (column.idxmin(), column.idxmax())
-            ]
-            shown.add_row(escape(str(name)), *map(escape, ends))
-    Console().print(shown)
+        found = table[name].dropna()
+        if len(found):
+            ends = (found.idxmin(), found.idxmax())
+            shown = [f"{found[at]:.1f}" + ("" if groups is None else f" {at}") for at in ends]
+            rows.append([str(name), *shown])
+    what = f"{adata.n_obs:,} cells" if groups is None else f"{len(table):,} groups"
+    title = f"{table.shape[1]} drugs, {what}: largest differences"
+    common.print_table(title, columns, rows, right=columns[1:])
     where = f"obsm[{_KEY!r}]" if groups is None else f"uns[{_KEY!r}]"
     typer.echo(f"{out}: ln IC50 (µM) in {where}")

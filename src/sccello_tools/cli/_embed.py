@@ -6,43 +6,29 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from . import _common as common
 from ._collections import embed_collection, on_error
-from ._common import (
-    Counts,
-    Device,
-    GeneIds,
-    Json,
-    Layer,
-    MinMatched,
-    Model,
-    Out,
-    Overwrite,
-    SkipBadFiles,
-    Sources,
-    Workers,
-    print_json,
-)
 
 
 def embed(
-    sources: Sources,
-    out: Out,
+    sources: common.Sources,
+    out: common.Out,
     *,
-    model: Model = "sccello-small",
+    model: common.Model = "sccello-small",
     representation: Annotated[
         Literal["cls", "cell"],
         typer.Option(help="'cls', the hidden state, or 'cell', the unit vector of the cell head."),
     ] = "cls",
     key_added: Annotated[str, typer.Option(help="Key of obsm to write.")] = "X_sccello",
-    layer: Layer = None,
-    gene_ids: GeneIds = None,
-    counts: Counts = "check",
-    min_matched: MinMatched = 500,
-    device: Device = "auto",
-    n_workers: Workers = None,
-    skip_bad_files: SkipBadFiles = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    layer: common.Layer = None,
+    gene_ids: common.GeneIds = None,
+    counts: common.Counts = "check",
+    min_matched: common.MinMatched = 500,
+    device: common.Device = "auto",
+    n_workers: common.Workers = None,
+    skip_bad_files: common.SkipBadFiles = False,
+    overwrite: common.Overwrite = False,
+    as_json: common.Json = False,
 ) -> None:
     """Embed each cell: writes a copy of the file with the embedding in obsm.
 
@@ -92,7 +78,7 @@ def embed(
         "model": adata.uns[key_added]["model"],
     }
     if as_json:
-        print_json(summary)
+        common.print_json(summary)
         return
     typer.echo(
         f"{out}: {summary['embedded']:,} of {summary['cells']:,} cells embedded in {summary['dimensions']} dimensions, obsm[{key_added!r}]"

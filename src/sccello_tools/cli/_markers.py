@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from ._common import (
-    Counts,
-    Device,
-    GeneIds,
-    Json,
-    Layer,
-    MinMatched,
-    Model,
-    Overwrite,
-    Source,
-    print_json,
-    use_groups,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from . import _common as common
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _SHOWN = 5
 
 
 def markers(
-    source: Source,
+    source: common.Source,
     out: Annotated[
         Path,
         typer.Option(
@@ -57,15 +42,15 @@ def markers(
         int | None,
         typer.Option("--genes", min=1, help="Genes per group in a table; all by default."),
     ] = None,
-    model: Model = "sccello-small",
-    layer: Layer = None,
-    gene_ids: GeneIds = None,
-    counts: Counts = "check",
-    min_matched: MinMatched = 500,
-    device: Device = "auto",
+    model: common.Model = "sccello-small",
+    layer: common.Layer = None,
+    gene_ids: common.GeneIds = None,
+    counts: common.Counts = "check",
+    min_matched: common.MinMatched = 500,
+    device: common.Device = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the sampling of cells.")] = 0,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    overwrite: common.Overwrite = False,
+    as_json: common.Json = False,
 ) -> None:
     """Rank the genes of each group by how far its cells move in the embedding when the gene is masked.
 
@@ -84,7 +69,7 @@ def markers(
 
     check_output(out, suffixes=(*_SEPARATORS, *WRITABLE), overwrite=overwrite)
     adata = read_any(source)
-    use_groups(adata, groupby, option="--groupby")
+    common.use_groups(adata, groupby, option="--groupby")
     tl.marker_genes(
         adata,
         groupby,
@@ -110,24 +95,15 @@ def markers(
     n_cells = adata.obs[groupby].astype(str).value_counts()
     sizes = {g: int(n_cells.get(g, 0)) for g in groups}
     if as_json:
-        print_json(
+        common.print_json(
             {"file": str(out), "groupby": groupby, "method": method, "cells": sizes, "top": top}
         )
         return
-    _show(top, sizes, groupby)
+    common.print_table(
+        f"Marker genes by {groupby}",
+        ["group", "cells", "highest ranked genes"],
+        ([group, f"{sizes[group]:,}", ", ".join(genes)] for group, genes in top.items()),
+        right=["cells"],
+    )
     where = "uns['sccello_marker_genes']" if separator is None else f"{len(table):,} lines"
     typer.echo(f"{out}: {len(groups):,} groups, {where}")
-
-
-def _show(top: Mapping[str, Sequence[str]], sizes: Mapping[str, int], groupby: str) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=f"Marker genes by {escape(groupby)}")
-    table.add_column("group")
-    table.add_column("cells", justify="right")
-    table.add_column("highest ranked genes")
-    for group, genes in top.items():
-        table.add_row(escape(group), f"{sizes[group]:,}", escape(", ".join(genes)))
-    Console().print(table)

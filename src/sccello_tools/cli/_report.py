@@ -7,19 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._common import (
-    Counts,
-    Device,
-    GeneIds,
-    Json,
-    Layer,
-    MinMatched,
-    Model,
-    Overwrite,
-    Source,
-    print_json,
-    use_groups,
-)
+from . import _common as common
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,7 +19,7 @@ _MIN_CELLS = 5  # of a type whose marker genes are computed
 
 
 def report(
-    source: Source,
+    source: common.Source,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="OUT.html", help="HTML file to write.")
     ],
@@ -54,14 +42,14 @@ def report(
     n_genes: Annotated[
         int, typer.Option("--genes", min=1, help="Number of marker genes per type.")
     ] = 10,
-    model: Model = "sccello-small",
-    layer: Layer = None,
-    gene_ids: GeneIds = None,
-    counts: Counts = "check",
-    min_matched: MinMatched = 500,
-    device: Device = "auto",
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    model: common.Model = "sccello-small",
+    layer: common.Layer = None,
+    gene_ids: common.GeneIds = None,
+    counts: common.Counts = "check",
+    min_matched: common.MinMatched = 500,
+    device: common.Device = "auto",
+    overwrite: common.Overwrite = False,
+    as_json: common.Json = False,
 ) -> None:
     """Write an HTML report: composition, UMAP, confidence, novelty, marker genes. A single file that works offline.
 
@@ -83,7 +71,7 @@ def report(
     adata = read_any(source)
     for key, option in ((label_key, "--label-key"), (batch_key, "--batch-key")):
         if key is not None:
-            use_groups(adata, key, option=option)
+            common.use_groups(adata, key, option=option)
     options: dict[str, Any] = {
         "model": model,
         "layer": layer,
@@ -115,7 +103,7 @@ def report(
         "notes": notes,
     }
     if as_json:
-        print_json(summary)
+        common.print_json(summary)
         return
     for note in notes:
         typer.echo(note, err=True)
