@@ -109,8 +109,8 @@ def test_supported_types_give_the_same_cells(
 
 
 def write_h5mu(adata: AnnData, path: Path) -> None:
-    """What mudata writes, without mudata."""
-    with h5py.File(path, "w") as file:
+    """What mudata writes, without mudata: also with its user block."""
+    with h5py.File(path, "w", userblock_size=512) as file:
         file.attrs["encoding-type"] = "MuData"
         anndata.io.write_elem(file, "mod/rna", adata)
         anndata.io.write_elem(file, "mod/prot", adata[:, :2].copy())

@@ -79,9 +79,16 @@ def locate(path: Path | str) -> Location:
         return Location(path, "", _kind_of_folder(path))
     with path.open("rb") as file:
         start = file.read(8)
-    if start == _HDF5:
+    if start == _HDF5 or _has_user_block(path):
         return Location(path, *_inside_h5(path, ""))
     raise FileFormatError(_not_supported(path, start))
+
+
+def _has_user_block(path: Path) -> bool:
+    """Return whether the HDF5 signature follows a user block, as in the files that mudata writes."""
+    with path.open("rb") as file:
+        start = file.read(4096)
+    return _HDF5 in (start[512:520], start[1024:1032], start[2048:2056])
 
 
 @contextmanager
