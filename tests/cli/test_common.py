@@ -37,7 +37,7 @@ OPTIONS = {
         ("Pass the column as gene_ids=, please.", "Pass the column as --gene-ids, please."),
         ('Pass counts="trust".', "Pass --counts trust."),
         ("Pass overwrite=True, or another name.", "Pass --overwrite, or another name."),
-        ("available with layer=None (adata.X) or layer='raw.X' (adata.raw.X).", "available with no --layer (X) or --layer raw.X (raw.X)."),
+        ("available with layer=None (adata.X) or layer='raw.X' (adata.raw.X).", "available without --layer (X) or --layer raw.X (raw.X)."),
         ("and min_matched=500 are required", "and --min-matched 500 are required"),
         ("Lower min_matched.", "Lower --min-matched."),
         ("n_cells_per_group must be >= 2", "--cells must be >= 2"),

@@ -139,7 +139,7 @@ def for_the_shell(message: str, options: Mapping[str, str]) -> str:
         name, *values = found.groups()
         given = next((v for v in values if v is not None), "")
         if given == "None":
-            return f"no {options[name]}"
+            return f"without {options[name]}"
         if given == "True":
             return options[name]
         # a path after "--" would begin a new word; quotes where the shell needs them
@@ -156,6 +156,7 @@ def for_the_shell(message: str, options: Mapping[str, str]) -> str:
 
     message = re.sub(r"\b((?:tl|pp|models|datasets)\.[a-z_]+)(\([^()]*\))?", call, message)
     if names:
+        message = re.sub(rf"\b(?:with )?({names})=None\b", r"\1=None", message)
         message = re.sub(rf"\b({names})=(?:{value})", option, message)
         # a parameter without a value, such as "lower min_matched"
         bare = [name for name in options if "_" in name]
