@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import sccello_tools as sccello
-from sccello_tools.cli import _annotate, _drug, _embed, _markers, _report
+from sccello_tools.cli import _annotate, _drug, _embed, _markers, _perturb, _report
 from sccello_tools.cli._common import _options, for_the_shell, print_json, use_groups
 from sccello_tools.errors import GroupError
 
@@ -76,6 +76,7 @@ COMMANDS = {
     _embed.embed: (sccello.tl.embed,),
     _annotate.annotate: (sccello.tl.annotate_novel, sccello.tl.annotate),
     _markers.markers: (sccello.tl.marker_genes,),
+    _perturb.perturb: (sccello.tl.perturb,),
     _drug.drug: (sccello.tl.drug_response,),
     _report.report: (sccello.tl.annotate_novel,),
 }

@@ -148,6 +148,41 @@ def scores():
     return pd.DataFrame(values, index=["scCello", "PCA"])
 
 
+def _effects(n_groups: int = 3, n_genes: int = 12, *, toward: bool = False) -> anndata.AnnData:
+    rng = np.random.default_rng(0)
+    genes = [f"g{i}" for i in range(n_genes)]
+    n = n_groups * n_genes
+    table = {
+        "group": np.repeat([f"group {i}" for i in range(n_groups)], n_genes).astype(object),
+        "perturbation": np.array(genes * n_groups, dtype=object),
+        "genes": np.array(genes * n_groups, dtype=object),
+        "n_genes": np.ones(n, int),
+        "n_cells": np.full(n, 20),
+        "n_changed": np.full(n, 18),
+        "shift": rng.gamma(1, 1e-3, n),
+        "control_shift": np.full(n, 4e-4),
+        "interaction": np.full(n, np.nan),
+        "pval": np.clip(rng.random(n), 0.01, 1),
+        "fdr": np.clip(rng.random(n), 0.03, 1),
+    }
+    table["shift"][0], table["pval"][0], table["fdr"][0] = np.nan, np.nan, np.nan
+    if toward:
+        extra = ("toward", "control_toward", "toward_pval", "toward_fdr")
+        table |= {name: np.clip(rng.normal(0, 0.3, n), -0.9, 0.9) for name in extra[:2]}
+        table |= {name: np.clip(rng.random(n), 0.01, 1) for name in extra[2:]}
+    return anndata.AnnData(
+        np.zeros((1, n_genes), np.float32),
+        var=pd.DataFrame({"symbol": [f"S{i}" for i in range(n_genes)]}, index=genes),
+        uns={"sccello_perturbation": {"table": table}},
+    )
+
+
+@pytest.fixture
+def effects():
+    """Function that makes cells with effects of perturbations."""
+    return _effects
+
+
 @pytest.fixture
 def plots(cells, marked, terms, grouped, curve, scores):
     """Every public plot as a function of the arguments that all plots share."""
@@ -164,6 +199,7 @@ def plots(cells, marked, terms, grouped, curve, scores):
         "novelty": lambda **o: pl.novelty(cells, **o),
         "ontology_tree": lambda **o: pl.ontology_tree(cells, key="truth", **o),
         "ontology_umap": lambda **o: pl.ontology_umap(cells, "truth", **o),
+        "perturbation": lambda **o: pl.perturbation(_effects(), **o),
         "training": lambda **o: pl.training(curve, **o),
     }
 

@@ -93,6 +93,7 @@ WITH_AX = {
     "novelty": {"color": "novelty"},
     "ontology_tree": {},
     "ontology_umap": {},
+    "perturbation": {},
 }
 
 

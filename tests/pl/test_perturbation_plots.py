@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import anndata
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
@@ -13,40 +11,11 @@ from sccello_tools import pl
 from sccello_tools.errors import ArgumentError, NotFoundError
 
 
-def effects(n_groups: int = 3, n_genes: int = 12, *, toward: bool = False) -> anndata.AnnData:
-    rng = np.random.default_rng(0)
-    genes = [f"g{i}" for i in range(n_genes)]
-    n = n_groups * n_genes
-    table = {
-        "group": np.repeat([f"group {i}" for i in range(n_groups)], n_genes).astype(object),
-        "perturbation": np.array(genes * n_groups, dtype=object),
-        "genes": np.array(genes * n_groups, dtype=object),
-        "n_genes": np.ones(n, int),
-        "n_cells": np.full(n, 20),
-        "n_changed": np.full(n, 18),
-        "shift": rng.gamma(1, 1e-3, n),
-        "control_shift": np.full(n, 4e-4),
-        "interaction": np.full(n, np.nan),
-        "pval": np.clip(rng.random(n), 0.01, 1),
-        "fdr": np.clip(rng.random(n), 0.03, 1),
-    }
-    table["shift"][0], table["pval"][0], table["fdr"][0] = np.nan, np.nan, np.nan
-    if toward:
-        extra = ("toward", "control_toward", "toward_pval", "toward_fdr")
-        table |= {name: np.clip(rng.normal(0, 0.3, n), -0.9, 0.9) for name in extra[:2]}
-        table |= {name: np.clip(rng.random(n), 0.01, 1) for name in extra[2:]}
-    return anndata.AnnData(
-        np.zeros((1, n_genes), np.float32),
-        var=pd.DataFrame({"symbol": [f"S{i}" for i in range(n_genes)]}, index=genes),
-        uns={"sccello_perturbation": {"table": table}},
-    )
-
-
 def texts(ax) -> list[str]:
     return [text.get_text() for text in ax.texts]
 
 
-def test_several_groups_are_a_matrix():
+def test_several_groups_are_a_matrix(effects):
     figure = pl.perturbation(effects(), gene_symbols="symbol", show=False)
     ax = figure.axes[0]
     assert [t.get_text() for t in ax.get_xticklabels()] == ["group 0", "group 1", "group 2"]
@@ -56,7 +25,7 @@ def test_several_groups_are_a_matrix():
     assert dots.get_clim() == pytest.approx((-dots.get_clim()[1], dots.get_clim()[1]))
 
 
-def test_one_group_is_a_volcano_plot():
+def test_one_group_is_a_volcano_plot(effects):
     adata = effects()
     figure = pl.perturbation(adata, "group 1", n_labels=4, show=False)
     ax = figure.axes[0]
@@ -68,7 +37,7 @@ def test_one_group_is_a_volcano_plot():
     assert texts(ax).count(table["perturbation"][rows][np.abs(expected).argmax()]) == 1
 
 
-def test_volcano_plots_of_several_groups_toward_a_target():
+def test_volcano_plots_of_several_groups_toward_a_target(effects):
     figure = pl.perturbation(effects(4, toward=True), kind="volcano", ncols=2, show=False)
     drawn = [ax for ax in figure.axes if ax.get_title()]
     assert [ax.get_title() for ax in drawn] == [f"group {i}" for i in range(4)]
@@ -76,7 +45,7 @@ def test_volcano_plots_of_several_groups_toward_a_target():
 
 
 @pytest.mark.parametrize("kind", ["volcano", "matrix"])
-def test_labels_of_a_volcano_do_not_overlap_and_the_figure_is_given(kind):
+def test_labels_of_a_volcano_do_not_overlap_and_the_figure_is_given(kind, effects):
     _, ax = plt.subplots(figsize=(4.6, 3.8))
     figure = pl.perturbation(effects(1, 9), kind=kind, ax=ax, show=False)
     assert figure is ax.figure
@@ -89,14 +58,14 @@ def test_labels_of_a_volcano_do_not_overlap_and_the_figure_is_given(kind):
 
 @pytest.mark.parametrize("style", ["default", "dark_background"])
 @pytest.mark.parametrize("n_groups", [3, 40])
-def test_styles_and_many_groups(style, n_groups):
+def test_styles_and_many_groups(style, n_groups, effects):
     with mpl.style.context(style):
         for kind in ("matrix", "volcano"):
             figure = pl.perturbation(effects(n_groups), kind=kind, show=False)
             figure.canvas.draw()
 
 
-def test_files(tmp_path):
+def test_files(tmp_path, effects):
     assert pl.perturbation(effects(), save=tmp_path / "new" / "p.png", return_fig=False) is None
     assert (tmp_path / "new" / "p.png").stat().st_size > 1000
 
@@ -112,7 +81,7 @@ def test_files(tmp_path):
         ({"gene_symbols": "nope"}, NotFoundError, "nope"),
     ],
 )
-def test_invalid_options(options, error, message):
+def test_invalid_options(options, error, message, effects):
     with pytest.raises(error, match=message):
         pl.perturbation(effects(), show=False, **options)
     _, ax = plt.subplots()

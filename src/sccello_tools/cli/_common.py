@@ -18,6 +18,7 @@ from sccello_tools.errors import GroupError, ScCelloError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    import pandas as pd
     from anndata import AnnData
 
 Source = Annotated[
@@ -65,6 +66,9 @@ MinMatched = Annotated[
 Device = Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda', 'cuda:1', ...")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+TABLES = {".csv": ",", ".tsv": "\t"}
+"""Separator of tables by extension."""
 
 _COMMANDS = {
     "tl.annotate_novel": "sccello annotate",
@@ -194,6 +198,18 @@ def use_groups(adata: AnnData, key: str, *, option: str) -> None:
         raise GroupError(msg)
     names = {group: str(int(group)) for group in groups}
     adata.obs[key] = pd.Categorical([names.get(v) for v in values], list(names.values()))
+
+
+def write_result(adata: AnnData, table: pd.DataFrame, out: Path) -> None:
+    """Write a table (.csv, .tsv), or the AnnData that contains it (.h5ad, .zarr)."""
+    from sccello_tools._io import write_text
+    from sccello_tools.files import write_any
+
+    separator = TABLES.get(out.suffix.lower())
+    if separator is None:
+        write_any(adata, out)
+    else:
+        write_text(out, table.to_csv(index=False, sep=separator, float_format="%.6g"))
 
 
 def print_table(

@@ -73,7 +73,6 @@ def drug(
     adata = read_any(source)
     if groupby is not None:
         common.use_groups(adata, groupby, option="--groupby")
-    options: dict[str, Any] = {} if device == "auto" else {"device": device}
     tl.drug_response(
         adata,
         model=model,
@@ -84,7 +83,7 @@ def drug(
         gene_ids=gene_ids,
         counts=counts,
         min_matched=min_matched,
-        **options,
+        device=device,
     )
     write_any(adata, out)
     _report(adata, str(out), as_json=as_json)

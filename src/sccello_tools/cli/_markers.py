@@ -9,7 +9,6 @@ import typer
 
 from . import _common as common
 
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _SHOWN = 5
 
 
@@ -64,10 +63,10 @@ def markers(
     sccello markers pbmc.h5ad --groupby leiden --reference 0 --method fast -o with_markers.h5ad
     """
     from sccello_tools import get, tl
-    from sccello_tools._io import check_output, write_text
-    from sccello_tools.files import WRITABLE, read_any, write_any
+    from sccello_tools._io import check_output
+    from sccello_tools.files import WRITABLE, read_any
 
-    check_output(out, suffixes=(*_SEPARATORS, *WRITABLE), overwrite=overwrite)
+    check_output(out, suffixes=(*common.TABLES, *WRITABLE), overwrite=overwrite)
     adata = read_any(source)
     common.use_groups(adata, groupby, option="--groupby")
     tl.marker_genes(
@@ -85,11 +84,7 @@ def markers(
         rng=seed,
     )
     table = get.marker_genes_df(adata, n_genes=n_genes)
-    separator = _SEPARATORS.get(out.suffix.lower())
-    if separator is None:
-        write_any(adata, out)
-    else:
-        write_text(out, table.to_csv(index=False, sep=separator, float_format="%.6g"))
+    common.write_result(adata, table, out)
     groups = [str(name) for name in table["group"].cat.categories]
     top = {g: table.loc[table["group"] == g, "symbol"].head(_SHOWN).tolist() for g in groups}
     n_cells = adata.obs[groupby].astype(str).value_counts()
@@ -105,5 +100,7 @@ def markers(
         ([group, f"{sizes[group]:,}", ", ".join(genes)] for group, genes in top.items()),
         right=["cells"],
     )
-    where = "uns['sccello_marker_genes']" if separator is None else f"{len(table):,} lines"
+    where = (
+        f"{len(table):,} lines" if out.suffix in common.TABLES else "uns['sccello_marker_genes']"
+    )
     typer.echo(f"{out}: {len(groups):,} groups, {where}")

@@ -7,26 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from ._common import (
-    Counts,
-    Device,
-    GeneIds,
-    Json,
-    Layer,
-    MinMatched,
-    Model,
-    Overwrite,
-    Source,
-    print_json,
-    use_groups,
-)
+from . import _common as common
 
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _SHOWN = 5
 
 
 def perturb(
-    source: Source,
+    source: common.Source,
     out: Annotated[
         Path,
         typer.Option(
@@ -68,15 +55,15 @@ def perturb(
             "--controls", min=0, help="Random genes of similar rank to compare with; 0 for none."
         ),
     ] = 100,
-    model: Model = "sccello-small",
-    layer: Layer = None,
-    gene_ids: GeneIds = None,
-    counts: Counts = "check",
-    min_matched: MinMatched = 500,
-    device: Device = "auto",
+    model: common.Model = "sccello-small",
+    layer: common.Layer = None,
+    gene_ids: common.GeneIds = None,
+    counts: common.Counts = "check",
+    min_matched: common.MinMatched = 500,
+    device: common.Device = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the sampling of cells and controls.")] = 0,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    overwrite: common.Overwrite = False,
+    as_json: common.Json = False,
 ) -> None:
     """Measure how far genes or gene sets shift the cells of each group when they are perturbed.
 
@@ -90,13 +77,13 @@ def perturb(
     sccello perturb islets.h5ad --gene PDX1+MAFA --mode overexpress --groupby cell_type --toward "type B pancreatic cell" -o out.h5ad
     """
     from sccello_tools import get, tl
-    from sccello_tools._io import check_output, write_text
-    from sccello_tools.files import WRITABLE, read_any, write_any
+    from sccello_tools._io import check_output
+    from sccello_tools.files import WRITABLE, read_any
 
-    check_output(out, suffixes=(*_SEPARATORS, *WRITABLE), overwrite=overwrite)
+    check_output(out, suffixes=(*common.TABLES, *WRITABLE), overwrite=overwrite)
     adata = read_any(source)
     if groupby is not None:
-        use_groups(adata, groupby, option="--groupby")
+        common.use_groups(adata, groupby, option="--groupby")
     names = set(map(str, adata.var_names))
     tl.perturb(
         adata,
@@ -116,18 +103,14 @@ def perturb(
         rng=seed,
     )
     table = get.perturbation_df(adata)
-    separator = _SEPARATORS.get(out.suffix.lower())
-    if separator is None:
-        write_any(adata, out)
-    else:
-        write_text(out, table.to_csv(index=False, sep=separator, float_format="%.6g"))
+    common.write_result(adata, table, out)
     column = "toward" if toward is not None else "shift"
     top = {
         str(group): dict(zip(rows["symbol"], rows[column].round(6).tolist()))
         for group, rows in table.dropna(subset="shift").groupby("group", observed=True)
     }
     if as_json:
-        print_json({"file": str(out), "mode": mode, "column": column, "groups": top})
+        common.print_json({"file": str(out), "mode": mode, "column": column, "groups": top})
         return
     typer.echo(f"{out}: {len(table)} rows")
     for group, values in top.items():
