@@ -52,6 +52,22 @@ _TEXTS = {
             the function.
         return_fig
             Return the figure. By default it is returned unless it is shown, because a notebook would display it twice.""",
+    # the first and the last arguments of functions on collections of files
+    "files": """
+        inputs
+            Files with raw counts: h5ad, zarr, Cell Ranger ``.h5``, folders with ``matrix.mtx``, a modality ``file.h5mu/rna``; or folders of
+            h5ad files and annbatch collections. Each is a source, named after the file; a mapping sets other names. A later call may
+            add inputs at the end.
+        out
+            Folder to write; new, empty, or from an earlier call with the same arguments.""",
+    "workers": """
+        client
+            A ``dask.distributed.Client``. Its workers must see the inputs and ``out`` under the same paths.
+        n_workers
+            Without a client: number of local processes, one thread each. 1 works in this process, without dask. Scripts that pass
+            more must guard their calls with ``if __name__ == "__main__":``.
+        errors
+            ``"report"`` leaves out files that cannot be processed and warns about them; ``"raise"`` raises at the first.""",
     "device": """
         Device of torch, such as ``"cpu"`` or ``"cuda:1"``; ``"auto"`` uses a GPU if available.""",
 }

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pandas as pd
 
-from sccello_tools import __version__
 from sccello_tools._anndata.counts import CountsSource
 from sccello_tools._docs import shared_docs
 from sccello_tools._io import check_output, write_text
@@ -20,29 +19,18 @@ from sccello_tools.tokens import GeneVocabulary
 
 from .blocks import annotator_of
 from .job import (
-    examine,
-    facts_of,
+    files_job,
     finished_blocks,
     length_of,
-    locked,
-    on_worker,
     process_blocks,
     report,
+    results_of,
     warn_of_cells,
 )
 from .join import is_joined, join
 from .join import write_back as write_file
-from .plan import (
-    BLOCKS,
-    AnnotateConfig,
-    CellsRecord,
-    FilesManifest,
-    Look,
-    earlier_manifest,
-    named_inputs,
-)
+from .plan import AnnotateConfig, CellsRecord
 from .results import SUMMARY, AnnotatedFiles, cells_path
-from .run import Failure, check_on_error, executor
 from .worker import Setup
 
 if TYPE_CHECKING:
@@ -53,6 +41,8 @@ if TYPE_CHECKING:
     from sccello_tools.nn import AttentionName
     from sccello_tools.tokens.counts import CountsPolicy
 
+    from .job import Facts
+    from .plan import FilesConfig
     from .run import OnError
 
 
@@ -89,14 +79,9 @@ def annotate_files(
 
     Parameters
     ----------
-    inputs
-        Files with raw counts: h5ad, zarr, Cell Ranger ``.h5`` or folders with ``matrix.mtx``; folders of h5ad files and annbatch
-        collections. Each is a source, named after the file; a mapping sets other names. Inputs can be added at the end by a later call.
-    out
-        Folder to write; new, empty, or from an earlier call.
+    %(files)s
     model
-        Name of a model (see :func:`sccello_tools.models.list`), or a folder that holds one. It needs annotation statistics, which the
-        bundled model has and :func:`sccello_tools.tl.calibrate` computes.
+        %(model)s It needs annotation statistics, which the bundled model has and :func:`sccello_tools.tl.calibrate` computes.
     layer
         %(layer)s
     gene_ids
@@ -113,10 +98,7 @@ def annotate_files(
         As in :func:`sccello_tools.embed_files`.
     write_back
         Also write copies of the inputs with the columns in ``obs``, to the folder ``files`` of ``out``.
-    client, n_workers
-        Workers, as in :func:`sccello_tools.embed_files`.
-    errors
-        ``"report"`` leaves out files that cannot be processed and warns about them, instead of raising at the first.
+    %(workers)s
 
     Returns
     -------
@@ -150,22 +132,15 @@ def annotate_files(
     50
     """
     CountsSource(layer, gene_ids, counts, min_matched)  # checks
-    check_on_error(errors)
     if cells_per_block < 1:
         msg = f"cells_per_block must be >= 1, got {cells_per_block}"
         raise ArgumentError(msg)
     if not 0 < alpha < 1:
         msg = f"alpha must be in (0, 1), got {alpha}"
         raise ConfigError(msg)
-    parameters = {
-        "candidates": tuple(candidates) if candidates is not None and not isinstance(candidates, str) else candidates,
-        "tissue": tuple(tissue) if tissue is not None and not isinstance(tissue, str) else tissue,
-        "level": level, "alpha": alpha, "method": method,
-    }  # fmt: skip
-    named, folder = named_inputs(inputs), Path(out).absolute()
-    with executor(client, n_workers) as run:
-        facts = on_worker(run, partial(facts_of, model, device=device, precision=precision, attention=attention))  # fmt: skip
-        config = AnnotateConfig(
+
+    def config_of(facts: Facts) -> AnnotateConfig:
+        return AnnotateConfig(
             vocabulary_sha256=GeneVocabulary.load().sha256,
             layer=layer,
             gene_ids=gene_ids,
@@ -174,55 +149,44 @@ def annotate_files(
             weights_sha256=facts.sha256,
             precision=facts.precision,
             ontology_release=CellOntology.load().release,
-            parameters=parameters,
-        )
-        on_worker(run, partial(_check_annotator, model, device, config))
-        earlier = earlier_manifest(folder, config, list(named), FilesManifest)
-        planned = examine(run, Look(config, min_matched), named, errors)
-        manifest = FilesManifest(
-            schema_version=FilesManifest.SCHEMA,
-            config=config,
-            inputs=tuple(found.input for found in planned),
-            model=facts.name,
-            ontology_release=facts.ontology_release,
-            sccello_tools_version=__version__,
-        )
+            parameters={
+                "candidates": candidates if isinstance(candidates, str | None) else tuple(candidates),
+                "tissue": tissue if isinstance(tissue, str | None) else tuple(tissue),
+                "level": level, "alpha": alpha, "method": method,
+            },
+        )  # fmt: skip
+
+    folder = Path(out).absolute()
+    given = Setup(folder, "", counts, min_matched, model, device, precision, attention, batch_tokens)  # fmt: skip
+    workers: Any = {"client": client, "n_workers": n_workers, "errors": errors}
+    with files_job(inputs, given, config_of, check=_check_annotator, **workers) as job:
+        manifest, run = job.manifest, job.run
         size = sum(f.fingerprint.n_bytes for f in manifest.inputs if f.fingerprint and write_back)
         check_output(folder, needed=size)
-        with locked(folder, FilesManifest.ERROR):
-            joined = {f.source for f in manifest.inputs if is_joined(folder, f, config.digest)}
-            finished = finished_blocks(manifest, lambda b: folder / BLOCKS / f"{b.name}.parquet", CellsRecord)  # fmt: skip
-            if earlier is None or len(joined) < len(manifest.inputs):
-                manifest.write(folder)
-            setup = Setup(folder, manifest.plan, counts, min_matched, model, device, facts.precision, attention, batch_tokens)  # fmt: skip
-            failed = process_blocks(run, setup, manifest, finished, name="annotate_files", errors=errors, skip=joined)  # fmt: skip
-            good = [
-                i for i, f in enumerate(manifest.inputs) if f.n_cells and f.source not in failed
-            ]
-            summaries = {}
-            steps = [partial(join, setup)] + ([partial(write_file, setup)] if write_back else [])
-            for step in steps:
-                for number, result in run.map(step, good):
-                    if isinstance(result, Failure):
-                        raise result.error
-                    if isinstance(result, pd.DataFrame):
-                        summaries[number] = result
-            files = tuple(f.model_copy(update={"error": failed[f.source]}) if f.source in failed else f for f in manifest.inputs)  # fmt: skip
-            ordered = [summaries[number] for number in sorted(summaries)]
-            if ordered:
-                write_text(folder / SUMMARY, pd.concat(ordered).to_csv(index=False))
-            manifest.model_copy(update={"inputs": files, "complete": True}).write(folder)
+        digest = manifest.config.digest
+        joined = {file.source for file in manifest.inputs if is_joined(folder, file, digest)}
+        finished = finished_blocks(manifest, job.path_of, CellsRecord)
+        if job.is_new or len(joined) < len(manifest.inputs):
+            manifest.write(folder)
+        failed = process_blocks(run, job.setup, manifest, finished, name="annotate_files", errors=errors, skip=joined)  # fmt: skip
+        good = [i for i, f in enumerate(manifest.inputs) if f.n_cells and f.source not in failed]
+        summaries = results_of(run, partial(join, job.setup), good)
+        if write_back:
+            results_of(run, partial(write_file, job.setup), good)
+        if summaries:
+            write_text(folder / SUMMARY, pd.concat(summaries).to_csv(index=False))
+        job.finish(failed)
     found = AnnotatedFiles(folder)
     records = [read_record(cells_path(folder, source), CellsRecord) for source in found.sources]
-    known = [record for record in records if record]
-    warn_of_cells(known)
+    warn_of_cells([record for record in records if record])
     report("annotate_files", found.failures)
-    logger.info("annotate_files: wrote the annotations of %d files to %s", len(known), folder)
+    logger.info("annotate_files: wrote the annotations of %d files to %s", len(records), folder)
     return found
 
 
-def _check_annotator(model: str | Path, device: str, config: AnnotateConfig) -> None:
+def _check_annotator(setup: Setup, config: FilesConfig) -> None:
     """Raise errors about the annotation's arguments before any file is read; runs on a worker."""
     from sccello_tools.models import load
 
-    annotator_of(load(model, device=device), config.parameters)
+    model = load(setup.model, device=setup.device)
+    annotator_of(model, cast("AnnotateConfig", config).parameters)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from sccello_tools import __version__
 from sccello_tools._anndata.counts import CountsSource
 from sccello_tools._docs import shared_docs
 from sccello_tools._io import check_output
@@ -14,28 +12,9 @@ from sccello_tools._logging import logger
 from sccello_tools.errors import ArgumentError
 from sccello_tools.tokens import GeneVocabulary
 
-from .job import (
-    examine,
-    facts_of,
-    finished_blocks,
-    length_of,
-    locked,
-    on_worker,
-    process_blocks,
-    report,
-    warn_of_cells,
-)
-from .plan import (
-    BLOCKS,
-    CellsRecord,
-    EmbedConfig,
-    FilesManifest,
-    Look,
-    earlier_manifest,
-    named_inputs,
-)
+from .job import files_job, finished_blocks, length_of, process_blocks, report, warn_of_cells
+from .plan import CellsRecord, EmbedConfig
 from .results import EmbeddedCells
-from .run import check_on_error, executor
 from .worker import Setup
 
 if TYPE_CHECKING:
@@ -46,6 +25,7 @@ if TYPE_CHECKING:
     from sccello_tools.nn import AttentionName, Representation
     from sccello_tools.tokens.counts import CountsPolicy
 
+    from .job import Facts
     from .run import OnError
 
 
@@ -72,20 +52,16 @@ def embed_files(
 ) -> EmbeddedCells:
     """Embed all cells of a collection of files into a folder, optionally on a dask cluster.
 
-    Files are read in blocks of rows, and each block of embeddings is written to its own file. If the call is interrupted at any moment
-    and called again with the same arguments, finished blocks are kept. Blocks and the batches of the model do not depend on the number
-    of workers: results are bit-identical on the same type of CPU with the same number of threads per worker, otherwise within 1e-5.
+    Each block of rows is written to its own file. If the call is interrupted at any moment and repeated with the same arguments, finished
+    blocks are kept. Blocks and the batches of the model do not depend on the number of workers: results are bit-identical on the same
+    type of CPU with the same number of threads per worker, otherwise within 1e-5.
 
     Parameters
     ----------
-    inputs
-        Files with raw counts: h5ad, zarr, Cell Ranger ``.h5`` or folders with ``matrix.mtx``; folders of h5ad files and annbatch
-        collections; or corpora of :func:`sccello_tools.pp.build_corpus`. Each is a source, named after the file; a mapping sets other
-        names. Inputs can be added at the end by a later call.
-    out
-        Folder to write; new, empty, or from an earlier call.
+    %(files)s
+        Corpora of :func:`sccello_tools.pp.build_corpus` are also valid inputs.
     model
-        Name of a model (see :func:`sccello_tools.models.list`), or a folder that holds one.
+        %(model)s
     layer
         %(layer)s
     gene_ids
@@ -108,14 +84,7 @@ def embed_files(
         Attention backend: ``"auto"``, ``"flash"``, ``"torch_varlen"`` or ``"sdpa"``.
     cells_per_block
         Number of rows that are processed and written together.
-    client
-        A ``dask.distributed.Client``. Its workers must see the inputs and ``out`` under the same paths; each loads the model once.
-        With GPUs, start one worker per GPU (dask-cuda).
-    n_workers
-        Without a client: number of local processes, one thread each. 1 works in this process, without dask. Scripts that pass more
-        must guard their calls with ``if __name__ == "__main__":``.
-    errors
-        ``"report"`` leaves out files that cannot be processed and warns about them, instead of raising at the first.
+    %(workers)s
 
     Returns
     -------
@@ -152,17 +121,15 @@ def embed_files(
     (50, 128)
     """
     CountsSource(layer, gene_ids, counts, min_matched)  # checks
-    check_on_error(errors)
     if representation not in {"cls", "cell"}:
         msg = f"representation must be 'cls' or 'cell', got {representation!r}"
         raise ArgumentError(msg)
     if cells_per_block < 1:
         msg = f"cells_per_block must be >= 1, got {cells_per_block}"
         raise ArgumentError(msg)
-    named, folder = named_inputs(inputs), Path(out).absolute()
-    with executor(client, n_workers) as run:
-        facts = on_worker(run, partial(facts_of, model, device=device, precision=precision, attention=attention))  # fmt: skip
-        config = EmbedConfig(
+
+    def config_of(facts: Facts) -> EmbedConfig:
+        return EmbedConfig(
             vocabulary_sha256=GeneVocabulary.load().sha256,
             layer=layer,
             gene_ids=gene_ids,
@@ -173,28 +140,20 @@ def embed_files(
             precision=facts.precision,
             n_dimensions=facts.n_dimensions,
         )
-        earlier = earlier_manifest(folder, config, list(named), FilesManifest)
-        look = Look(config, min_matched, tokens_allowed=True)
-        files = tuple(planned.input for planned in examine(run, look, named, errors))
-        manifest = FilesManifest(
-            schema_version=FilesManifest.SCHEMA,
-            config=config,
-            inputs=files,
-            model=facts.name,
-            ontology_release=facts.ontology_release,
-            sccello_tools_version=__version__,
-        )
-        check_output(folder)
-        with locked(folder, FilesManifest.ERROR):
-            finished = finished_blocks(manifest, lambda b: folder / BLOCKS / f"{b.name}.parquet", CellsRecord)  # fmt: skip
-            missing = sum(f.n_cells for f in files) - sum(r.last_row - r.first_row for r in finished.values())  # fmt: skip
-            check_output(folder, needed=missing * (4 * facts.n_dimensions + 16))
-            if earlier is None or missing:  # a finished folder stays readable
-                manifest.write(folder)
-            setup = Setup(folder, manifest.plan, counts, min_matched, model, device, facts.precision, attention, batch_tokens)  # fmt: skip
-            failed = process_blocks(run, setup, manifest, finished, name="embed_files", errors=errors)  # fmt: skip
-            files = tuple(f.model_copy(update={"error": failed[f.source]}) if f.source in failed else f for f in files)  # fmt: skip
-            manifest.model_copy(update={"inputs": files, "complete": True}).write(folder)
+
+    folder = Path(out).absolute()
+    given = Setup(folder, "", counts, min_matched, model, device, precision, attention, batch_tokens)  # fmt: skip
+    workers: Any = {"client": client, "n_workers": n_workers, "errors": errors}
+    with files_job(inputs, given, config_of, tokens_allowed=True, **workers) as job:
+        finished = finished_blocks(job.manifest, job.path_of, CellsRecord)
+        n_missing = sum(file.n_cells for file in job.manifest.inputs)
+        n_missing -= sum(record.last_row - record.first_row for record in finished.values())
+        n_dimensions = cast("EmbedConfig", job.manifest.config).n_dimensions
+        check_output(folder, needed=n_missing * (4 * n_dimensions + 16))
+        if job.is_new or n_missing:  # a finished folder stays readable
+            job.manifest.write(folder)
+        failed = process_blocks(job.run, job.setup, job.manifest, finished, name="embed_files", errors=errors)  # fmt: skip
+        job.finish(failed)
     cells = EmbeddedCells(folder)
     warn_of_cells(finished.values())
     report("embed_files", cells.failures)

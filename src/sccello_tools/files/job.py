@@ -8,18 +8,30 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from filelock import FileLock, Timeout
 
+from sccello_tools import __version__
 from sccello_tools._anndata.counts import (
     warn_of_empty_cells,
     warn_of_low_fractions,
     warn_user,
 )
+from sccello_tools._io import check_output
 from sccello_tools._logging import logger
 from sccello_tools.corpus import read_record
 from sccello_tools.corpus.manifest import Input
 from sccello_tools.errors import ArgumentError
 
-from .plan import LOCK, Planned, Task, blocks_of
-from .run import AGAIN, Failure, progress
+from .plan import (
+    BLOCKS,
+    LOCK,
+    FilesManifest,
+    Look,
+    Planned,
+    Task,
+    blocks_of,
+    earlier_manifest,
+    named_inputs,
+)
+from .run import AGAIN, Failure, executor, progress
 from .worker import job_of, process
 
 if TYPE_CHECKING:
@@ -30,14 +42,15 @@ if TYPE_CHECKING:
     from sccello_tools.corpus.manifest import Manifest, Record
     from sccello_tools.engine import Precision
     from sccello_tools.errors import ScCelloError
-    from sccello_tools.nn import AttentionName
 
-    from .plan import Block, CellsRecord, Look
+    from .plan import Block, CellsRecord, FilesConfig
     from .run import Here, OnCluster, OnError
     from .worker import Setup
 
 
 C = TypeVar("C", bound="Record")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Facts(NamedTuple):
@@ -52,27 +65,107 @@ class Facts(NamedTuple):
     ontology_release: str
 
 
-def facts_of(
-    model: str | Path, *, device: str, precision: Precision, attention: AttentionName
-) -> Facts:
+class FilesJob(NamedTuple):
+    """A job of embed_files or annotate_files, ready to run."""
+
+    run: Here | OnCluster
+    setup: Setup
+    manifest: FilesManifest
+    is_new: bool
+    """Whether no earlier call has written to the folder."""
+
+    def path_of(self, block: Block) -> Path:
+        """Return the file of a block."""
+        return self.setup.out / BLOCKS / f"{block.name}.parquet"
+
+    def finish(self, failed: Mapping[str, str]) -> None:
+        """Mark the folder as complete, without the inputs that failed."""
+        files = [
+            file.model_copy(update={"error": failed.get(file.source, file.error)})
+            for file in self.manifest.inputs
+        ]
+        done = {"inputs": tuple(files), "complete": True}
+        self.manifest.model_copy(update=done).write(self.setup.out)
+
+
+@contextmanager
+def files_job(
+    inputs: Any,
+    setup: Setup,
+    config_of: Callable[[Facts], FilesConfig],
+    *,
+    client: Any,
+    n_workers: int,
+    errors: OnError,
+    tokens_allowed: bool = False,
+    check: Callable[[Setup, FilesConfig], object] | None = None,
+) -> Iterator[FilesJob]:
+    """Check everything that can be checked before any cell is read, and lock the output folder.
+
+    Parameters
+    ----------
+    inputs, client, n_workers, errors
+        As in :func:`sccello_tools.embed_files`.
+    setup
+        Arguments of the call; ``plan`` is filled in.
+    config_of
+        Returns the configuration, given the model.
+    tokens_allowed
+        Whether corpora of tokens are valid inputs.
+    check
+        Called on a worker with the setup and the configuration.
+    """
+    if errors not in {"raise", "report"}:
+        msg = f"errors must be 'raise' or 'report', got {errors!r}"
+        raise ArgumentError(msg)
+    named = named_inputs(inputs)
+    with executor(client, n_workers) as run:
+        facts = on_worker(run, partial(facts_of, setup))
+        config = config_of(facts)
+        if check is not None:
+            on_worker(run, partial(check, setup, config))
+        earlier = earlier_manifest(setup.out, config, list(named), FilesManifest)
+        look = Look(config, setup.min_matched, tokens_allowed)
+        manifest = FilesManifest(
+            schema_version=FilesManifest.SCHEMA,
+            config=config,
+            inputs=tuple(planned.input for planned in examine(run, look, named, errors)),
+            model=facts.name,
+            ontology_release=facts.ontology_release,
+            sccello_tools_version=__version__,
+        )
+        check_output(setup.out)
+        with locked(setup.out, FilesManifest.ERROR):
+            ready = setup._replace(plan=manifest.plan, precision=facts.precision)
+            yield FilesJob(run, ready, manifest, earlier is None)
+
+
+def facts_of(setup: Setup) -> Facts:
     """Load the model and check that device, precision and attention backend are available; runs on a worker."""
     from sccello_tools.engine import resolve_precision
     from sccello_tools.models import load
     from sccello_tools.nn import resolve_attention
 
-    loaded = load(model, device=device)
-    computed = resolve_precision(precision, loaded.device)
-    resolve_attention(attention, loaded.device, computed)
+    loaded = load(setup.model, device=setup.device)
+    computed = resolve_precision(setup.precision, loaded.device)
+    resolve_attention(setup.attention, loaded.device, computed)
     resolved: Any = str(computed).removeprefix("torch.")
     return Facts(loaded.name, loaded.sha256, resolved, loaded.config.max_positions, loaded.config.hidden_size, loaded.ontology_release or "")  # fmt: skip
 
 
+def results_of(run: Here | OnCluster, function: Callable[[T], R], tasks: Iterable[T]) -> list[R]:
+    """Run tasks and return their results in the order of the tasks; the first error is raised."""
+    found = {}
+    for number, result in run.map(lambda task: function(task[1]), enumerate(tasks)):
+        if isinstance(result, Failure):
+            raise result.error
+        found[number[0]] = result
+    return [found[number] for number in sorted(found)]
+
+
 def on_worker(run: Here | OnCluster, function: Callable[[], Any]) -> Any:
-    """Call a function once where tasks run; its error is raised here."""
-    (done,) = run.map(lambda call: call(), [function])
-    if isinstance(done.result, Failure):
-        raise done.result.error
-    return done.result
+    """Call a function once where tasks run."""
+    return results_of(run, lambda call: call(), [function])[0]
 
 
 def length_of(max_length: int | None, facts: Facts) -> int:

@@ -61,13 +61,16 @@ class AnnotateConfig(Config):
     """Arguments of the annotation."""
 
 
+FilesConfig = EmbedConfig | AnnotateConfig
+
+
 class FilesManifest(Manifest):
     """Description of a folder that embed_files or annotate_files wrote."""
 
     ERROR = FilesError
     REMEDY = "Pass the folder that embed_files or annotate_files wrote."
 
-    config: EmbedConfig | AnnotateConfig
+    config: FilesConfig
     model: str
     """Name of the model."""
     ontology_release: str

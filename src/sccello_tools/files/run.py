@@ -245,13 +245,6 @@ def progress(name: str, n_cells: int) -> Iterator[Progress]:
         yield Progress(name, n_cells, bar)
 
 
-def check_on_error(errors: str) -> None:
-    """Check the argument ``errors``."""
-    if errors not in {"raise", "report"}:
-        msg = f"errors must be 'raise' or 'report', got {errors!r}"
-        raise ArgumentError(msg)
-
-
 def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -22,7 +22,7 @@ from sccello_tools.corpus.manifest import (
 from sccello_tools.errors import ArgumentError, CorpusError, LabelError
 from sccello_tools.files.job import examine, finished_blocks, locked, process_blocks, report
 from sccello_tools.files.plan import Look, earlier_manifest, named_inputs
-from sccello_tools.files.run import check_on_error, executor
+from sccello_tools.files.run import executor
 from sccello_tools.files.worker import Setup
 from sccello_tools.ontology import CellOntology
 from sccello_tools.tokens import MAX_LENGTH, GeneVocabulary
@@ -64,11 +64,7 @@ def build_corpus(
 
     Parameters
     ----------
-    inputs
-        Files with raw counts: h5ad, zarr, Cell Ranger ``.h5`` or folders with ``matrix.mtx``; folders of h5ad files and annbatch
-        collections. Each is a source, named after the file; a mapping sets other names.
-    out
-        Folder of the corpus; new, empty, or from an earlier call.
+    %(files)s
     label_key
         Column of ``obs`` that holds Cell Ontology ids. Obsolete ids are replaced by their successors.
     obs_keys
@@ -89,13 +85,7 @@ def build_corpus(
         Number of rows of an input per file of the corpus.
     ontology
         Cell Ontology to update the labels with; by default the release of this package.
-    client
-        A ``dask.distributed.Client``. Its workers must see the inputs and ``out`` under the same paths.
-    n_workers
-        Without a client: number of local processes, each of which takes about 0.5 GB of memory. 1 works in this process, without dask.
-        Scripts that pass more must guard their calls with ``if __name__ == "__main__":``.
-    errors
-        ``"report"`` leaves out files that cannot be processed and warns about them, instead of raising at the first.
+    %(workers)s
 
     Returns
     -------
@@ -135,7 +125,9 @@ def build_corpus(
     (583, 6)
     """
     CountsSource(layer, gene_ids, counts, min_matched)  # checks
-    check_on_error(errors)
+    if errors not in {"raise", "report"}:
+        msg = f"errors must be 'raise' or 'report', got {errors!r}"
+        raise ArgumentError(msg)
     if unknown_labels not in {"error", "leave_out"}:
         msg = f"unknown_labels must be 'error' or 'leave_out', got {unknown_labels!r}"
         raise ArgumentError(msg)
