@@ -109,13 +109,15 @@ def test_supported_types_give_the_same_cells(
 
 
 def write_h5mu(adata: AnnData, path: Path) -> None:
-    """What mudata writes, without mudata: also with its user block."""
+    """What mudata writes, without mudata: a header, then HDF5."""
     with h5py.File(path, "w", userblock_size=512) as file:
         file.attrs["encoding-type"] = "MuData"
         anndata.io.write_elem(file, "mod/rna", adata)
         anndata.io.write_elem(file, "mod/prot", adata[:, :2].copy())
         anndata.io.write_elem(file, "obs", adata.obs)
         anndata.io.write_elem(file, "var", adata.var)
+    with path.open("r+b") as raw:
+        raw.write(b"MuData (format-version=0.1.0;creator=muon;)")
 
 
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])

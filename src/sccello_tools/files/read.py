@@ -28,7 +28,6 @@ SUPPORTED = "Supported are h5ad files, zarr stores of AnnData, Cell Ranger .h5 f
 WRITABLE = (".h5ad", ".zarr")
 """Extensions that :func:`write_any` accepts."""
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _NOT_COUNTS = {
     ".rds": "It is an R object: in R, convert it with zellkonverter::writeH5AD or sceasy.",
     ".h5seurat": "It is a Seurat file: in R, convert it with SeuratDisk::Convert(path, dest='h5ad').",
@@ -77,18 +76,13 @@ def locate(path: Path | str) -> Location:
         raise FileFormatError(msg)
     if path.is_dir():
         return Location(path, "", _kind_of_folder(path))
+    import h5py
+
+    if h5py.is_hdf5(path):  # mudata writes a header before the signature
+        return Location(path, *_inside_h5(path, ""))
     with path.open("rb") as file:
         start = file.read(8)
-    if start == _HDF5 or _has_user_block(path):
-        return Location(path, *_inside_h5(path, ""))
     raise FileFormatError(_not_supported(path, start))
-
-
-def _has_user_block(path: Path) -> bool:
-    """Return whether the HDF5 signature follows a user block, as in the files that mudata writes."""
-    with path.open("rb") as file:
-        start = file.read(4096)
-    return _HDF5 in (start[512:520], start[1024:1032], start[2048:2056])
 
 
 @contextmanager
@@ -368,7 +362,7 @@ def _not_supported(path: Path, start: bytes) -> str:
         return f"{path} is compressed with gzip. Decompress it first: gunzip {path}"
     if start[:2] == b"PK":
         return f"{path} is a zip archive. Unpack it first: unzip {path}"
-    if start[:7] == b"\x28\xb5\x2f\xfd"[:7] or start[:3] == b"BZh" or start[:6] == b"\xfd7zXZ\x00":
+    if start[:4] == b"\x28\xb5\x2f\xfd" or start[:3] == b"BZh" or start[:6] == b"\xfd7zXZ\x00":
         return f"{path} is a compressed archive. Decompress it first."
     return f"{path} is not an HDF5 file: it may be damaged or of another type. {SUPPORTED}"
 
