@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sccello_tools.training.pretrain.run_file import LoggerName
     from sccello_tools.training.pretrain.sources import BlockSource
 
-    CellSource = AnnData | Corpus | str | Path
+    CellSource = AnnData | Corpus | LabelledTokens | str | Path
 
 
 @shared_docs
@@ -52,7 +52,7 @@ def pretrain(
     counts: CountsPolicy = "check",
     min_matched: int = 500,
     ontology: CellOntology | None = None,
-    validation: CellSource | LabelledTokens | None = None,
+    validation: CellSource | None = None,
     checkpoint_dir: str | Path | None = None,
     checkpoint_every: int = 200,
     devices: int | list[int] | str = "auto",
@@ -66,15 +66,17 @@ def pretrain(
     """Pretrain a scCello model with masked gene prediction, ontology alignment and cell type coherence.
 
     Corpora of more than a gigabyte of tokens are read block by block during training (see ``PretrainConfig.stream``); smaller ones, and
-    AnnData, are held in memory as tokens, with ``thinning`` or ``gene_dropout`` also as counts. Cells without counts in any gene of the vocabulary and cells with a missing or uninformative
-    label ("unknown", "doublet", the root of the ontology) are excluded and counted.
+    AnnData, are held in memory as tokens, with ``thinning`` or ``gene_dropout`` also as counts. Cells without counts in any gene of the
+    vocabulary and cells with a missing or uninformative label ("unknown", "doublet", the root of the ontology) are excluded and
+    counted.
 
     Parameters
     ----------
     adatas
         One or more AnnData with raw counts, each of shape (n_obs, n_vars), or corpora: a :class:`~sccello_tools.corpus.Corpus` or its
-        path. A mapping names the sources; the sources of a corpus built by ``pp.build_corpus`` keep their names. ``label_key``,
-        ``layer``, ``gene_ids``, ``counts`` and ``min_matched`` do not apply to corpora.
+        path; or cells made by :func:`sccello_tools.training.synthetic_cells`. A mapping names the sources; those of a corpus built by
+        ``pp.build_corpus`` and of synthetic cells keep their names. ``label_key``, ``layer``, ``gene_ids``, ``counts`` and
+        ``min_matched`` apply to AnnData only.
     out
         Output folder for the model: weights, configuration, labels, loss curve, metadata.
     overwrite
@@ -157,7 +159,7 @@ def pretrain(
     """
     from sccello_tools import models
     from sccello_tools.training.output import check_model_folder, remove_model
-    from sccello_tools.training.pretrain import PretrainConfig, fit
+    from sccello_tools.training.pretrain import LabelledTokens, PretrainConfig, fit
     from sccello_tools.training.pretrain.parallel import wait_for_main
     from sccello_tools.training.pretrain.sources import (
         concatenate,
@@ -190,7 +192,9 @@ def pretrain(
     for of, cells in _named(adatas).items():
         if isinstance(cells, (str, Path)):
             cells = Corpus.open(cells, max_length=config.max_length)  # noqa: PLW2901
-        if isinstance(cells, Corpus):
+        if isinstance(cells, LabelledTokens):
+            sources.append(cells)
+        elif isinstance(cells, Corpus):
             sources += corpus_sources(cells, of, ontology, stream=config.stream)
         else:
             sources.append(tokens_of(cells, of))
@@ -261,7 +265,9 @@ def _named(
 ) -> dict[str, CellSource]:
     if isinstance(adatas, Mapping):
         return dict(adatas)
-    if isinstance(adatas, (AnnData, Corpus, str, Path)):
+    from sccello_tools.training.pretrain import LabelledTokens
+
+    if isinstance(adatas, (AnnData, Corpus, LabelledTokens, str, Path)):
         return {"cells": adatas}
     return {f"cells-{number}": adata for number, adata in enumerate(adatas)}
 
@@ -277,6 +283,7 @@ def _labelled_tokens(
 ) -> LabelledTokens:
     """Tokenize the cells of one AnnData that can be trained on."""
     from sccello_tools.training.pretrain import LabelledTokens
+    from sccello_tools.training.pretrain.augment import MeasuredCounts
     from sccello_tools.training.pretrain.sources import log_excluded
 
     column = require_obs(
@@ -303,7 +310,9 @@ def _labelled_tokens(
         np.array([current[label] for label in labels.texts[usable]], dtype=str),
         of,
         usable,
-        _vocabulary_counts(source.matrix(adata), match)[usable] if config.augments else None,
+        MeasuredCounts(_vocabulary_counts(source.matrix(adata), match)[usable])
+        if config.augments
+        else None,
     )
 
 

@@ -10,8 +10,17 @@ if TYPE_CHECKING:
 
     from .finetune import Classifier, FinetuneConfig
     from .pretrain import CorpusSource, LabelledTokens, PretrainConfig
+    from .pretrain.augment import Profiles, synthetic_cells
 
-__all__ = ["Classifier", "CorpusSource", "FinetuneConfig", "LabelledTokens", "PretrainConfig"]
+__all__ = [
+    "Classifier",
+    "CorpusSource",
+    "FinetuneConfig",
+    "LabelledTokens",
+    "PretrainConfig",
+    "Profiles",
+    "synthetic_cells",
+]
 
 # Loaded on first use: a configuration can be built without importing Lightning.
 _MODULES = {
@@ -20,6 +29,8 @@ _MODULES = {
     "CorpusSource": "pretrain.sources",
     "LabelledTokens": "pretrain.sources",
     "PretrainConfig": "pretrain.config",
+    "Profiles": "pretrain.augment",
+    "synthetic_cells": "pretrain.augment",
 }
 
 

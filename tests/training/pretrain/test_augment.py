@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from sccello_tools.errors import ConfigError
+from sccello_tools.errors import ConfigError, LabelError
 from sccello_tools.tokens import CLS_ID, GeneVocabulary, Tokenizer, match_gene_names
-from sccello_tools.training import LabelledTokens
+from sccello_tools.training import LabelledTokens, Profiles, synthetic_cells
 from sccello_tools.training.pretrain import fit
-from sccello_tools.training.pretrain.augment import MIN_GENES, Augmentation
+from sccello_tools.training.pretrain.augment import MIN_GENES, Augmentation, MeasuredCounts
 from sccello_tools.training.pretrain.datamodule import TokenDataModule
 
 TYPES = ("CL:0000084", "CL:0000236", "CL:0000540")
@@ -26,7 +26,7 @@ def labelled_counts(counts: np.ndarray, *, source: str = "cells") -> LabelledTok
     matrix = wide.tocsr()
     tokens = Tokenizer(match_gene_names(vocabulary.gene_ids.tolist()))(matrix)
     types = np.array([TYPES[i % 3] for i in range(len(counts))])
-    return LabelledTokens(tokens, types, source, counts=matrix)
+    return LabelledTokens(tokens, types, source, counts=MeasuredCounts(matrix))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_thinned_cells_keep_a_subset_of_genes_and_the_expected_number(cells, tin
     found = augmented(cells, config, rows)
     n_expected = n_found = 0
     for ids, row in zip(found, rows, strict=True):
-        counts = cells.counts[[row]].toarray().ravel()
+        counts = cells.counts.matrix[[row]].toarray().ravel()
         genes = genes_of(ids)
         assert (counts[genes] > 0).all()
         n_found += len(genes)
@@ -103,7 +103,9 @@ def test_cells_with_few_genes_are_not_augmented(tiny):
 
 
 def test_fractional_counts_can_be_thinned(cells, tiny):
-    source = LabelledTokens(cells.tokens, cells.cell_types, counts=cells.counts * 0.7)
+    source = LabelledTokens(
+        cells.tokens, cells.cell_types, counts=MeasuredCounts(cells.counts.matrix * 0.7)
+    )
     config = tiny.replace(thinning=1.0, thinning_min=50, thinning_max=50, max_length=2048)
     assert all(len(ids) < 100 for ids in augmented(source, config, range(10)))
 
@@ -125,8 +127,9 @@ def test_augmentation_depends_on_seed_and_batch_alone(cells, tiny):
 
 def test_augmentation_does_not_change_which_cells_are_drawn(cells, tiny):
     rows = []
-    for options in ({}, {"thinning": 1.0, "gene_dropout": 1.0}):
-        module = TokenDataModule([cells], TYPES, tiny.replace(crop=0.5, **options))
+    tokens_only = LabelledTokens(cells.tokens, cells.cell_types)
+    for source, options in ((tokens_only, {}), (cells, {"thinning": 1.0, "gene_dropout": 1.0})):
+        module = TokenDataModule([source], TYPES, tiny.replace(crop=0.5, **options))
         rows.append([sorted(batch.rows.tolist()) for batch in module.train_dataloader()])
     assert rows[0] == rows[1]
 
@@ -157,7 +160,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(ontology, cells, tiny, tmp_path)
         fit([cells], ontology, config, **options, trainer_kwargs={"callbacks": Stop()})
     resumed = fit([cells], ontology, config, **options)
     np.testing.assert_allclose(resumed.curve[LOSSES], whole.curve[LOSSES], rtol=1e-4)
-    recounted = LabelledTokens(cells.tokens, cells.cell_types, counts=cells.counts * 2)
+    twice = MeasuredCounts(cells.counts.matrix * 2)
+    recounted = LabelledTokens(cells.tokens, cells.cell_types, counts=twice)
     with pytest.raises(ConfigError, match="other data"):
         fit([recounted], ontology, config, **options)
 
@@ -180,3 +184,85 @@ def test_tokens_without_counts_are_refused(ontology, cells, tiny):
 def test_invalid_combinations(tiny, options, says):
     with pytest.raises(ConfigError, match=says):
         tiny.replace(**options)
+
+
+@pytest.fixture(scope="module")
+def profiles() -> Profiles:
+    rng = np.random.default_rng(0)
+    expression = np.zeros((3, 25424))
+    expression[:, :300] = rng.lognormal(1, 1, size=(3, 300))
+    return Profiles(sparse.csr_array(expression), depth=np.array([500.0, 500.0, 4000.0]))
+
+
+def test_synthetic_cells_follow_their_profile(profiles):
+    rng = np.random.default_rng(1)
+    which = np.repeat([0, 1, 2], 300)
+    counts = profiles.sample(which, rng).toarray()
+    assert (counts == counts.astype(int)).all()
+    totals = counts.sum(1)
+    medians = [np.median(totals[which == k]) for k in range(3)]
+    assert medians == pytest.approx([500, 500, 4000], rel=0.15)
+    assert np.std(np.log(totals[which == 0])) == pytest.approx(0.6, rel=0.15)
+    for k in range(3):
+        found = counts[which == k].sum(0) / counts[which == k].sum()
+        expected = profiles.expression.toarray()[k] / profiles.expression.toarray()[k].sum()
+        assert np.corrcoef(np.sqrt(found[:300]), np.sqrt(expected[:300]))[0, 1] > 0.97
+
+
+def test_dispersion_exceeds_that_of_poisson_counts(profiles):
+    def fano(dispersion: float) -> float:
+        fixed = Profiles(profiles.expression, 5000.0, depth_sd=0.0, dispersion=dispersion)
+        counts = fixed.sample(np.zeros(400, dtype=int), np.random.default_rng(0)).toarray()
+        return float(np.median(counts[:, :300].var(0) / counts[:, :300].mean(0)))
+
+    assert fano(0.0) == pytest.approx(1, rel=0.1)
+    assert fano(0.7) > 3
+
+
+def test_a_new_cell_is_drawn_each_time(profiles, tiny, ontology):
+    source = synthetic_cells(profiles, np.array(TYPES))
+    rows: dict[int, set] = {}
+    for batch in TokenDataModule([source], TYPES, tiny).train_dataloader():
+        lengths = batch.cu_seqlens.diff().tolist()
+        for ids, row in zip(batch.ids.split(lengths), batch.rows.tolist(), strict=True):
+            rows.setdefault(row, set()).add(tuple(ids.tolist()))
+    assert sum(map(len, rows.values())) == tiny.max_steps * tiny.batch_cells
+    config = tiny.replace(
+        max_steps=120, max_length=64, learning_rate=1e-2, mask_probability=0.0, dropout=0.0,
+        attention_dropout=0.0, batch_cells=12,
+    )  # fmt: skip
+    assert fit([source], ontology, config).curve["type_accuracy"].iloc[-10:].mean() > 0.8
+
+
+def test_synthetic_cells_and_measured_tokens_together(profiles, tiny, cells):
+    tokens_only = LabelledTokens(cells.tokens, cells.cell_types, "measured")
+    source = synthetic_cells(profiles, np.array(TYPES))
+    config = tiny.replace(source_weights={"measured": 0.5})
+    for batch in TokenDataModule([tokens_only, source], TYPES, config).train_dataloader():
+        lengths = batch.cu_seqlens.diff().tolist()
+        for ids, of, row in zip(batch.ids.split(lengths), batch.sources, batch.rows, strict=True):
+            if not int(of):
+                assert ids.tolist() == cells.tokens[int(row)][: config.max_length].tolist()
+
+
+def test_parameters_of_profiles_are_part_of_the_data(profiles):
+    ids = {
+        synthetic_cells(p, np.array(TYPES)).identity
+        for p in (
+            profiles,
+            Profiles(profiles.expression),
+            Profiles(profiles.expression, dispersion=0.1),
+        )
+    }
+    assert len(ids) == 3
+
+
+def test_one_label_per_profile(profiles):
+    with pytest.raises(LabelError, match="3 profiles, but 2 cell types"):
+        synthetic_cells(profiles, np.array(TYPES[:2]))
+
+
+def test_counts_are_not_streamed(ontology, profiles, tiny):
+    source = synthetic_cells(profiles, np.array(TYPES))
+    with pytest.raises(ConfigError, match="in memory"):
+        fit([source], ontology, tiny.replace(stream=True))

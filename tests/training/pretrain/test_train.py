@@ -296,6 +296,15 @@ def test_coherence_of_labels_at_different_depths(ontology, cells, tiny, uninterr
     np.testing.assert_allclose(flat.curve[LOSSES], uninterrupted.curve[LOSSES], rtol=1e-4)
 
 
+def test_without_masked_genes(ontology, cells, tiny):
+    config = tiny.replace(mask_probability=0.0, dropout=0.0, attention_dropout=0.0, max_steps=3)
+    curve = fit([cells], ontology, config).curve
+    assert (curve["masked_gene"] == 0).all()
+    # the <cls> output is that of the full forward pass, in which nothing is masked
+    almost = fit([cells], ontology, config.replace(mask_probability=1e-12)).curve
+    np.testing.assert_allclose(curve[LOSSES], almost[LOSSES], rtol=1e-4)
+
+
 def test_fewer_than_two_types(ontology, cells, tiny, make_tokens):
     one = LabelledTokens(cells.tokens.take(range(8)), cells.cell_types[:8])
     with pytest.raises(LabelError, match=rf"at least two cell types, found \['{T_CELL}'\]"):

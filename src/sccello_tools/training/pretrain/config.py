@@ -71,7 +71,7 @@ class PretrainConfig(Config):
     tau: PositiveFloat = 0.05
     """Temperature of all losses; published 0.01."""
     mask_probability: Proportion = 0.15
-    """Fraction of tokens that are masked and predicted."""
+    """Fraction of tokens that are masked and predicted. With 0, only the ``<cls>`` output of the last layer is computed, which is faster."""
     weight_masked_gene: NonNegativeFloat = 1.0
     """Weight of the masked gene loss in the sum."""
     weight_alignment: NonNegativeFloat = 1.0

@@ -49,7 +49,8 @@ class _TokenBatches(Dataset[Batch]):
     def __init__(
         self, sources: Sequence[LabelledTokens], types: Sequence[str], config: PretrainConfig
     ) -> None:
-        self.augment = Augmentation(sources, config) if config.augments else None
+        drawn = any(source.counts is not None for source in sources)
+        self.augment = Augmentation(sources, config) if drawn else None
         index_of = {cell_type: index for index, cell_type in enumerate(types)}
         self.tokens = [source.tokens.truncate(config.max_length) for source in sources]
         self.types = [

@@ -119,7 +119,8 @@ class PretrainModule(L.LightningModule):
         """
         network, config = self.network, self.config
         masked, generator = self._masked(batch, step, part)
-        hidden = self._hidden(batch, masked.inputs)
+        nothing_masked = not config.mask_probability
+        hidden = self._hidden(batch, masked.inputs, cls_only=nothing_masked)
         masked_gene, gene_accuracy = losses.masked_gene_loss(
             hidden[masked.positions],
             masked.targets,
@@ -131,8 +132,8 @@ class PretrainModule(L.LightningModule):
         )
         if not len(masked.positions):  # all processes need gradients for the same weights
             masked_gene = masked_gene + 0 * sum(p.sum() for p in network.cls.parameters())
-        at_cls = batch.cu_seqlens[:-1].long()
-        cells = network.cell_representation(hidden[at_cls])
+        at_cls = hidden if nothing_masked else hidden[batch.cu_seqlens[:-1].long()]
+        cells = network.cell_representation(at_cls)
         again = cells
         if config.second_pass:
             again = network.cell_representation(self._hidden(batch, masked.inputs, cls_only=True))

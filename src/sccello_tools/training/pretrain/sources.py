@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
-    from scipy.sparse import csr_array
 
     from sccello_tools.corpus import Corpus
     from sccello_tools.ontology import CellOntology
+
+    from .augment import CountSampler
 
 MAX_BYTES_IN_MEMORY = 1 << 30
 """Size of a corpus in tokens, 8 bytes each, above which it is streamed by default."""
@@ -87,8 +88,8 @@ class LabelledTokens:
     """Name of the source, used for sampling and in the model's metadata."""
     rows: NDArray[np.int64] | None = None
     """Row of each cell in the original data, for messages; by default its index."""
-    counts: csr_array | None = None
-    """Raw counts for augmentation, shape (n_cells, 25424), columns in the order of the vocabulary; None without augmentation."""
+    counts: CountSampler | None = None
+    """Raw counts, from which tokens are drawn in each step if they are augmented or synthetic."""
 
     def __post_init__(self) -> None:
         if len(self.tokens) != len(self.cell_types):
@@ -123,7 +124,7 @@ class LabelledTokens:
         for array in (self.tokens.indptr, self.tokens.ids):
             digest.update(np.ascontiguousarray(array).view(np.uint8).data)
         if self.counts is not None:
-            digest.update(np.ascontiguousarray(self.counts.data).view(np.uint8).data)
+            digest.update(self.counts.identity.encode())
         digest.update("\n".join(self.cell_types.tolist()).encode())
         return f"{self.source}: {len(self.tokens)} cells, sha256 {digest.hexdigest()[:16]}"
 

@@ -243,13 +243,15 @@ def _check_options(
     validation: LabelledTokens | None,
 ) -> None:
     check_trainer_options(trainer_kwargs, _CONFIGURED, owner="PretrainConfig")
+    drawn = [s for s in sources if isinstance(s, LabelledTokens) and s.counts is not None]
     tokens_only = [
-        ", ".join(dict.fromkeys(source.block_sources))
-        for source in sources
-        if not isinstance(source, LabelledTokens) or source.counts is None
+        name for s in sources if s not in drawn for name in dict.fromkeys(s.block_sources)
     ]
     if config.augments and tokens_only:
         msg = f"thinning and gene_dropout need counts, but {', '.join(tokens_only)} contain tokens only. Pass AnnData instead of corpora."
+        raise ConfigError(msg)
+    if drawn and is_streamed(sources, config):
+        msg = "thinning, gene_dropout and synthetic cells need all cells in memory. Set stream=False, or leave out large corpora."
         raise ConfigError(msg)
     if config.patience is not None and validation is None:
         msg = f"patience={config.patience} needs validation cells. Pass validation=, or patience=None."
