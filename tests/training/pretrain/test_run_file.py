@@ -66,6 +66,7 @@ def test_run_files_that_ship(name, config, tmp_path):
     assert run.data == {"cells": tmp_path / "corpus"}
     # it lists all settings
     assert all(f"\n  {item}:" in bundled_run(name) for item in type(config).model_fields)
+    assert all(f"\n{item}:" in bundled_run(name) for item in type(run).model_fields)
 
 
 def test_unknown_bundled_run_lists_those_that_exist():
@@ -83,6 +84,14 @@ def test_paths_are_relative_to_the_file(tmp_path):
     }
     assert run.checkpoints == tmp_path / "model" / "checkpoints"
     assert run.loggers == ("csv",)
+
+
+def test_start_from_is_a_folder_next_to_the_file_or_a_name(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("data: a.h5ad\nout: model\nstart_from: first\n")
+    assert RunFile.read(path).start_from == "first"
+    (tmp_path / "first").mkdir()
+    assert RunFile.read(path).start_from == str(tmp_path / "first")
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,9 @@ def _prepare(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     for name in _PATHS:
         if values.get(name) is not None:
             prepared[name] = folder / str(values[name])
+    start = values.get("start_from")
+    if isinstance(start, str) and (folder / start).is_dir():  # otherwise the name of a model
+        prepared["start_from"] = str(folder / start)
     loggers = values.get("loggers") or []
     loggers = [loggers] if isinstance(loggers, str) else loggers
     prepared["loggers"] = tuple(loggers) if isinstance(loggers, list) else loggers
