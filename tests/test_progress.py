@@ -1,4 +1,4 @@
-"""The progress bar: silent where nobody looks, counting where somebody does."""
+"""The progress bar: shown in terminals for long computations only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sccello_tools._progress import progress_bar
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """Make standard error a terminal, and return what is written there; to be called in the test, as pytest sets it too."""
+    """Make standard error a terminal and return what is written to it; call it within the test, because pytest replaces it, too."""
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -48,7 +48,7 @@ def test_short_work_and_a_bar_that_is_turned_off(terminal, monkeypatch, total, w
     assert written.getvalue() == ""
 
 
-def test_where_nobody_looks(monkeypatch, capsys):
+def test_outside_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(settings, "progress", True)
     with progress_bar("embedding cells", 5_000) as advance:
         advance(5_000)

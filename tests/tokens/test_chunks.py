@@ -1,4 +1,4 @@
-"""The same rows from every kind of matrix, in memory that a chunk bounds."""
+"""row_chunks: identical rows from every type of matrix, with memory bounded by the chunk."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_wide_dense_matrices_come_in_fewer_rows(dense_counts, monkeypatch):
         (sparse.csr_array(np.array([[1 + 2j]])), "complex128"),
     ],
 )
-def test_what_is_no_number_is_refused(matrix, dtype):
+def test_values_that_are_not_numbers(matrix, dtype):
     with pytest.raises(NotCountsError, match=rf"values of type {dtype}.*must be numbers"):
         next(row_chunks(matrix, n_rows=1))
 
@@ -202,7 +202,7 @@ def test_at_least_one_row():
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 N_CELLS, N_COLUMNS, PER_CELL = 8000, 20_000, 100
-MACHINERY = 1_000_000  # what anndata and h5py hold whatever the size of the file; also a few arrays as long as the matrix is wide
+MACHINERY = 1_000_000  # memory of anndata and h5py that does not depend on the size of the file, and a few arrays of length n_columns
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +222,7 @@ def stored_bytes(matrix) -> int:
 
 
 def peak_bytes(matrix, n_rows, n_cells=N_CELLS) -> int:
-    """Most memory held beside the matrix while its rows go by."""
+    """Peak memory besides the matrix while iterating over its rows."""
     tracemalloc.start()
     try:
         n = sum(chunk.rows.shape[0] for chunk in row_chunks(matrix, n_rows=n_rows))

@@ -223,7 +223,7 @@ POOL = [
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from(POOL), max_size=25), st.randoms(use_true_random=False))
-def test_the_order_of_the_names_has_no_say(names, random):
+def test_the_order_of_the_names_does_not_matter(names, random):
     found = dict(zip(names, ids_of(names)))
     assert ids_of(names) == [found[name] for name in names], "equal names, equal genes"
     shuffled = random.sample(names, len(names))
@@ -247,7 +247,7 @@ def test_the_report_adds_up(names):
         assert token == VOCABULARY.token_of.get(gene, -1)
 
 
-def test_report_in_words():
+def test_report():
     names = ["CD3E", "ENSG00000105374.10", "SEPT7", "SEPTIN7", "TBCE", "a", "b", "c", "d", "e", "f"]
     assert str(match_gene_names(names, min_matched=1)) == (
         "4 of 11 genes match (names look like symbols): 1 by Ensembl ID, 2 by symbol, 1 by alias; "
