@@ -1,9 +1,9 @@
-"""Marker genes: speed, agreement of `fast` with `perturb`, known markers found, GO terms of what is found.
+"""Marker genes and perturbation: speed, agreement of `fast` and `screen` with `perturb`, known markers, GO terms, known biology.
 
-python benchmarks/markers.py --data ../shared/data [--parts speed agreement truth] [--docs docs/marker_genes.md]
+python benchmarks/markers.py --data ../shared/data [--parts speed agreement screen truth biology] [--docs docs/marker_genes.md]
 
-Each part goes into benchmarks/results/markers.json when it is done, and the tables of docs/marker_genes.md are printed from that
-file: nothing in them is written by hand.
+Each part is written to benchmarks/results/markers.json when it is done, and the tables of docs/marker_genes.md are printed from that
+file.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import torch
 from _common import describe_machine
 from markers_agreement import agreement
 from markers_cells import EVAL
+from markers_perturb import biology, screen
 from markers_report import write_tables
 from markers_speed import speed
 from markers_truth import truth
 
 SCRATCH = Path(tempfile.gettempdir()) / "sccello_exact_scores"
 RESULTS = Path(__file__).parent / "results" / "markers.json"
-PARTS = ("speed", "agreement", "truth")
+PARTS = ("speed", "agreement", "screen", "truth", "biology")
 
 
 def store(part: str, result: object, path: Path) -> None:
@@ -44,15 +45,17 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=200, help="for the agreement")
     parser.add_argument("--max-length", type=int, default=512, help="for the agreement")
     parser.add_argument("--scratch", type=Path, default=SCRATCH, help="keeps exact scores")
+    parser.add_argument("--screen-cells", type=int, default=24, help="for screen")
+    parser.add_argument("--biology-cells", type=int, default=30, help="per type, for biology")
     parser.add_argument("--cells-per-type", type=int, default=50, help="for the truth")
     parser.add_argument("--sets", nargs="*", default=list(EVAL), help="for the truth")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, default=RESULTS)
     parser.add_argument("--docs", type=Path, help="page to print the tables into")
     args = parser.parse_args()
-    if args.data is None and set(args.parts) & {"agreement", "truth"}:
+    if args.data is None and set(args.parts) & {"agreement", "screen", "truth"}:
         parser.error(
-            "agreement and truth need --data, the folder with cells/ and cellmarkers.tsv.gz"
+            "agreement, screen and truth need --data, the folder with cells/ and cellmarkers.tsv.gz"
         )
     torch.set_num_threads(args.threads)
     work = {
@@ -60,6 +63,8 @@ def main() -> None:
         "agreement": lambda: agreement(
             args.data, args.model, args.cells, args.max_length, args.scratch
         ),
+        "screen": lambda: screen(args.data, args.model, args.screen_cells),
+        "biology": lambda: biology(args.model, args.biology_cells),
         "truth": lambda: truth(args.data, args.sets, args.model, args.cells_per_type),
     }
     for part in args.parts:

@@ -13,12 +13,19 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-DEFAULT = "4"  # directions that the package takes
+DEFAULT = "4"  # directions used by default
 
 
 def write_tables(results: dict[str, Any], page: Path | None) -> None:
     """Print the tables of all parts that have a result."""
-    makers = {"speed": _speed, "agreement": _agreement, "truth": _truth, "go": _go}
+    makers = {
+        "speed": _speed,
+        "agreement": _agreement,
+        "screen": _screen,
+        "truth": _truth,
+        "go": _go,
+        "biology": _biology,
+    }
     for part, maker in makers.items():
         source = "truth" if part == "go" else part
         if source not in results:
@@ -86,6 +93,51 @@ def _agreement(result: dict[str, Any]) -> str:
         f"{table}\n\n`{result['model']}`, {result['n_cells']} cells (200 wanted) of {result['n_types']} types from PBMC3k, Kang's two held-out donors and "
         f"Tritschler's pancreas, first {result['max_length']} tokens of each (median {result['median_tokens']:.0f}). "
         f"With {DEFAULT} directions, the default: Spearman {against(chosen['spearman_mean'], 0.9)}, overlap {against(chosen['top20_overlap'], 0.6)}."
+    )
+
+
+def _screen(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{result['top50_overlap']:.3f}",
+            f"{result['top50_overlap_low']:.2f}",
+            f"{result['fast_top50_overlap']:.3f}",
+            f"{result['speed_ratio']:.1f}× ({result['speed_ratio_low']:.1f} to {result['speed_ratio_high']:.1f})",
+        ]
+    ]
+    columns = ["top-50 overlap with `perturb`, mean over cells", "lowest", "of `fast`", "faster by"]
+    return (
+        f"{_table(columns, rows)}\n\n`{result['model']}`, {result['n_cells']} cells of {result['n_types']} types, median "
+        f"{result['median_tokens']:.0f} tokens. Overlap {against(result['top50_overlap'], 0.98)}; speed {against(result['speed_ratio'], 8)}."
+    )
+
+
+def _biology(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{row['cells']}: {row['gene']}",
+            row["type"],
+            row["changed"],
+            f"{row['shift']:.2g}",
+            f"{row['shift'] / row['control_shift']:,.0f}×",
+            f"{row['pval']:.2g}",
+            "yes" if row["largest_in"] == row["type"] else f"no: {row['largest_in']}",
+        ]
+        for row in result["rows"]
+    ]
+    columns = [
+        "gene",
+        "marker of",
+        "cells changed",
+        "shift",
+        "against similar genes",
+        "p",
+        "largest there",
+    ]
+    n_right = sum(row["largest_in"] == row["type"] for row in result["rows"])
+    return (
+        f"{_table(columns, rows)}\n\n`{result['model']}`, masking, up to {result['n_cells_per_group']} cells per type. The effect is largest in the "
+        f"expected type for {n_right} of {len(rows)} genes."
     )
 
 

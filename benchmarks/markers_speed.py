@@ -87,6 +87,9 @@ def speed(lengths: list[int], n_turns: int, *, bf16: bool) -> list[dict[str, flo
             with torch.inference_mode():
                 passes = [_cpu(lambda ids=ids: bert(ids).last_hidden_state) for _ in range(3)]
             turn = {"plain": float(np.mean(passes)) * (length - 1), "perturb": perturb(n_part)}
+            turn["screen"] = _cpu(
+                lambda tokens=tokens: perturbation_scores(network, tokens, method="screen")
+            )
             for k in DIRECTIONS:
                 turn[f"fast_{k}"] = _cpu(
                     lambda k=k, tokens=tokens: perturbation_scores(
@@ -99,6 +102,9 @@ def speed(lengths: list[int], n_turns: int, *, bf16: bool) -> list[dict[str, flo
         for name in turns[0]:
             row[f"{name}_s"] = float(np.median([turn[name] for turn in turns]))
             ratios = [turn["plain"] / turn[name] for turn in turns]
+            row[f"{name}_to_perturb"] = float(
+                np.median([turn["perturb"] / turn[name] for turn in turns])
+            )
             row[f"{name}_ratio"] = float(np.median(ratios))
             row[f"{name}_ratio_low"], row[f"{name}_ratio_high"] = min(ratios), max(ratios)
         if bf16 and length == max(lengths):

@@ -36,6 +36,11 @@ TERM_ID_SUFFIX: Final = (
 )
 MATCH_SUFFIX: Final = "_match"  # obs: category, how each label was mapped
 MARKER_GENES: Final = "sccello_marker_genes"  # uns: in the structure of scanpy's rank_genes_groups
+CONSENSUS: Final = "sccello_consensus"  # obs: category, term that several annotators agree on
+AGREEMENT_SUFFIX: Final = "_agreement"  # obs: float32 in [0, 1], fraction of the votes
+N_VOTES_SUFFIX: Final = "_n_votes"  # obs: int32
+VOTING_SUFFIX: Final = "_voting"  # obs: category, annotators that vote
+DISSENTING_SUFFIX: Final = "_dissenting"  # obs: category, those of another lineage
 PERTURBATION: Final = "sccello_perturbation"  # uns: table of groups and perturbations
 DRUG_RESPONSE: Final = (
     "sccello_drug_response"  # obsm: DataFrame (n_obs, n_drugs) of ln IC50 (µM); uns: groups
@@ -53,4 +58,8 @@ SUFFIXES: Final = (  # companion slots of a key
     TERM_ID_SUFFIX,
     MATCH_SUFFIX,
     STD_SUFFIX,
+    AGREEMENT_SUFFIX,
+    N_VOTES_SUFFIX,
+    VOTING_SUFFIX,
+    DISSENTING_SUFFIX,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .consensus import Consensus, consensus_term
 from .graph import CellOntology, published_labels
 from .labels.match import LabelMatch, LabelReport, match_label, match_labels
 from .labels.uninformative import is_uninformative
@@ -10,10 +11,12 @@ from .similarity import ancestor_mask, pagerank_rows, similarity_levels, spearma
 
 __all__ = [
     "CellOntology",
+    "Consensus",
     "LabelMatch",
     "LabelReport",
     "TermHit",
     "ancestor_mask",
+    "consensus_term",
     "is_uninformative",
     "match_label",
     "match_labels",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._compare_embeddings import compare_embeddings
 from ._confidence import confidence
 from ._confusion import confusion
+from ._consensus import consensus
 from ._drug_response import drug_response
 from ._embedding_quality import embedding_quality
 from ._go_enrichment import go_enrichment
@@ -19,6 +20,7 @@ __all__ = [
     "compare_embeddings",
     "confidence",
     "confusion",
+    "consensus",
     "drug_response",
     "embedding_quality",
     "go_enrichment",

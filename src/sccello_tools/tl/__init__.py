@@ -7,6 +7,7 @@ from ._annotate import annotate
 from ._annotate_novel import annotate_novel
 from ._build_reference import build_reference
 from ._calibrate import calibrate
+from ._consensus import consensus
 from ._drug_response import drug_response
 from ._embed import embed
 from ._enrich_go import enrich_go
@@ -24,6 +25,7 @@ __all__ = [
     "annotate_novel",
     "build_reference",
     "calibrate",
+    "consensus",
     "drug_response",
     "embed",
     "enrich_go",
