@@ -20,6 +20,7 @@ from sccello_tools.tokens import match_gene_names
 
 EVALUATION = ("kang_pbmc_2donors", "ovarian_tumour_1donor", "pancreas_tritschler", "pbmc3k")
 LABEL = "cell_type_ontology_term_id"
+N_TOKENS = 25_427
 
 
 def token_counts(adata: ad.AnnData) -> sparse.csr_matrix:
