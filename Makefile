@@ -1,39 +1,41 @@
-# Every target sets up what it needs: a fresh clone and `make demo` or `make test` is enough.
-# The environment lives in .venv; .venv/.installed says that it fits pyproject.toml and constraints.txt.
+# Every target sets up what it needs: `make demo` or `make test` works in a fresh clone.
+# The environment is .venv; .venv/.installed is newer than pyproject.toml and constraints.txt if it is up to date.
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP_INSTALL := $(BIN)/python -m pip install -qq -c constraints.txt
 
-# Two test processes with one computing thread each: the tests' models are far too small to keep two
-# threads busy, and most of the time goes to Python and imports, which only processes run side by side.
-# A file's tests stay in one process, so that its fixtures are made once.
+# Two test processes with one thread each: the models of the tests are too small for two threads, and most of the time is
+# spent in Python. The tests of a file run in one process, so that its fixtures are created once.
 JOBS ?= 2
 PYTEST := MPLBACKEND=agg OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations=15
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test lint format docs tutorials bench bench-quick constraints clean test-lowest test-newest test-pre-release coverage dist audit
+.PHONY: help install demo check test lint format docs tutorials bench bench-quick constraints clean test-lowest test-newest test-pre-release coverage dist audit
 
-help:  ## Show what can be made
+help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-install: $(STAMP)  ## Set up .venv (the others do it by themselves)
+install: $(STAMP)  ## Set up .venv (the other targets do so, too)
 
-# torch comes first and alone, so that a machine's own choice of build (CPU, CUDA) is settled before anything else asks for it.
+# torch is installed first, so that the build (CPU, CUDA) is chosen before other packages depend on it.
 $(STAMP): pyproject.toml constraints.txt
-	@echo "Setting up .venv: some minutes the first time"
+	@echo "Setting up .venv: takes some minutes the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(PIP_INSTALL) --upgrade pip
 	@$(PIP_INSTALL) torch
 	@$(PIP_INSTALL) -e . --group dev --group doc
 	@touch $@
 
-demo: $(STAMP)  ## Embed, annotate, draw and score 583 real pancreas cells
+demo: $(STAMP)  ## Embed, annotate, draw and score 583 pancreas cells
 	$(BIN)/sccello demo
 
-# pytest comes last: its closing line is what a CI run is read by.
+check: lint  ## Lint, types, import contracts and the fast tests (about three minutes)
+	$(PYTEST) -m "not slow"
+
+# pytest is last, because CI reads its closing line.
 test: lint docs  ## Lint, build the documentation, run the tests
 	$(PYTEST)
 
@@ -44,7 +46,7 @@ lint: $(STAMP)  ## ruff, mypy, the import contracts and bandit
 	$(BIN)/lint-imports
 	$(BIN)/bandit -q -r src -c pyproject.toml -ll
 
-format: $(STAMP)  ## Format the code and mend what ruff can mend
+format: $(STAMP)  ## Format the code and apply automatic fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -55,15 +57,15 @@ docs: $(STAMP)  ## Build the documentation into docs/_build/html, warnings as er
 tutorials: $(STAMP)  ## Run the tutorials alone, without building the documentation
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=180 -n $(JOBS) docs/tutorials
 
-# DATA names a folder like shared/data, with cells/train and cells/eval; without it only what the shipped cells allow is run.
+# DATA is a folder with cells/train and cells/eval; without it, only benchmarks on shipped cells run.
 bench: $(STAMP)  ## Run all benchmarks and write docs/benchmarks.md (make bench DATA=folder)
 	@$(PIP_INSTALL) -e .[bench]
 	$(BIN)/python benchmarks/board.py $(if $(DATA),--data $(DATA))
 
-bench-quick: $(STAMP)  ## The same in some minutes, rougher, nothing kept
+bench-quick: $(STAMP)  ## The same in a few minutes with less precision; nothing is written
 	$(BIN)/python benchmarks/board.py --quick
 
-constraints: $(STAMP)  ## Pin what .venv holds (after raising a version there)
+constraints: $(STAMP)  ## Pin the versions installed in .venv
 	$(BIN)/python scripts/pin_constraints.py > constraints.new
 	mv constraints.new constraints.txt
 
@@ -104,5 +106,5 @@ audit: $(STAMP)  ## Check the pinned versions for known vulnerabilities (needs t
 	$(BIN)/pip-audit --no-deps --disable-pip -r constraints.txt || \
 		{ echo "pip-audit found something, or its advisory service cannot be reached from here."; exit 1; }
 
-clean:  ## Remove everything that make has made
+clean:  ## Remove everything that make creates
 	rm -rf .venv docs/_build docs/generated build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -12,15 +12,20 @@ from sccello_tools._anndata.counts import warn_user
 from sccello_tools.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from typing import Any, TypeAlias
+    from typing import Any, Protocol, TypeAlias
 
     from anndata import AnnData
-    from cycler import Cycler
     from numpy.typing import NDArray
 
     from .term_tree import TermTree
 
-    Palette: TypeAlias = str | Sequence[str] | Mapping[str, str] | Cycler[Any, Any]
+    class Cycler(Protocol):
+        """A ``cycler.Cycler``."""
+
+        def by_key(self) -> dict[str, list[Any]]:
+            """Return the values by property."""
+
+    Palette: TypeAlias = str | Sequence[str] | Mapping[str, str] | Cycler
 
 UNKNOWN = "#bdbdbd"
 """Colour of cells without a category and of names that are not Cell Ontology terms."""
