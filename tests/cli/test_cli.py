@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -293,6 +294,16 @@ def test_outputs_of_another_type_are_refused_before_reading(
     assert out in said
     assert "no-such-file" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_too_small_is_noticed_before_reading(run, source, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=source.stat().st_size // 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(sccello.tl, "embed", lambda *_, **__: pytest.fail("computed"))
+    code, _, said = run("-q", "embed", source, "-o", tmp_path / "out.h5ad")
+    assert code == 1
+    assert "out.h5ad" in said
+    assert "free" in said
 
 
 def test_raw_counts_fractions_and_panels(run, adata, tmp_path, tiny_model_folder):

@@ -207,6 +207,17 @@ def test_colors_of_the_user_are_kept(cells):
     assert colors == set(mine)
 
 
+def test_views_stay_views(cells):
+    cells.obsm["X_sccello"] = np.random.default_rng(0).normal(size=(180, 4)).astype(np.float32)
+    del cells.obsm["X_umap"]
+    view = cells[cells.obs["truth"] != "B cell"]
+    pl.ontology_umap(view, "truth", show=False)
+    pl.novelty(view, show=False)
+    assert view.is_view
+    assert list(cells.obsm) == ["X_sccello"]
+    assert "truth_colors" not in cells.uns
+
+
 def test_colors_stay_after_removing_a_type(cells):
     pl.ontology_umap(cells, "truth", show=False)
     before = dict(zip(cells.obs["truth"].cat.categories, cells.uns["truth_colors"]))

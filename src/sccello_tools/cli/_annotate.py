@@ -132,7 +132,8 @@ def annotate(
         options |= {"n_workers": n_workers or 1, "errors": on_error(skip=skip_bad_files)}
         annotate_collection(sources, out, as_json=as_json, write_back=write_back, **options)
         return
-    check_output(out, suffixes=WRITABLE, overwrite=overwrite)
+    needed = common.expected_size(sources[0])
+    check_output(out, suffixes=WRITABLE, overwrite=overwrite, needed=needed)
     adata = read_any(sources[0])
     if groupby is not None:
         common.use_groups(adata, groupby, option="--groupby")

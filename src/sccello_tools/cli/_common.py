@@ -200,6 +200,12 @@ def use_groups(adata: AnnData, key: str, *, option: str) -> None:
     adata.obs[key] = pd.Categorical([names.get(v) for v in values], list(names.values()))
 
 
+def expected_size(source: Path) -> int:
+    """Return a lower bound of the size in bytes of a copy of the input: a tenth, because copies are compressed."""
+    paths = source.rglob("*") if source.is_dir() else [source]
+    return sum(path.stat().st_size for path in paths if path.is_file()) // 10
+
+
 def write_result(adata: AnnData, table: pd.DataFrame, out: Path) -> None:
     """Write a table (.csv, .tsv), or the AnnData that contains it (.h5ad, .zarr)."""
     from sccello_tools._io import write_text

@@ -69,7 +69,8 @@ def drug(
     if center and groupby is None:
         msg = "--center compares groups; pass a column of obs as --groupby."
         raise typer.BadParameter(msg)
-    check_output(out, suffixes=WRITABLE, overwrite=overwrite)
+    needed = common.expected_size(source)
+    check_output(out, suffixes=WRITABLE, overwrite=overwrite, needed=needed)
     adata = read_any(source)
     if groupby is not None:
         common.use_groups(adata, groupby, option="--groupby")

@@ -64,7 +64,8 @@ def embed(
         options |= {"n_workers": n_workers or 1, "errors": on_error(skip=skip_bad_files)}
         embed_collection(sources, out, as_json=as_json, **options)
         return
-    check_output(out, suffixes=WRITABLE, overwrite=overwrite)
+    needed = common.expected_size(sources[0])
+    check_output(out, suffixes=WRITABLE, overwrite=overwrite, needed=needed)
     adata = read_any(sources[0])
     tl.embed(adata, key_added=key_added, **options)
     write_any(adata, out)

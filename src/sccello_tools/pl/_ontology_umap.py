@@ -104,8 +104,8 @@ def ontology_umap(
 
     Returns
     -------
-    The figure, or None if it was shown. Fields written if they do not exist: `adata.uns[color + "_colors"]` (without ``level``)
-    and `adata.obsm["X_umap"]`.
+    The figure, or None if it was shown. Fields written if they do not exist, except to views: `adata.uns[color + "_colors"]`
+    (without ``level``) and `adata.obsm["X_umap"]`.
 
     Raises
     ------

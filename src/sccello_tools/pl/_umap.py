@@ -10,7 +10,6 @@ import numpy as np
 
 from sccello_tools import _keys
 from sccello_tools._anndata.counts import warn_user
-from sccello_tools._anndata.writing import writing
 from sccello_tools._logging import logger
 from sccello_tools._random import seed_of
 from sccello_tools.errors import ArgumentError, NotFoundError
@@ -52,10 +51,10 @@ def coordinates(adata: AnnData, basis: str) -> NDArray[np.floating]:
         embedding = np.asarray(adata.obsm[_keys.EMBEDDING])
         logger.info("computing UMAP of adata.obsm[%r]", _keys.EMBEDDING)
         points = compute_umap(embedding).astype(np.float32)
-        if np.isfinite(embedding).all(axis=1).sum() < _MIN_CELLS:
-            return points  # principal components are not stored as a UMAP
-        with writing(adata, copy=False):
-            adata.obsm["X_umap"] = points
+        # nothing is written to a view; principal components are not stored as a UMAP
+        if adata.is_view or np.isfinite(embedding).all(axis=1).sum() < _MIN_CELLS:
+            return points
+        adata.obsm["X_umap"] = points
     if basis not in adata.obsm:
         msg = f"adata.obsm has no {basis!r} (keys: {list(adata.obsm)}). Call tl.embed(adata) first, or pass a key with two dimensions as basis=."
         raise NotFoundError(msg)

@@ -196,8 +196,11 @@ def category_colors(
 
 
 def keep_colors(adata: AnnData, key: str, colors: Sequence[str]) -> None:
-    """Store colours as ``adata.uns[key + "_colors"]``, where scanpy looks for them; existing colours are never replaced."""
-    if f"{key}_colors" not in adata.uns:
+    """Store colours as ``adata.uns[key + "_colors"]``, where scanpy looks for them.
+
+    Existing colours are never replaced, and nothing is written to a view, which would turn it into a copy.
+    """
+    if f"{key}_colors" not in adata.uns and not adata.is_view:
         adata.uns[f"{key}_colors"] = np.array(colors, dtype=object)
 
 
