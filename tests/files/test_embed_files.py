@@ -147,6 +147,28 @@ def test_collections_stand_for_their_files(files, tiny_model_folder, tmp_path, a
     assert len(embed(folder, tmp_path / "out2", tiny_model_folder)) == 40
 
 
+@pytest.mark.parametrize("form", ["10x-2", "10x-3", "mtx", "h5mu"])
+def test_other_file_types_give_the_same_rows(form, adata, tiny_model_folder, tmp_path, expected):
+    from .test_read import write_10x_h5, write_h5mu, write_mtx
+
+    path = tmp_path / "in"
+    if form.startswith("10x"):
+        write_10x_h5(adata, path, int(form[-1]))
+    elif form == "mtx":
+        write_mtx(adata, path)
+    else:
+        write_h5mu(adata, path)
+        path = path / "rna"
+    cells = embed(path, tmp_path / "out", tiny_model_folder)
+    close(cells[:], expected[:30])
+    assert cells.obs.index.tolist() == adata.obs_names.tolist()
+    file = path if path.exists() else path.parent
+    os.utime(file, ns=(1, 1))
+    if form != "mtx":
+        with pytest.raises(FilesError, match="was changed"):
+            embed(path, tmp_path / "out", tiny_model_folder)
+
+
 # --- resuming
 
 

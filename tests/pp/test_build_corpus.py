@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+import warnings
 from typing import TYPE_CHECKING
 
 import anndata
@@ -180,7 +181,10 @@ def test_names_as_newer_anndata_writes_them(h5ad: Path, tmp_path: Path) -> None:
     assert rows_of(build({"cells": h5ad}, tmp_path / "after")) == expected
 
 
-@pytest.mark.parametrize("form", ["csr", "csc", "dense", "layer", "raw", "zarr", "zarr_csc"])
+@pytest.mark.parametrize(
+    "form",
+    ["csr", "csc", "dense", "layer", "raw", "zarr", "zarr_csc", "zarr_sharded", "h5mu"],
+)
 def test_every_form_of_file_gives_the_same_rows(
     form: str,
     labelled: anndata.AnnData,
@@ -202,13 +206,35 @@ def test_every_form_of_file_gives_the_same_rows(
         labelled.X, layer = labelled.X / 3, "raw.X"
     path = tmp_path / form / "cells.x"
     path.parent.mkdir()
-    if form.startswith("zarr"):
+    if form == "zarr_sharded":
+        write_sharded(labelled, path)
+    elif form.startswith("zarr"):
         write_zarr(labelled, path)
+    elif form == "h5mu":
+        with h5py.File(path, "w") as file:
+            anndata.io.write_elem(file, "mod/rna", labelled)
+        path = path / "rna"
     else:
         labelled.write_h5ad(path)
-    corpus = build(path, tmp_path / "out", layer=layer)
+    corpus = build({"cells": path}, tmp_path / "out", layer=layer)
     assert rows_of(corpus) == expected
     assert [shard.n_cells for shard in corpus.shards] == [4, 2, 4, 4, 4, 4, 4, 2]
+
+
+def write_sharded(adata: anndata.AnnData, path: Path) -> None:
+    """Write a zarr v3 store whose matrix is sharded: 100 values per chunk, 700 per file."""
+    zarr = pytest.importorskip("zarr")
+    with warnings.catch_warnings(), anndata.settings.override(zarr_write_format=3):
+        warnings.simplefilter("ignore")
+        adata.write_zarr(path)
+        group = zarr.open_group(path, mode="r+", use_consolidated=False)["X"]
+        for name in ("data", "indices"):
+            values = group[name][:]
+            n = -(-len(values) // 100) * 100
+            del group[name]
+            array = group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=(100,), shards=(min(700, n),))  # fmt: skip
+            array[:] = values
+        zarr.consolidate_metadata(path)
 
 
 def test_labels_of_anndata_0_7_are_read(h5ad: Path, tmp_path: Path) -> None:

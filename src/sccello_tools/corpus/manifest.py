@@ -71,7 +71,9 @@ class Fingerprint(Stored):
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """Look at a file, or at all files of a folder."""
+        """Look at a file, at all files of a folder, or at the file that holds a modality such as ``file.h5mu/rna``."""
+        while not path.exists() and path.parent != path:
+            path = path.parent
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         stats = [file.stat() for file in files]
         latest = max((stat.st_mtime_ns for stat in stats), default=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from filelock import FileLock, Timeout
@@ -36,7 +37,6 @@ from .worker import job_of, process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
     from typing import Any
 
     from sccello_tools.corpus.manifest import Manifest, Record
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .worker import Setup
 
 
+_N_WARNINGS = 3  # about the genes of single files
 C = TypeVar("C", bound="Record")
 T = TypeVar("T")
 R = TypeVar("R")
@@ -119,6 +120,8 @@ def files_job(
         msg = f"errors must be 'raise' or 'report', got {errors!r}"
         raise ArgumentError(msg)
     named = named_inputs(inputs)
+    if Path(setup.model).is_dir():  # workers may have another working directory
+        setup = setup._replace(model=Path(setup.model).absolute())
     with executor(client, n_workers) as run:
         facts = on_worker(run, partial(facts_of, setup))
         config = config_of(facts)
@@ -180,7 +183,7 @@ def length_of(max_length: int | None, facts: Facts) -> int:
 def examine(
     run: Here | OnCluster, look: Look, named: Mapping[str, Path], errors: OnError
 ) -> list[Planned]:
-    """Examine all inputs, on the workers, and warn about what they have in common once."""
+    """Examine all inputs, on the workers, and warn about their genes."""
     found: dict[str, Planned] = {}
     for (source, path), result in run.map(look, named.items()):
         if not isinstance(result, Failure):
@@ -191,10 +194,15 @@ def examine(
             logger.warning("%s is left out: %s", source, result.error)
             found[source] = Planned(Input(source=source, path=str(path), error=str(result.error)))
     ordered = [found[source] for source in named]
-    notes = [note for planned in ordered for note in planned.notes]
-    if notes:
-        more = f" ({len(notes) - 1} more files have such columns.)" if len(notes) > 1 else ""
-        warn_user(f"{notes[0]}.{more}")
+    notes = [f"{found.input.path}: {note}" for found in ordered for note in found.notes]
+    for note in notes[:_N_WARNINGS]:
+        warn_user(note)
+    if len(notes) > _N_WARNINGS:
+        warn_user(
+            f"{len(notes) - _N_WARNINGS} similar warnings about other files are in the log (verbosity 'info')."
+        )
+        for note in notes[_N_WARNINGS:]:
+            logger.info("%s", note)
     return ordered
 
 

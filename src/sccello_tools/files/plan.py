@@ -164,8 +164,7 @@ class Look:
                 by_row=getattr(matrix, "format", "") != "csc"
                 and not isinstance(matrix, sparse.csr_matrix),
             )
-        notes = tuple(f"{path}: {text}" for text in match.warnings())
-        return Planned(found, dict(labels), kinds, notes)
+        return Planned(found, dict(labels), kinds, tuple(match.warnings()))
 
     def _corpus(self, source: str, path: Path) -> Planned:
         if not self.tokens_allowed:
