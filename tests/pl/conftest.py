@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from sccello_tools import pl
+from sccello_tools import pl, tl
 from sccello_tools.ontology import CellOntology
 
 BASELINES = Path(__file__).parent / "baseline"
@@ -184,7 +184,23 @@ def effects():
 
 
 @pytest.fixture
-def plots(cells, marked, terms, grouped, curve, scores):
+def voted():
+    """Consensus of three annotators."""
+    obs = pd.DataFrame(
+        {
+            "a": ["T cell"] * 4 + ["B cell"] * 4 + ["neuron", None],
+            "b": ["T cell"] * 3 + ["B cell"] * 5 + ["T cell", None],
+            "c": ["CD4+ T cell", "B cell", "T cell", "T cell"] + [None] * 6,
+        },
+        index=[f"c{i}" for i in range(10)],
+    )
+    adata = anndata.AnnData(np.zeros((10, 1), np.float32), obs=obs)
+    tl.consensus(adata, ["a", "b", "c"])
+    return adata
+
+
+@pytest.fixture
+def plots(cells, marked, terms, grouped, curve, scores, voted):
     """Every public plot as a function of the arguments that all plots share."""
     return {
         "compare_embeddings": lambda **o: pl.compare_embeddings(
@@ -192,6 +208,7 @@ def plots(cells, marked, terms, grouped, curve, scores):
         ),
         "confidence": lambda **o: pl.confidence(cells, "truth", **o),
         "confusion": lambda **o: pl.confusion(cells, "truth", **o),
+        "consensus": lambda **o: pl.consensus(voted, **o),
         "drug_response": lambda **o: pl.drug_response(grouped, **o),
         "embedding_quality": lambda **o: pl.embedding_quality(scores, **o),
         "go_enrichment": lambda **o: pl.go_enrichment(terms, **o),

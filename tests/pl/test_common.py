@@ -88,6 +88,7 @@ def test_show_and_return_fig(plots, tmp_path, monkeypatch, name):
 WITH_AX = {
     "compare_embeddings": {},
     "confusion": {},
+    "consensus": {},
     "drug_response": {},
     "go_enrichment": {},
     "novelty": {"color": "novelty"},
@@ -143,7 +144,9 @@ def luminance(color):
 
 
 @pytest.mark.parametrize("style", ["default", "dark_background", "Solarize_Light2", "grayscale"])
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in {"confusion", "embedding_quality"}])
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if n not in {"confusion", "consensus", "embedding_quality"}]
+)
 def test_text_is_readable_in_every_style(plots, name, style):
     with plt.style.context(style):
         figure = plots[name](show=False)

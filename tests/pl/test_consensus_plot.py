@@ -15,23 +15,8 @@ from sccello_tools.errors import NotFoundError
 from sccello_tools.ontology import CellOntology
 
 
-@pytest.fixture
-def cells():
-    obs = pd.DataFrame(
-        {
-            "a": ["T cell"] * 4 + ["B cell"] * 4 + ["neuron", None],
-            "b": ["T cell"] * 3 + ["B cell"] * 5 + ["T cell", None],
-            "c": ["CD4+ T cell", "B cell", "T cell", "T cell"] + [None] * 6,
-        },
-        index=[f"c{i}" for i in range(10)],
-    )
-    adata = anndata.AnnData(np.zeros((10, 1), np.float32), obs=obs)
-    sccello.tl.consensus(adata, ["a", "b", "c"])
-    return adata
-
-
-def test_fractions_of_cells_that_agree(cells):
-    figure = pl.consensus(cells, show=False)
+def test_fractions_of_cells_that_agree(voted):
+    figure = pl.consensus(voted, show=False)
     ax = figure.axes[0]
     assert [t.get_text() for t in ax.get_yticklabels()] == [
         "B cell  (4)", "T cell  (4)", "no consensus  (1)",
@@ -44,13 +29,13 @@ def test_fractions_of_cells_that_agree(cells):
     )
 
 
-def test_subset_axes_and_file(cells, tmp_path):
+def test_subset_axes_and_file(voted, tmp_path):
     _, ax = plt.subplots()
-    assert pl.consensus(cells[:4], ax=ax, show=False) is ax.figure
-    pl.consensus(cells, save=tmp_path / "new" / "c.png")
+    assert pl.consensus(voted[:4], ax=ax, show=False) is ax.figure
+    pl.consensus(voted, save=tmp_path / "new" / "c.png")
     assert (tmp_path / "new" / "c.png").stat().st_size > 1000
     with pytest.raises(NotFoundError, match=r"tl\.consensus"):
-        pl.consensus(cells, key="other")
+        pl.consensus(voted, key="other")
 
 
 @pytest.mark.parametrize("style", ["default", "dark_background"])

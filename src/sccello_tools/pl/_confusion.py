@@ -13,7 +13,7 @@ from sccello_tools._docs import shared_docs
 from sccello_tools.errors import GroupError
 from sccello_tools.ontology import CellOntology
 
-from ._figure import axes_of, check_legend, draw_legend, finish, is_dark, save_path, shade
+from ._figure import axes_of, blues, check_legend, draw_legend, finish, save_path, shade
 from .colors import category_colors, lineage_colors
 from .term_tree import TermTree
 
@@ -85,8 +85,6 @@ def confusion(
     >>> sccello.tl.annotate_novel(adata)
     >>> figure = sccello.pl.confusion(adata, "cell_type", show=False)
     """
-    import matplotlib as mpl
-
     loc = check_legend(legend_loc)
     path = save_path(save, "confusion")
     ontology = CellOntology.load()
@@ -112,9 +110,7 @@ def confusion(
     )  # fmt: skip
     size = figsize or (2.6 + 0.42 * len(columns), 2.0 + 0.38 * len(rows))
     figure, drawn = axes_of(ax, size)
-    blues = ("#2171b5", "#9ecae1") if is_dark(drawn) else ("#9ecae1", "#08519c")
-    ramp = [shade(drawn, 0), *blues]
-    cmap = mpl.colors.LinearSegmentedColormap.from_list("fractions", ramp)
+    cmap = blues(drawn)
     drawn.imshow(fractions, cmap=cmap, vmin=0, vmax=1, aspect="auto")
     _draw_grid(drawn, fractions.shape)
     row_terms, column_terms = [true.terms[i] for i in rows], [predicted.terms[i] for i in columns]

@@ -13,7 +13,7 @@ from sccello_tools._docs import shared_docs
 from sccello_tools.errors import NotFoundError
 from sccello_tools.ontology import CellOntology
 
-from ._figure import axes_of, finish, is_dark, save_path, shade
+from ._figure import axes_of, blues, finish, save_path, shade
 from .term_tree import TermTree
 
 if TYPE_CHECKING:
@@ -83,9 +83,7 @@ def consensus(
     names = list(table.index)
     size = figsize or (3.4 + 0.55 * table.shape[1], 1.5 + 0.26 * len(names))
     figure, drawn = axes_of(ax, size)
-    blues = ("#2171b5", "#9ecae1") if is_dark(drawn) else ("#9ecae1", "#08519c")
-    ramp = mpl.colors.LinearSegmentedColormap.from_list("agreement", [shade(drawn, 0), *blues])
-    colors = mpl.colormaps[cmap] if cmap is not None else ramp
+    colors = mpl.colormaps[cmap] if cmap is not None else blues(drawn)
     values = np.ma.masked_invalid(table.to_numpy())
     image = drawn.imshow(values, cmap=colors, vmin=0, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(table.to_numpy()):

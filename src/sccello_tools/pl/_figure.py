@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
 BLUE = "#4477aa"
@@ -67,6 +68,14 @@ def is_dark(ax: Axes) -> bool:
     import matplotlib as mpl
 
     return sum(mpl.colors.to_rgb(shade(ax, 0))) < 1.5
+
+
+def blues(ax: Axes) -> LinearSegmentedColormap:
+    """Return a colormap from the background (0) to a blue that contrasts with it (1)."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    high = ("#2171b5", "#9ecae1") if is_dark(ax) else ("#9ecae1", "#08519c")
+    return LinearSegmentedColormap.from_list("blues", [shade(ax, 0), *high])
 
 
 def despine(ax: Axes) -> None:
