@@ -52,7 +52,7 @@ def faults(source: str) -> list[str]:
         if name.startswith("requests.") and "verify" in keywords:
             found.append("requests without a check of certificates")
         if name in {"pd.read_pickle", "read_pickle"} or name.endswith(
-            (".unpack_archive", ".extractall", ".extract")
+            (".unpack_archive", ".extractall")
         ):
             found.append(name)
     return found
