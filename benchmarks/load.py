@@ -22,9 +22,13 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from _common import against, describe_machine, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "load.json"
@@ -75,7 +79,7 @@ def write_cells(path: Path, n_cells: int, depth: float, seed: int = 0) -> float:
 # --- in processes of their own
 
 
-def annotate(path: Path, out: Path, n_workers: int) -> None:
+def annotate(path: Path, out: Path, n_workers: int, cells_per_block: int) -> None:
     """Annotate on a cluster of local processes with one thread each; print seconds and peak memory of each worker."""
     from distributed import Client, LocalCluster
 
@@ -87,7 +91,7 @@ def annotate(path: Path, out: Path, n_workers: int) -> None:
         Client(cluster) as client,
     ):  # fmt: skip
         begin = time.perf_counter()
-        sccello.annotate_files(path, out, device="cpu", precision="float32", client=client)
+        sccello.annotate_files(path, out, device="cpu", precision="float32", client=client, cells_per_block=cells_per_block)  # fmt: skip
         seconds = time.perf_counter() - begin
         peaks = client.run(_peak_gb)
     print(
@@ -141,10 +145,10 @@ def answer(process: subprocess.Popen[str]) -> dict:
     return json.loads(said.splitlines()[-1])
 
 
-def killed_twice(path: Path, out: Path, n_workers: int, n_blocks: int) -> None:
+def killed_twice(job: Callable[..., subprocess.Popen[str]], out: Path, n_blocks: int) -> None:
     """Start the job, and kill all of its processes after a third and after two thirds of the blocks."""
     for fraction in (1 / 3, 2 / 3):
-        process = call("--one", "annotate", "--path", path, "--out", out, "--workers", n_workers)
+        process = job("--out", out)
         while process.poll() is None and _n_finished(out) < fraction * n_blocks:
             time.sleep(0.2)
         assert process.poll() is None, "the job ended before it could be killed; use more cells"
@@ -172,6 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", type=int, default=4_000)
     parser.add_argument("--depth", type=float, default=1.0, help="fraction of the original depth")
+    parser.add_argument("--cells-per-block", type=int, default=4096)
     parser.add_argument("--blocks", type=int, default=400, help="tasks of the overhead step")
     parser.add_argument("--block-seconds", type=float, default=0.1)
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
@@ -183,7 +188,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int)
     given = parser.parse_args()
     if given.one == "annotate":
-        annotate(given.path, given.out, given.workers)
+        annotate(given.path, given.out, given.workers, given.cells_per_block)
         return
     if given.one == "overhead":
         overhead(given.blocks, given.workers, given.block_seconds)
@@ -195,7 +200,8 @@ def main() -> None:
     path = folder / f"cells{given.cells}.h5ad"
     if {"annotate", "kills"} & set(given.steps):
         results["genes_per_cell"] = round(write_cells(path, given.cells, given.depth))
-    n_blocks = -(-given.cells // CHUNK)
+    n_blocks = -(-given.cells // given.cells_per_block)
+    job = partial(call, "--one", "annotate", "--cells-per-block", given.cells_per_block)
     if "annotate" in given.steps:
         points = []
         half = folder / "half.h5ad"
@@ -203,7 +209,7 @@ def main() -> None:
         for file, n_cells, n_workers in ((half, given.cells // 2, 2), (path, given.cells, 2), (path, given.cells, 1)):  # fmt: skip
             out = folder / f"annotated-{n_cells}-{n_workers}"
             shutil.rmtree(out, ignore_errors=True)
-            found = answer(call("--one", "annotate", "--path", file, "--out", out, "--workers", n_workers))  # fmt: skip
+            found = answer(job("--path", file, "--out", out, "--workers", n_workers))  # fmt: skip
             points.append({"cells": n_cells, "workers": n_workers, **found})
             rows.append((f"{n_cells:,} cells, {n_workers} workers", f"{found['seconds']:,.0f} s", f"{n_cells / found['seconds']:,.0f} cells/s", f"peak {max(found['worker_gb']):.2f} GB per worker, {found['client_gb']:.2f} GB client"))  # fmt: skip
             print(rows[-1], flush=True)
@@ -219,11 +225,12 @@ def main() -> None:
     if "kills" in given.steps:
         out = folder / "killed"
         shutil.rmtree(out, ignore_errors=True)
-        killed_twice(path, out, 2, n_blocks)
-        answer(call("--one", "annotate", "--path", path, "--out", out, "--workers", 2))
+        two = partial(job, "--path", path, "--workers", 2)
+        killed_twice(two, out, n_blocks)
+        answer(two("--out", out))
         whole = folder / f"annotated-{given.cells}-2"
         if not whole.exists():
-            answer(call("--one", "annotate", "--path", path, "--out", whole, "--workers", 2))
+            answer(two("--out", whole))
         results["rows_identical_after_two_kills"] = same_rows(whole, out)
         rows.append(("killed twice", "", "", "rows identical" if results["rows_identical_after_two_kills"] else "ROWS DIFFER"))  # fmt: skip
     if "overhead" in given.steps:
