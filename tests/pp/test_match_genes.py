@@ -160,7 +160,7 @@ MOUSE = ["Actb", "Cd3e", "Gapdh", "H2-K1", "mt-Nd1", "Gm12345"]
     [
         (["7157", "1956", "3845"], {}, "Entrez IDs: '7157', '1956', '3845'"),
         (["0", "1", "2"], {}, "row numbers: '0', '1', '2'"),
-        (MOUSE, {}, "mouse symbols: "),
+        (MOUSE, {}, "symbols of mouse or rat genes: "),
         ([f"ENSMUSG{i:011d}" for i in range(4)], {}, "of another species"),
         ([f"ENST{i:011d}" for i in range(4)], {}, "Ensembl transcripts"),
         ([""], {}, "most names are empty"),
@@ -169,8 +169,8 @@ MOUSE = ["Actb", "Cd3e", "Gapdh", "H2-K1", "mt-Nd1", "Gm12345"]
         (NAMES, {"min_matched": 6}, "min_matched=6"),
         (NAMES, {"gene_ids": "symbol"}, "adata.var has no column 'symbol' (columns: 'n_cells'). Pass one of them as gene_ids="),
         (NAMES, {"gene_ids": "n_cells"}, "Only 0 of 6 genes match"),
-        (NAMES, {"organism": "mouse"}, "got 'mouse'. Map the genes to human one-to-one"),
-        (NAMES, {"organism": "mouse", "min_matched": 0}, "got 'mouse'"),
+        (NAMES, {"organism": "rat"}, "got 'rat'. Map genes of other organisms to human one-to-one"),
+        (NAMES, {"organism": "rat", "min_matched": 0}, "got 'rat'"),
     ],
 )  # fmt: skip
 def test_refusals_write_nothing(names, options, says):

@@ -48,10 +48,10 @@ MISTAKES = [
     Mistake("X is None", "sccello.pp.tokenize(no_x)", COUNTS, r"adata.X is empty", r"unnormalised counts"),
     Mistake("A missing layer", "sccello.tl.embed(adata, layer='raw_counts')", COUNTS, r"'raw_counts'", r"layer=None"),
     Mistake("Fractions that even trust refuses", "sccello.tl.embed(scaled, counts='trust')", COUNTS, r"negative", r"unnormalised counts"),
-    Mistake("Mouse genes", "sccello.pp.match_genes(mouse)", GENES, r"ENSMUSG00000000000", r"orthologs"),
+    Mistake("Rat genes", "sccello.pp.match_genes(rat)", GENES, r"ENSRNOG00000000000", r"orthologs"),
     Mistake("Entrez numbers", "sccello.pp.match_genes(entrez)", GENES, r"'7157'", r"gene_ids="),
     Mistake("Row numbers instead of names", "sccello.pp.match_genes(numbered)", GENES, r"row numbers", r"gene_ids="),
-    Mistake("Another organism", "sccello.pp.match_genes(adata, organism='mouse')", GENES, r"'mouse'", r"orthologs"),
+    Mistake("Another organism", "sccello.pp.match_genes(adata, organism='rat')", GENES, r"'rat'", r"orthologs"),
     Mistake("A column of var that is not there", "sccello.tl.embed(adata, gene_ids='ensembl')", GENES, r"'ensembl'", r"gene_ids="),
     Mistake("Few genes left after selecting variable ones", "sccello.tl.embed(adata[:, :300].copy())", GENES, r"Only 123 of 300", r"min_matched"),
     Mistake("Genes and cells swapped", "sccello.tl.embed(adata.T.copy())", GENES, r"'pancreas_tritschler-0'", r"adata\.T"),
@@ -131,7 +131,7 @@ def scene(folder: Path, tiny: Path) -> dict[str, Any]:
         found[name] = adata.copy()
         found[name].X = x
     found["no_x"] = anndata.AnnData(obs=adata.obs, var=adata.var)
-    for name, ids in {"mouse": "ENSMUSG{:011d}", "entrez": "{}", "numbered": "{}"}.items():
+    for name, ids in {"rat": "ENSRNOG{:011d}", "entrez": "{}", "numbered": "{}"}.items():
         found[name] = adata.copy()
         start = 7157 if name == "entrez" else 0
         found[name].var_names = [ids.format(start + i) for i in range(adata.n_vars)]

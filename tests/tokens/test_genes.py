@@ -280,7 +280,7 @@ MOUSE = [
         (["7157.0", "1956.0", "100130426.0"], "Entrez IDs"),
         ([str(i) for i in range(50)], r"row numbers: '0', '1', '2', '3', '4', \.\.\."),
         ([str(i + 1) for i in range(50)], "row numbers"),
-        (MOUSE, "mouse symbols: 'Actb', 'Cd3e'.*orthologs"),
+        (MOUSE[:8], "mouse or rat genes: 'Actb', 'Cd3e'.*organism='mouse'"),
         ([f"ENSMUSG{i:011d}" for i in range(9)], "another species"),
         ([f"ENSMUSG{i:011d}.4" for i in range(9)], "one-to-one orthologs"),
         ([f"ENST{i:011d}.1" for i in range(9)], "Ensembl transcripts: "),

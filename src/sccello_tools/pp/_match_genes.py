@@ -15,11 +15,9 @@ from sccello_tools.errors import GeneMatchError
 from sccello_tools.tokens import match_gene_names
 
 if TYPE_CHECKING:
-    from typing import Literal
-
     from anndata import AnnData
 
-    from sccello_tools.tokens import GeneMatch
+    from sccello_tools.tokens import GeneMatch, Organism
 
 
 @shared_docs
@@ -27,7 +25,7 @@ def match_genes(
     adata: AnnData,
     *,
     gene_ids: str | None = None,
-    organism: Literal["human"] = "human",
+    organism: Organism = "auto",
     min_matched: int = 500,
     key_added: str = _keys.GENE_ID,
 ) -> GeneMatch:
@@ -47,7 +45,8 @@ def match_genes(
     gene_ids
         Column of ``adata.var`` with Ensembl IDs or symbols; ``var_names`` by default.
     organism
-        Must be ``"human"``: the vocabulary consists of human genes.
+        ``"human"`` or ``"mouse"``. ``"auto"`` recognises mouse Ensembl IDs and mouse symbols in their usual case ("Cd3e"). Mouse genes
+        are matched by their human orthologue, with a warning: the models were trained on human cells.
     min_matched
         %(min_matched)s
     key_added
@@ -58,12 +57,12 @@ def match_genes(
     The report. Fields written:
 
     `adata.var[key_added]` : str (dtype object), shape (n_vars,)
-        Unversioned Ensembl ID of the gene, "" if unmatched. Missing values, as after a concatenation, mean "not matched yet".
+        Unversioned Ensembl ID of the human gene, "" if unmatched. Missing values, as after a concatenation, mean "not matched yet".
 
     Raises
     ------
     GeneMatchError
-        If too few variables match, ``gene_ids`` is not a column, or ``organism`` is not human.
+        If too few variables match, ``gene_ids`` is not a column, or ``organism`` is another one.
     ArgumentError
         If ``key_added`` cannot be stored in a file.
     BackedDataError
@@ -80,6 +79,10 @@ def match_genes(
     ("GRCh38_CD3E"), an Ensembl ID within a longer name ("ENSG00000198851_CD3E"), "." or "_" instead of "-" ("HLA.A"), names made
     unique ("CD3E-1" next to "CD3E") and symbols converted to dates ("2-Sep").
 
+    Mouse data with symbols in upper case cannot be recognised: pass ``organism="mouse"`` here, and all other functions use the
+    result. Of 18,295 mouse genes with an orthologue, 1,607 share it with another one and are summed (Ins1, Ins2), and 328 further
+    genes with several equally supported orthologues are left out (Fcgr4).
+
     Examples
     --------
     >>> import sccello_tools as sccello
@@ -88,12 +91,6 @@ def match_genes(
     >>> match.n_matched
     19964
     """
-    if str(organism) != "human":  # callers without a type checker
-        msg = (
-            f"organism must be 'human', because the vocabulary consists of human genes; got {organism!r}. "
-            "Map the genes to human one-to-one orthologs first."
-        )
-        raise GeneMatchError(msg)
     check_writable(adata, copy=False, key_added=key_added)
     if gene_ids is not None and gene_ids not in adata.var:
         hint = "Omit it to use var_names."
@@ -104,6 +101,7 @@ def match_genes(
         names_of(adata.var, gene_ids),
         min_matched=min_matched,
         feature_types=feature_types_of(adata.var),
+        organism=organism,
     )
     logger.info(str(match))
     for message in match.warnings():

@@ -5,7 +5,9 @@ from __future__ import annotations
 from ._gene_names import feature_type_column
 from .chunks import Chunk, row_chunks
 from .counts import ValueSummary, looks_like_counts
-from .genes import DEFAULT_MIN_MATCHED, GeneMatch, match_gene_names
+from .gene_match import GeneMatch
+from .genes import DEFAULT_MIN_MATCHED, Organism, match_gene_names
+from .orthologs import MouseOrthologs
 from .structure import check_indices, check_sparse_structure, is_on_disk_sparse
 from .tokenizer import MAX_LENGTH, RaggedTokens, Tokenizer
 from .vocabulary import CLS_ID, MASK_ID, PAD_ID, VOCABULARY_SIZE, GeneVocabulary
@@ -20,6 +22,8 @@ __all__ = [
     "Chunk",
     "GeneMatch",
     "GeneVocabulary",
+    "MouseOrthologs",
+    "Organism",
     "RaggedTokens",
     "Tokenizer",
     "ValueSummary",

@@ -140,7 +140,7 @@ def describe_names(names: Sequence[str]) -> NameKind:
     if mostly(_OTHER_ID):
         return NameKind(
             "names look like Ensembl IDs of another species",
-            "The model knows human genes only: map them to human one-to-one orthologs first.",
+            "The model knows human genes and orthologs of mouse genes only: map them to human one-to-one orthologs first.",
         )
     if mostly(_TRANSCRIPT):
         return NameKind(
@@ -159,9 +159,9 @@ def describe_names(names: Sequence[str]) -> NameKind:
         )
     if mostly(_MOUSE_SYMBOL):
         return NameKind(
-            "names look like mouse symbols",
-            "The model knows human genes only: map them to human one-to-one orthologs first "
-            "(upper-casing is not a reliable ortholog mapping).",
+            "names look like symbols of mouse or rat genes",
+            "Mouse genes are matched by their human ortholog with organism='mouse'; map those of other organisms to human one-to-one "
+            "orthologs first (upper-casing is not a reliable mapping).",
         )
     if mostly(_LOWER_CASE):
         return NameKind(

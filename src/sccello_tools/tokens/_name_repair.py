@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _BYTES: Final = re.compile(r"b'(.*)'|b\"(.*)\"")
 # names of human genome builds with anything that Cell Ranger references append, and harmless prefixes of assays and attributes
-_HUMAN_PREFIX: Final = re.compile(
+HUMAN_PREFIX: Final = re.compile(
     r"(?:refdata[\w-]*?)?(?:GRCh3[678]|hg(?:18|19|38))|(?:human|homo_sapiens|hsapiens|gene|gene_id|gene_name|rna|gex)(?=[_:-])",
     re.IGNORECASE,
 )
@@ -68,7 +68,7 @@ def human_prefix(names: Sequence[str], is_known: Callable[[str], bool]) -> str:
     is_known
         Whether a name is that of a gene.
     """
-    prefixed = [name for name in names if _HUMAN_PREFIX.match(name)]
+    prefixed = [name for name in names if HUMAN_PREFIX.match(name)]
     if len(prefixed) < max(2, len(names) / 10):
         return ""
     common = os.path.commonprefix(prefixed)  # noqa: RUF071 - character by character is intended

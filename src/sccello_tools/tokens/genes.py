@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from sccello_tools.errors import GeneMatchError
 
 from ._gene_names import describe_names, is_control, is_missing, non_gene_types
-from ._name_repair import clean, genes_of_date, human_prefix, is_date, repairs
+from ._name_repair import clean, genes_of_date, human_prefix, repairs
+from .gene_match import GeneMatch, counted, examples
+from .orthologs import MouseOrthologs, looks_like_mouse, without_mouse_prefix
 from .vocabulary import UNMATCHED, GeneVocabulary, current_symbols, gene_aliases, primary_genes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
     from typing import Any
 
     from numpy.typing import NDArray
@@ -27,152 +28,14 @@ _MADE_UNIQUE = re.compile(
     r"(.+?)(?:[-.]|__?)\d+"
 )  # var_names_make_unique, make.unique of R, pandas
 _DATE = "date "  # start of the key under which the genes of a date are looked up
-_N_EXAMPLES = 5
 _MANY_COLUMNS = 3  # an alias of this many columns is a placeholder, such as "U6", and not one gene
 # a targeted panel: few genes, nearly all of them human
 _PANEL_GENES = 50
 _PANEL_FRACTION = 0.9
+Organism = Literal["auto", "human", "mouse"]
+"""Organism of gene names; "auto" recognises mouse genes."""
 DEFAULT_MIN_MATCHED = 500
 """Default of ``min_matched`` in all functions."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class GeneMatch:
-    """Result of matching the columns of a matrix to the vocabulary.
-
-    Examples
-    --------
-    >>> from sccello_tools.tokens import match_gene_names
-    >>> match = match_gene_names(["ENSG00000105374.10", "CD3E", "no such gene"], min_matched=2)
-    >>> match.n_matched, match.gene_ids.tolist(), match.unmatched
-    (2, ['ENSG00000105374', 'ENSG00000198851', ''], ('no such gene',))
-    """
-
-    gene_ids: NDArray[np.str_]
-    """Unversioned Ensembl ID of each column, "" if unmatched, array of shape (n_columns,)."""
-
-    tokens: NDArray[np.int32]
-    """Token id of each column, -1 if unmatched, array of shape (n_columns,)."""
-
-    excluded: NDArray[np.bool_]
-    """Whether a column is known not to be a gene: another feature type, a control probe or a spike-in. Array of shape (n_columns,)."""
-
-    n_by_id: int
-    """Number of columns matched by Ensembl ID."""
-
-    n_by_symbol: int
-    """Number of columns matched by the vocabulary's symbol."""
-
-    n_by_alias: int
-    """Number of columns matched by a current, former or alternative symbol."""
-
-    looks_like: str
-    """Description of what the names look like."""
-
-    n_repaired: Mapping[str, int] = field(default_factory=dict)
-    """Number of matched columns whose name was changed first, by kind of change."""
-
-    non_genes: Mapping[str, int] = field(default_factory=dict)
-    """Number of excluded columns by feature type."""
-
-    n_controls: int = 0
-    """Number of excluded columns that are control probes or spike-ins by their name."""
-
-    repeated: tuple[str, ...] = ()
-    """Names of matched columns beyond the first one of their gene."""
-
-    ambiguous: tuple[str, ...] = ()
-    """Unmatched names that fit several genes of the vocabulary."""
-
-    unmatched: tuple[str, ...] = ()
-    """Names that fit no gene of the vocabulary, without excluded columns."""
-
-    n_vocabulary: int = 0
-    """Number of genes in the vocabulary."""
-
-    is_panel: bool = False
-    """Whether fewer genes than ``min_matched`` were accepted because nearly all names match."""
-
-    @property
-    def n_columns(self) -> int:
-        """Number of columns of the matrix."""
-        return len(self.tokens)
-
-    @property
-    def n_matched(self) -> int:
-        """Number of columns that are genes of the vocabulary."""
-        return self.n_by_id + self.n_by_symbol + self.n_by_alias
-
-    @property
-    def n_genes(self) -> int:
-        """Number of distinct genes of the vocabulary among the columns."""
-        return len(np.unique(self.tokens[self.tokens != UNMATCHED]))
-
-    @property
-    def n_duplicates(self) -> int:
-        """Number of matched columns beyond the first of their gene, whose counts are summed when tokenizing."""
-        return self.n_matched - self.n_genes
-
-    @property
-    def fraction_matched(self) -> float:
-        """Fraction of the columns that match, without columns of another feature type."""
-        return self.n_matched / max(1, self.n_columns - sum(self.non_genes.values()))
-
-    def __repr__(self) -> str:
-        return f"GeneMatch({self.n_matched:,} of {self.n_columns:,} columns match)"
-
-    def __str__(self) -> str:
-        summary = (
-            f"{self.n_matched:,} of {self.n_columns:,} genes match ({self.looks_like}): "
-            f"{self.n_by_id:,} by Ensembl ID, {self.n_by_symbol:,} by symbol, {self.n_by_alias:,} by alias; "
-            f"{self.n_genes:,} of the vocabulary's {self.n_vocabulary:,} genes are covered"
-        )
-        parts = [summary, *(f"{n:,} names changed: {kind}" for kind, n in self.n_repaired.items())]
-        if self.non_genes:
-            parts.append(f"excluded feature types: {_counted(self.non_genes)}")
-        if self.n_controls:
-            parts.append(f"{self.n_controls:,} control probes or spike-ins are excluded")
-        if self.n_duplicates:
-            parts.append(
-                f"{self.n_duplicates:,} columns repeat a gene and are summed ({examples(self.repeated)})"
-            )
-        if self.ambiguous:
-            parts.append(
-                f"{len(self.ambiguous):,} names fit several genes and are left out ({examples(self.ambiguous)})"
-            )
-        if self.unmatched:
-            dates = sum(map(is_date, self.unmatched))
-            converted = f", {dates:,} of them dates made by spreadsheet software" if dates else ""
-            parts.append(
-                f"{len(self.unmatched):,} are not in the vocabulary{converted} ({examples(self.unmatched)})"
-            )
-        return "; ".join(parts)
-
-    def warnings(self) -> list[str]:
-        """Return one sentence for everything about the match that changes results and may be unintended."""
-        found = []
-        if self.non_genes:
-            found.append(
-                f"{sum(self.non_genes.values()):,} of {self.n_columns:,} variables are not genes by their feature type and are ignored: "
-                f"{_counted(self.non_genes)}."
-            )
-        if self.n_duplicates:
-            found.append(
-                f"{self.n_duplicates:,} of {self.n_columns:,} variables repeat a gene of another variable ({examples(self.repeated)}), "
-                "and the counts of both are summed. Remove or rename variables that should not be counted."
-            )
-        if self.is_panel:
-            found.append(
-                f"Only {self.n_matched:,} genes match ({self.fraction_matched:.0%} of the names), as in a targeted panel. Cells have "
-                "fewer tokens than the cells that the model was trained and calibrated on, so results are less accurate."
-            )
-        return found
-
-
-def examples(names: Sequence[str]) -> str:
-    """Return up to five quoted names for a message."""
-    shown = ", ".join(repr(str(name)) for name in names[:_N_EXAMPLES])
-    return shown + (", ..." if len(names) > _N_EXAMPLES else "")
 
 
 def match_gene_names(
@@ -180,6 +43,7 @@ def match_gene_names(
     *,
     min_matched: int = DEFAULT_MIN_MATCHED,
     feature_types: Sequence[Any] | NDArray[Any] | None = None,
+    organism: Organism = "auto",
 ) -> GeneMatch:
     """Match names to the genes of the vocabulary: Ensembl IDs with or without version, current and former symbols, also mixed.
 
@@ -196,6 +60,9 @@ def match_gene_names(
     current symbol, then to the one on the primary assembly (the others are copies on alternative haplotypes, as of HLA-A and TNF).
     Otherwise it is reported as ambiguous. Texts for missing values ("NA", "nan", "NA.1") match nothing.
 
+    Mouse genes, by Ensembl ID or current symbol, are matched by the human orthologue that most databases of HCOP support. Mouse genes
+    with the same human orthologue (Ins1, Ins2) are summed when tokenizing; those with several equally supported ones are ambiguous.
+
     Parameters
     ----------
     names
@@ -205,6 +72,9 @@ def match_gene_names(
         accepted if at least 90 % of its names match; see :attr:`GeneMatch.is_panel`.
     feature_types
         Feature type of each column, such as ``adata.var["feature_types"]``. Columns that are not genes match nothing.
+    organism
+        Organism of the genes. ``"auto"`` recognises mouse Ensembl IDs and mouse symbols in their usual case ("Cd3e"), if these are
+        most of the names; ``"mouse"`` also accepts symbols in upper case.
 
     Returns
     -------
@@ -213,7 +83,7 @@ def match_gene_names(
     Raises
     ------
     GeneMatchError
-        If too few names match. The message describes the names.
+        If too few names match, or ``organism`` is another one. The message describes the names.
 
     Examples
     --------
@@ -221,19 +91,32 @@ def match_gene_names(
     >>> print(match_gene_names(["HLA-A", "TNF", "SEPT7"], min_matched=1).gene_ids)
     ['ENSG00000206503' 'ENSG00000232810' 'ENSG00000122545']
     """
+    if organism not in get_args(Organism):
+        msg = (
+            f"organism must be 'auto', 'human' or 'mouse', got {organism!r}. Map genes of other organisms to human one-to-one "
+            "orthologs first."
+        )
+        raise GeneMatchError(msg)
     vocabulary = GeneVocabulary.load()
     names = [clean(str(name)) for name in names]
     types = np.full(len(names), "", dtype=object) if feature_types is None else non_gene_types(feature_types)  # fmt: skip
     controls = np.array([not kind and is_control(name) for name, kind in zip(names, types)], dtype=bool)  # fmt: skip
     excluded = (types != "") | controls
     kept = [name for name, out in zip(names, excluded.tolist()) if not out]
-    resolver = _Resolver(Counter(kept))
-    found = {name: resolver.candidates(name) for name in resolver.columns}
-    _drop_shared_aliases(found, resolver.columns)
-    gene_of = _settle(found)
+    is_mouse = organism == "mouse" or (organism == "auto" and looks_like_mouse(kept))
+    if is_mouse:
+        found = _of_mouse(kept)
+        gene_of = {name: each.genes[0] for name, each in found.items() if len(each.genes) == 1}
+    else:
+        resolver = _Resolver(Counter(kept))
+        found = {name: resolver.candidates(name) for name in resolver.columns}
+        _drop_shared_aliases(found, resolver.columns)
+        gene_of = _settle(found)
 
     gene_ids = ["" if out else gene_of.get(name, "") for name, out in zip(names, excluded.tolist())]
     matched = [name for name, gene in zip(names, gene_ids) if gene]
+    # several mouse genes may have one human orthologue
+    sources = [found[n].symbol if gene else "" for n, gene in zip(names, gene_ids)] if is_mouse else gene_ids  # fmt: skip
     n_found = Counter(found[name].how for name in matched)
     left_out = [name for name in kept if name not in gene_of]
     n_matched = len(matched)
@@ -250,7 +133,9 @@ def match_gene_names(
         n_repaired=dict(Counter(kind for name in matched if (kind := found[name].repair))),
         non_genes=dict(Counter(str(kind) for kind in types if kind).most_common()),
         n_controls=int(controls.sum()),
-        repeated=_repeated(names, gene_ids),
+        repeated=_repeated(names, sources),
+        organism="mouse" if is_mouse else "human",
+        many_to_one=_many_to_one(names, gene_ids, sources),
         ambiguous=tuple(name for name in left_out if found[name].genes),
         unmatched=tuple(name for name in left_out if not found[name].genes),
         n_vocabulary=len(vocabulary),
@@ -269,6 +154,22 @@ class _Candidates(NamedTuple):
     symbol: str = ""  # the symbol that was looked up
     how: str = ""  # "id", "symbol" or "alias"
     repair: str = ""  # what was changed in the name, if anything
+
+
+def _of_mouse(names: Sequence[str]) -> dict[str, _Candidates]:
+    """Find the human orthologues of mouse genes."""
+    orthologs = MouseOrthologs.load()
+    present = set(names)
+    found = {}
+    for name in present:
+        made_unique = _MADE_UNIQUE.fullmatch(name)
+        base = made_unique[1] if made_unique and made_unique[1] in present else name
+        plain = without_mouse_prefix(base)
+        genes = () if is_missing(plain) else orthologs.genes_of(plain)
+        how = "id" if plain[:7].upper() == "ENSMUSG" else "symbol"
+        repair = "prefix of a mouse genome removed" if plain != base else ""
+        found[name] = _Candidates(genes, plain.upper(), how, repair)
+    return found
 
 
 class _Resolver:
@@ -395,15 +296,20 @@ def _repeated(names: Sequence[str], gene_ids: Sequence[str]) -> tuple[str, ...]:
     return tuple(repeated)
 
 
-def _counted(counts: Mapping[str, int]) -> str:
-    shown = ", ".join(f"{n:,} {kind!r}" for kind, n in list(counts.items())[:_N_EXAMPLES])
-    return shown + (", ..." if len(counts) > _N_EXAMPLES else "")
+def _many_to_one(
+    names: Sequence[str], gene_ids: Sequence[str], sources: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the names whose gene is also that of another source."""
+    sources_of: defaultdict[str, set[str]] = defaultdict(set)
+    for gene, source in zip(gene_ids, sources):
+        sources_of[gene].add(source)
+    return tuple(name for name, gene in zip(names, gene_ids) if gene and len(sources_of[gene]) > 1)
 
 
 def _too_few(match: GeneMatch, names: list[str], min_matched: int) -> str:
     kind = describe_names(names)
     shown = f": {examples(match.unmatched or names)}" if names else ""
-    excluded = f" Excluded feature types: {_counted(match.non_genes)}." if match.non_genes else ""
+    excluded = f" Excluded feature types: {counted(match.non_genes)}." if match.non_genes else ""
     return (
         f"Only {match.n_matched:,} of {match.n_columns:,} genes match the model's vocabulary of human genes, "
         f"and min_matched={min_matched:,} are required ({kind.description}{shown}).{excluded} {kind.advice}"

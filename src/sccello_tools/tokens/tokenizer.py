@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
 
-    from .genes import GeneMatch
+    from .gene_match import GeneMatch
 
 MAX_LENGTH = 2048  # learned positions of the published model
 _ROWS_PER_TASK = 256  # small enough to balance threads, large enough to hide their overhead

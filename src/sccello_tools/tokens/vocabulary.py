@@ -14,9 +14,11 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Final
+    from typing import Final, TypeVar
 
     from numpy.typing import NDArray
+
+    Name = TypeVar("Name", str, int)
 
 PAD_ID: Final = 0
 MASK_ID: Final = 1
@@ -106,14 +108,14 @@ class GeneVocabulary:
 def gene_aliases() -> dict[str, tuple[str, ...]]:
     """Ensembl IDs of the vocabulary by any published symbol, current or former."""
     table = _alias_table()
-    return _group([*table["alias"], *table["symbol"]], [*table["gene_id"]] * 2)
+    return group_genes([*table["alias"], *table["symbol"]], [*table["gene_id"]] * 2)
 
 
 @cache
 def current_symbols() -> dict[str, tuple[str, ...]]:
     """Ensembl IDs of the vocabulary by the current symbol of NCBI and Ensembl."""
     table = _alias_table()
-    return _group(table["symbol"], table["gene_id"])
+    return group_genes(table["symbol"], table["gene_id"])
 
 
 @cache
@@ -129,8 +131,17 @@ def _alias_table() -> pd.DataFrame:
         return pd.read_csv(file, sep="\t", compression="gzip", dtype=str, keep_default_na=False)
 
 
-def _group(names: Iterable[str], genes: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, dict[str, None]] = {}
+def group_genes(names: Iterable[Name], genes: Iterable[str]) -> dict[Name, tuple[str, ...]]:
+    """Return the distinct genes of each name, in order.
+
+    Parameters
+    ----------
+    names
+        Name of each gene.
+    genes
+        Genes, as many as names.
+    """
+    found: dict[Name, dict[str, None]] = {}
     for name, gene in zip(names, genes):
         found.setdefault(name, {})[gene] = None
     return {name: tuple(of_name) for name, of_name in found.items()}
