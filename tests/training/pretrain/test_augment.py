@@ -257,6 +257,24 @@ def test_parameters_of_profiles_are_part_of_the_data(profiles):
     assert len(ids) == 3
 
 
+def test_genes_without_counts_stay_without_counts_when_thinned(profiles, tiny):
+    counts = profiles.sample(np.zeros(20, dtype=int), np.random.default_rng(0))
+    assert (counts.data == 0).any()  # stored zeros
+
+    class Fixed(Profiles):
+        def sample(self, cells, rng):
+            return counts[cells]
+
+    source = LabelledTokens(
+        synthetic_cells(profiles, np.array(TYPES)).tokens.take(np.zeros(20, dtype=int)),
+        np.array([TYPES[0]] * 20),
+        counts=Fixed(counts),
+    )
+    config = tiny.replace(thinning=1.0, thinning_min=150, thinning_max=200, max_length=2048)
+    for cell, ids in enumerate(augmented(source, config, range(20))):
+        assert (counts[[cell]].toarray().ravel()[genes_of(ids)] > 0).all()
+
+
 def test_one_label_per_profile(profiles):
     with pytest.raises(LabelError, match="3 profiles, but 2 cell types"):
         synthetic_cells(profiles, np.array(TYPES[:2]))

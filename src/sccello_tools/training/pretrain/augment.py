@@ -192,9 +192,9 @@ class Augmentation:
         for cell in np.flatnonzero((kept < 1) | on_panel):
             span = slice(rows.indptr[cell], rows.indptr[cell + 1])
             if kept[cell] < 1:
-                # fractional counts are rounded, to at least one
-                counts = np.maximum(np.rint(data[span]), 1).astype(np.int64)
-                data[span] = rng.binomial(counts, kept[cell])
+                counts = np.rint(data[span])
+                counts[(counts == 0) & (data[span] > 0)] = 1  # fractional counts
+                data[span] = rng.binomial(counts.astype(np.int64), kept[cell])
             if on_panel[cell]:
                 size = min(int(n_genes[cell]), len(self._genes))
                 panel = np.zeros(rows.shape[1], dtype=bool)
