@@ -1,135 +1,126 @@
-"""Train `sccello-small`, the model that ships inside the package, and score it on every evaluation file.
+"""Train `sccello-small`, the model that ships inside the package, or its evaluation twin.
 
+    python scripts/train_bundled_model.py --data ../shared/data --out runs/sccello-small-eval --twin
     python scripts/train_bundled_model.py --data ../shared/data
-    python scripts/train_bundled_model.py --corpus runs/ablation/train    # made by `scripts/ablation.py pack`: on a machine without the data
 
-Trains on `cells/train/` (and, unless --synthetic-each is 0, on synthetic cells drawn from `tissue_profiles.h5ad`); never reads
-`cells/eval/` before training is over. Types that the evaluation holds out are kept out of the synthetic cells too.
+Both models have the same recipe. The twin does not know the types that the evaluation holds out (dendritic, PP and regulatory T cells
+with their subtypes); the shipped model is also trained on them (`cells/release_only/`). `cells/eval/` is never read.
+
+Half of the cells of a batch are measured, half are synthetic: drawn from profiles of the Human Cell Landscape, CellProfileLibrary,
+Tabula Sapiens, sorted immune cells and brain atlases. Next to the model, `bank.npz` holds embeddings of all measured training cells and
+of synthetic cells, for the calibration of annotation. An interrupted run is resumed from its checkpoint in `--work`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import anndata as ad
 import numpy as np
 import pandas as pd
-from scipy import sparse
+from recipe.sampling import Batch, SamplingConfig, rank_cells
+from recipe.setup import TrainingData, prepare, read_sources
+from recipe.training import Trainer, TrainingConfig, embed, new_network
 
 import sccello_tools as sccello
 from sccello_tools.models.registry import update_entry
-from sccello_tools.training.pretrain import PretrainConfig
+from sccello_tools.nn import ScCelloModel
+from sccello_tools.ontology import CellOntology
+from sccello_tools.tokens import GeneVocabulary
 
 RESOURCES = Path(sccello.__file__).parent / "resources"
-# dendritic cell, PP cell and regulatory T cell: what heldout_types_*.h5ad are there to test
-HELD_OUT = ("CL:0000451", "CL:0002275", "CL:0000815")
-SYNTHETIC = "synthetic cells of tissue_profiles"
-# Share of each source in a batch. By size alone, blood of one study would be more than half of what the model sees.
-SHARES = {
-    "kang_pbmc_6donors": 0.25,
-    "zheng_facs": 0.15,
-    "pancreas": 0.20,
-    "ovarian_tumour_3donors": 0.20,
-    SYNTHETIC: 0.20,
-}
+BANK_STEP = 20_000_000  # synthetic cells of the bank are drawn from these steps, which never train
+N_SYNTHETIC = 30_000
 
 
-def draw_cells(profiles: ad.AnnData, *, n_each: int, seed: int) -> ad.AnnData:
-    """Draw synthetic counts from mean expression profiles: gene-wise noise, then a multinomial of a cell's depth."""
-    rng = np.random.default_rng(seed)
-    means = profiles.X.toarray()
-    rows, labels = [], []
-    for mean, label in zip(means, profiles.obs["cell_type_ontology_term_id"]):
-        share = mean / mean.sum()
-        for _ in range(n_each):
-            noisy = share * rng.lognormal(0, 0.5, share.size)
-            depth = int(rng.lognormal(np.log(2_500), 0.6))
-            rows.append(
-                sparse.csr_array(rng.multinomial(depth, noisy / noisy.sum()).astype(np.float32))
-            )
-            labels.append(label)
-    cells = ad.AnnData(sparse.csr_matrix(sparse.vstack(rows)), var=profiles.var)
-    cells.obs["cell_type_ontology_term_id"] = pd.Categorical(labels)
-    return cells
+def float16(states: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+    """Name both representations of cells and round them."""
+    return {"hidden": states[0].astype(np.float16), "cell": states[1].astype(np.float16)}
 
 
-def training_cells(data: Path, *, synthetic_each: int, seed: int) -> dict[str, ad.AnnData]:
-    """Read what may train."""
-    sources = {
-        path.stem: ad.read_h5ad(path) for path in sorted((data / "cells" / "train").glob("*.h5ad"))
-    }
-    if synthetic_each:
-        ontology = sccello.ontology.CellOntology.load()
-        barred = set(HELD_OUT).union(*(ontology.descendants(term) for term in HELD_OUT))
-        profiles = ad.read_h5ad(data / "tissue_profiles.h5ad")
-        ids = profiles.obs["cell_type_ontology_term_id"].astype(str)
-        usable = profiles[(ids != "").to_numpy() & ~ids.isin(barred).to_numpy()].copy()
-        sources[SYNTHETIC] = draw_cells(usable, n_each=synthetic_each, seed=seed)
-    return sources
+def write_bank(folder: Path, network: ScCelloModel, data: TrainingData, sampling: SamplingConfig, config: TrainingConfig) -> None:  # fmt: skip
+    """Write embeddings of all measured training cells and of synthetic cells that did not train, with their labels."""
+    cells, labels = data.cells, np.array(data.targets.labels)
+    measured = rank_cells(cells, config.max_length)
+    obs = cells.obs.astype(str)
+    columns = ("study", "donor", "tissue", "assay", "original_label")
+    np.savez_compressed(
+        folder / "bank_measured.npz",
+        **float16(embed(network, measured)),
+        n_tokens=measured.lengths,
+        label=labels[data.cell_labels],
+        source=obs.file.to_numpy().astype(str),  # "file" is an argument of np.savez
+        **{name: obs[name].to_numpy().astype(str) for name in columns},
+    )
+    sampler = data.sampler(replace(sampling, synthetic=1.0), max_length=config.max_length, seed=config.seed)  # fmt: skip
+    batches = [sampler(BANK_STEP + i, 500) for i in range(N_SYNTHETIC // 500)]
+    drawn = Batch(*(np.concatenate([getattr(b, name) for b in batches]) for name in Batch._fields))
+    np.savez_compressed(
+        folder / "bank_synthetic.npz",
+        **float16(embed(network, drawn)),
+        n_tokens=drawn.lengths,
+        label=labels[drawn.labels],
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--data", type=Path, help="folder with cells/train and tissue_profiles.h5ad")
-    given.add_argument("--corpus", type=Path, help="corpus of these cells")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--data", type=Path, required=True, help="folder with cells/, profiles/ and tissue_profiles.h5ad")  # fmt: skip
     parser.add_argument("--out", type=Path, default=RESOURCES / "models" / "sccello-small")
-    parser.add_argument(
-        "--work",
-        type=Path,
-        default=Path("runs/sccello-small"),
-        help="checkpoints and the loss curve",
-    )
-    parser.add_argument("--steps", type=int, default=2_000)
-    parser.add_argument(
-        "--synthetic-each",
-        type=int,
-        default=20,
-        help="synthetic cells drawn from each profile; 0 for none",
-    )
-    parser.add_argument(
-        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="other fields of PretrainConfig"
-    )
-    parser.add_argument("--start-from", help="name or folder of a model to train further")
+    parser.add_argument("--work", type=Path, help="checkpoint and bank; default: OUT with the suffix .work")  # fmt: skip
+    parser.add_argument("--twin", action="store_true", help="leave out the types that the evaluation holds out")  # fmt: skip
+    parser.add_argument("--steps", type=int, default=TrainingConfig.steps)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other fields of TrainingConfig or SamplingConfig")  # fmt: skip
     args = parser.parse_args()
 
-    sccello.settings.verbosity = "info"
-    if args.corpus is not None:
-        sources, names = args.corpus, set(SHARES)
-    else:
-        sources = training_cells(args.data, synthetic_each=args.synthetic_each, seed=args.seed)
-        names = set(sources)
-    total = sum(SHARES[name] for name in names)
-    shares = {name: SHARES[name] / total for name in sorted(names)}
-    config = PretrainConfig(
-        max_steps=args.steps, seed=args.seed, source_weights=shares, warmup_steps=50, crop=0.75
+    work = args.work or args.out.with_suffix(".work")
+    changes = {name: json.loads(value) for name, value in (item.split("=", 1) for item in args.set)}
+    config = TrainingConfig(steps=args.steps, seed=args.seed)
+    config = replace(config, **{k: v for k, v in changes.items() if hasattr(config, k)})
+    sampling = replace(SamplingConfig(), **{k: v for k, v in changes.items() if not hasattr(config, k)})  # fmt: skip
+
+    work.mkdir(parents=True, exist_ok=True)
+    ontology = CellOntology.load()
+    data = prepare(*read_sources(args.data, ontology, twin=args.twin), ontology, twin=args.twin)
+    cells, targets = data.cells, data.targets
+    print(f"{cells.counts.shape[0]:,} cells, {data.profiles.expected.shape[0]:,} profiles, {len(targets.types)} types")  # fmt: skip
+    sampler = data.sampler(sampling, max_length=config.max_length, seed=config.seed)
+    trainer = Trainer(new_network(config, sampler), sampler, targets, ontology, config)
+    curve = trainer.train(checkpoint=work / "checkpoint.pt")
+
+    names = pd.DataFrame({
+        "cell_type_ontology_term_id": targets.types,
+        "cell_type": [ontology.name(term) for term in targets.types],
+    })  # fmt: skip
+    trained_on = {f"{study} ({n:,} cells)" for study, n in cells.obs.study.value_counts().items()}
+    n_sources = data.profiles.obs.source.value_counts()
+    synthetic = ", ".join(f"{source} ({n} profiles)" for source, n in n_sources.items())
+    sccello.models.save(
+        trainer.network,
+        args.out,
+        labels=names,
+        metadata={
+            "name": args.out.name,
+            "ontology_release": ontology.release,
+            "training_data": {
+                "description": f"measured cells: {', '.join(sorted(trained_on))}; synthetic cells drawn from {synthetic}",
+                "n_cells": cells.counts.shape[0],
+            },
+            "pretrain_config": {**asdict(config), "sampling": asdict(sampling), "twin": args.twin},
+            "vocabulary_sha256": GeneVocabulary.load().sha256,
+        },
+        dtype="float16",
     )
-    config = config.replace(
-        **{k: json.loads(v) for k, v in (item.split("=", 1) for item in args.set)}
-    )
-    started = time.monotonic()
-    sccello.tl.pretrain(
-        sources,
-        out=args.out,
-        overwrite=True,
-        config=config,
-        start_from=args.start_from,
-        checkpoint_dir=args.work,
-        name=args.out.name,
-        weights_dtype="float16",
-    )
-    minutes = (time.monotonic() - started) / 60
+    curve.to_csv(args.out / "training_curve.csv", index=False, float_format="%.5g")
     if args.out.parent == RESOURCES / "models":
         update_entry(args.out.name, args.out)
-    print(
-        f"trained in {minutes:.1f} min. Score it: python benchmarks/embedding.py --data DATA --model {args.out}"
-    )
+
+    # with the saved weights, which are rounded
+    write_bank(work, sccello.models.load(args.out, device="cpu").network, data, sampling, config)
+    print(f"{args.out}: {trainer.step} steps in {trainer.seconds / 60:.1f} min")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,203 @@
+"""Compare training recipes by leaving out studies: each measured study is scored by a model that never saw it.
+
+    python scripts/leave_studies_out.py --data ../shared/data --arms base "no styles" --seeds 0 1 2
+
+Four folds hold out all studies of some organs together, so that a held-out organ has no measured training cells, only synthetic ones.
+An arm is the bundled model's recipe with some fields changed. Scores are the mean recall over types (a subtype counts as correct), and
+hierarchical F1, averaged over studies; runs that are in the results file are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from labels.label_space import MALIGNANT, TUMOUR, labels_of, read_label_map, term_of
+from recipe.classifier import (
+    adjust_to_tissue,
+    fit_head,
+    infer_tissues,
+    organ_of,
+    probabilities,
+    recorded_types,
+    tissue_weights,
+    utilities,
+)
+from recipe.sampling import Batch, SamplingConfig, rank_cells
+from recipe.setup import TrainingData, prepare, read_sources
+from recipe.sources import STUDIES, Cells, Profiles
+from recipe.training import Trainer, TrainingConfig, embed, new_network
+
+from sccello_tools.ontology import CellOntology
+
+FOLDS: dict[str, tuple[str, ...]] = {
+    "pancreas, heart, blood 10x": ("pancreas_fasolino", "pancreas_muraro", "pancreas_tosti", "moncada", "hao", "ipsc"),
+    "colon, blood": ("pelka", "li2017", "geact_large_intestine", "kang", "malt"),
+    "marrow, ovary, breast": ("vangalen", "geact_bone_marrow", "qian_ovary", "scdeconr", "janesick"),
+    "prostate, lung, thymus, esophagus, bladder, diaphragm, sorted blood": (
+        "prostate_gse141445", "zilionis", "geact_bronchus", "geact_thymus", "geact_esophagus", "geact_bladder", "geact_diaphragm", "zheng", "geact_sorted_blood",
+    ),
+}  # fmt: skip
+OTHER_ORGANS = ("hao", "ipsc", "kang", "malt", "zheng", "geact_sorted_blood")
+"""Held-out studies of organs of which other studies train."""
+PROFILES_OF_HELD_OUT = {"pancreas, heart, blood 10x": ("Adult Pancreas_Muraro", "Adult_Pancreas_HCA")}  # fmt: skip
+"""Profiles that may summarise held-out cells."""
+MIN_CELLS = 8  # of a type in a study, for a recall
+REFERENCE_STEP, N_REFERENCE = 20_000_000, 16_000
+
+ARMS: dict[str, dict[str, Any]] = {
+    "base": {},
+    "no styles": {"style": 0.0},
+    "no noise": {"noise": (0.0, 0.0)},
+    "no thinning": {"thinning": 0.0},
+    "no panels": {"panel": 0.0},
+    "measured cells only": {"synthetic": 0.0},
+    "three quarters synthetic": {"synthetic": 0.75},
+    "no masked gene": {"gene_every": 0},
+    "no alignment": {"weight_alignment": 0.0},
+    "published coherence": {"coherence": "published"},
+    "hidden size 128": {"hidden_size": 128, "learning_rate": 2e-3},
+    "512 tokens": {"max_length": 512},
+    "2 layers": {"n_layers": 2},
+    "6,000 steps": {"steps": 6_000},
+}
+
+
+def unit_of(study: str, file: str) -> str:
+    """Return the study, or the file of the one study with several organs."""
+    return file if study == "geact" else study
+
+
+def split(cells: Cells, profiles: Profiles, fold: str) -> tuple[Cells, Cells, Profiles]:
+    """Return training cells, held-out cells and training profiles."""
+    units = np.array([unit_of(*pair) for pair in zip(cells.obs.study, cells.obs.file, strict=True)])
+    held_out = np.isin(units, FOLDS[fold])
+    gone = PROFILES_OF_HELD_OUT.get(fold, ())
+    kept = ~(profiles.obs.tissue.isin(gone) | profiles.obs["sample"].isin(gone)).to_numpy()
+    return cells.take(~held_out), cells.take(held_out), profiles.take(kept)
+
+
+def scores(expected: np.ndarray, cells: Cells, types: tuple[str, ...], ontology: CellOntology) -> dict[str, list[float]]:  # fmt: skip
+    """Return mean recall over types and hierarchical F1 of each study from (n_cells, n_types) expected utilities."""
+    predicted = np.array(types)[expected.argmax(1)]
+    truth = labels_of(cells.obs)
+    units = np.array([unit_of(*pair) for pair in zip(cells.obs.study, cells.obs.file, strict=True)])
+    up = {t: ontology.ancestors(term_of(t), include_self=True) for t in {*types, *truth}}
+    found = {}
+    for unit in sorted(set(units)):
+        recalls, f1s = [], []
+        for label in sorted(set(truth[units == unit])):
+            rows = (units == unit) & (truth == label)
+            right = {t for t in types if term_of(label) in up[t] or (label == TUMOUR and t == MALIGNANT)}  # fmt: skip
+            if rows.sum() < MIN_CELLS or not right:
+                continue
+            recalls.append(float(np.isin(predicted[rows], list(right)).mean()))
+            f1s.append(np.mean([2 * len(up[label] & up[p]) / (len(up[label]) + len(up[p])) for p in predicted[rows]]))  # fmt: skip
+        if recalls:
+            found[unit] = [float(np.mean(recalls)), float(np.mean(f1s))]
+    return found
+
+
+def with_priors(probs: np.ndarray, cells: Cells, fold: str, data: TrainingData, ontology: CellOntology) -> dict[str, np.ndarray]:  # fmt: skip
+    """Return probabilities without a tissue prior, with the study's tissue given, and with tissues inferred from its cells."""
+    table = read_label_map()
+    study = table.source.str.split("/").str[-1].map(lambda file: STUDIES.get(file, file))
+    file = table.source.str.split("/").str[-1]
+    known = ~(study.isin(FOLDS[fold]) | file.isin(FOLDS[fold]) | (file == "pancreas"))
+    table = table[(known | (table.kind == "profile")) & ~table.source.str.startswith("release_only")]  # fmt: skip
+    organs, recorded = recorded_types(table, data.targets.types, ontology)
+    weights = tissue_weights(recorded)
+    units = np.array([unit_of(*pair) for pair in zip(cells.obs.study, cells.obs.file, strict=True)])
+    given, inferred = probs.copy(), probs.copy()
+    for unit in set(units):
+        rows = units == unit
+        names = {organ_of(tissue) for tissue in cells.obs.tissue[rows]} & set(organs)
+        of_given = weights[[organs.index(o) for o in names]].max(0) if names else weights.mean(0)
+        given[rows] = adjust_to_tissue(probs[rows], of_given)
+        inferred[rows] = adjust_to_tissue(probs[rows], infer_tissues(probs[rows], weights) @ weights)  # fmt: skip
+    return {"no prior": probs, "tissue given": given, "tissue inferred": inferred}
+
+
+def run(arm: dict[str, Any], fold: str, seed: int, cells: Cells, profiles: Profiles, ontology: CellOntology, steps: int, work: Path) -> dict[str, Any]:  # fmt: skip
+    """Train without the studies of a fold and score them."""
+    config = TrainingConfig(steps=steps, seed=seed)
+    config = replace(config, **{k: v for k, v in arm.items() if hasattr(config, k)})
+    sampling = replace(SamplingConfig(), **{k: v for k, v in arm.items() if not hasattr(config, k)})
+    train, test, kept = split(cells, profiles, fold)
+    data = prepare(train, kept, ontology, twin=True)
+    sampler = data.sampler(sampling, max_length=config.max_length, seed=seed)
+    started = time.monotonic()
+    trainer = Trainer(new_network(config, sampler), sampler, data.targets, ontology, config)
+    trainer.train(checkpoint=work / "checkpoint.pt")
+    (work / "checkpoint.pt").unlink(missing_ok=True)
+    seconds = time.monotonic() - started
+    # the classifier is fitted on cells as training draws them, without panels
+    plain = data.sampler(replace(sampling, panel=0.0), max_length=config.max_length, seed=seed)
+    drawn = [plain(REFERENCE_STEP + i, 500) for i in range(N_REFERENCE // 500)]
+    reference = Batch(*(np.concatenate([getattr(b, name) for b in drawn]) for name in Batch._fields))
+    head = fit_head(*embed(trainer.network, reference), reference.labels, data.targets)
+    hidden, cell = embed(trainer.network, rank_cells(test, config.max_length))
+    logits = head.logits(hidden, cell)
+    logits[:, ~data.taught] = -1e4
+    utility = utilities(data.targets.types, ontology)
+    found = with_priors(probabilities(logits), test, fold, data, ontology)
+    return {
+        "seconds": seconds,
+        "scores": {
+            name: scores(np.where(data.taught, p @ utility, -1), test, data.targets.types, ontology)
+            for name, p in found.items()
+        },
+    }
+
+
+def summary(results: dict[str, Any], arm: str, seed: int, steps: int) -> dict[str, list[float]] | None:  # fmt: skip
+    """Average the studies of all folds: recall and F1 of new organs, of other organs."""
+    runs = [results.get(f"{arm}|{fold}|{seed}|{steps}") for fold in FOLDS]
+    if any(r is None for r in runs):
+        return None
+    found = {}
+    for prior in runs[0]["scores"]:
+        units = {u: v for r in runs for u, v in r["scores"][prior].items()}
+        groups = [[v for u, v in units.items() if (u in OTHER_ORGANS) == other] for other in (False, True)]  # fmt: skip
+        found[prior] = [float(x) for group in groups for x in np.mean(group, axis=0)]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--arms", nargs="+", default=["base"], choices=ARMS)
+    parser.add_argument("--folds", nargs="+", type=int, default=[0, 1, 2, 3], help="indices of folds")  # fmt: skip
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--steps", type=int, default=1_500)
+    parser.add_argument("--out", type=Path, default=Path("runs/leave_studies_out.json"))
+    args = parser.parse_args()
+
+    torch.set_num_threads(1)  # results do not depend on the machine's number of cores
+    ontology = CellOntology.load()
+    cells, profiles = read_sources(args.data, ontology, twin=True)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    results = json.loads(args.out.read_text()) if args.out.exists() else {}
+    for seed in args.seeds:
+        for arm in args.arms:
+            for fold in [list(FOLDS)[i] for i in args.folds]:
+                key = f"{arm}|{fold}|{seed}|{args.steps}"
+                if key in results:
+                    continue
+                results[key] = run(ARMS[arm], fold, seed, cells, profiles, ontology, args.steps, args.out.parent)  # fmt: skip
+                args.out.write_text(json.dumps(results, indent=1))
+                means = {name: np.round(np.mean(list(s.values()), axis=0), 3).tolist() for name, s in results[key]["scores"].items()}  # fmt: skip
+                print(key, f"{results[key]['seconds']:.0f} s", means, flush=True)
+            if found := summary(results, arm, seed, args.steps):
+                for prior, values in found.items():
+                    print(f"{arm}, seed {seed}, {prior}: recall and F1 in new organs {values[0]:.3f} {values[1]:.3f}, in others {values[2]:.3f} {values[3]:.3f}", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
