@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from sccello_tools._logging import logger
 from sccello_tools.errors import ArgumentError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
     from anndata import AnnData
@@ -221,6 +222,4 @@ def named_keys(adata: AnnData, keys: Mapping[str, str] | Sequence[str] | None) -
                 f"adata.obsm has no {key!r} (keys: {list(adata.obsm)}). Call tl.embed(adata) first."
             )
             raise NotFoundError(msg)
-    from collections.abc import Mapping as AnyMapping
-
-    return {key: str(keys[key]) if isinstance(keys, AnyMapping) else key for key in keys}
+    return {key: str(keys[key]) if isinstance(keys, Mapping) else key for key in keys}
