@@ -239,3 +239,15 @@ def test_best_backend_on_cuda(monkeypatch):
 def test_varlen_refuses_dropout():
     with pytest.raises(BackendError, match=r"attention dropout, found 0\.1.*sdpa"):
         torch_varlen_attention(*random_qkv(), bounds(LENGTHS), max(LENGTHS), dropout_p=0.1)
+
+
+def test_the_backward_pass_does_not_allocate_a_full_gradient_per_run():
+    q, k, v = (torch.randn(9, 2, 4, requires_grad=True) for _ in range(3))
+    out = sdpa_by_runs(q, k, v, torch.tensor([0, 2, 5, 9], dtype=torch.int32), 4)
+    found, todo = set(), [out.grad_fn]
+    while todo:
+        node = todo.pop()
+        found.add(node.name())
+        todo += [above for above, _ in node.next_functions if above is not None]
+    assert "SplitWithSizesBackward0" in found
+    assert "SliceBackward0" not in found

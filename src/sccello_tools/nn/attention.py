@@ -13,7 +13,7 @@ from sccello_tools._logging import logger
 from sccello_tools.errors import BackendError, MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -85,6 +85,15 @@ def equal_length_runs(cu_seqlens: Tensor) -> Iterator[Run]:
         start = run.stop
 
 
+def split_runs(x: Tensor, runs: Sequence[Run]) -> tuple[Tensor, ...]:
+    """Split packed tokens, (T, ...), into those of each run.
+
+    Slices would give the same values, but the gradient of each slice is a tensor of the size of ``x``: the backward pass would cost
+    O(T) per run instead of O(T) in all.
+    """
+    return x.split([run.stop - run.start for run in runs])
+
+
 def length_blocks(cu_seqlens: Tensor, *, max_padding: float = _MAX_PADDING) -> list[Block]:
     """Group sequences by length so that no sequence is padded by more than a fraction of the block's length.
 
@@ -132,10 +141,11 @@ def sdpa_by_runs(
 ) -> Tensor:
     """Attend with one call per run of equal lengths, on views of the packed tensors."""
     outputs = []
-    for run in equal_length_runs(cu_seqlens):
+    runs = list(equal_length_runs(cu_seqlens))
+    for run, *parts in zip(runs, *(split_runs(x, runs) for x in (q, k, v)), strict=True):
         shape = (run.n_sequences, run.length, *q.shape[1:])
         # (n * L, H, D) -> (n, L, H, D) -> (n, H, L, D)
-        query, key, value = (x[run.start : run.stop].view(shape).transpose(1, 2) for x in (q, k, v))
+        query, key, value = (x.view(shape).transpose(1, 2) for x in parts)
         out = functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout_p)
         outputs.append(out.transpose(1, 2).reshape(-1, *q.shape[1:]))  # (n * L, H, D)
     if not outputs:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from sccello_tools.errors import ConfigError
 
-from .attention import equal_length_runs
+from .attention import equal_length_runs, split_runs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -367,14 +367,13 @@ def pool_by_runs(
     dropout_p: float,
 ) -> Tensor:
     """Average the (T, d) tokens of each sequence, weighted by (B, H, d) queries, to (B, H, d); one call per run of equal lengths."""
-    pooled, done = [], 0
-    for run in equal_length_runs(cu_seqlens):
+    runs = list(equal_length_runs(cu_seqlens))
+    of_runs = queries.split([run.n_sequences for run in runs])
+    pooled = []
+    for run, query, tokens in zip(runs, of_runs, split_runs(x, runs), strict=True):
         # (n * L, d) -> (n, L, d)
-        tokens = x[run.start : run.stop].view(run.n_sequences, run.length, -1)
-        pooled.append(
-            _weighted_mean(queries[done : done + run.n_sequences], tokens, dropout_p, None)
-        )
-        done += run.n_sequences
+        tokens = tokens.view(run.n_sequences, run.length, -1)
+        pooled.append(_weighted_mean(query, tokens, dropout_p, None))
     return torch.cat(pooled)
 
 

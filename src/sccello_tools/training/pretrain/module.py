@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 
 from sccello_tools.errors import ConfigError, TrainingError
 from sccello_tools.nn import losses, resolve_attention
-from sccello_tools.nn.attention import equal_length_runs
 from sccello_tools.training.trainer import adamw
 
 from .batch import describe_cells
@@ -351,22 +350,14 @@ def cell_by_cell(attention: AttentionFn) -> AttentionFn:
     ) -> torch.Tensor:
         del max_seqlen
         outputs = []
-        for cells in equal_length_runs(cu_seqlens):
-            bounds = torch.tensor([0, cells.length], dtype=torch.int32, device=q.device)
-            for start in range(cells.start, cells.stop, cells.length):
-                part = slice(start, start + cells.length)
-                outputs.append(
-                    checkpoint(
-                        attention,
-                        q[part],
-                        k[part],
-                        v[part],
-                        bounds,
-                        cells.length,
-                        dropout_p=dropout_p,
-                        use_reentrant=False,
-                    )
+        lengths = cu_seqlens.diff().tolist()
+        for length, *parts in zip(lengths, *(x.split(lengths) for x in (q, k, v)), strict=True):
+            bounds = torch.tensor([0, length], dtype=torch.int32, device=q.device)
+            outputs.append(
+                checkpoint(
+                    attention, *parts, bounds, length, dropout_p=dropout_p, use_reentrant=False
                 )
+            )
         return torch.cat(outputs)
 
     return run
