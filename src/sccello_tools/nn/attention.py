@@ -91,7 +91,7 @@ def split_runs(x: Tensor, runs: Sequence[Run]) -> tuple[Tensor, ...]:
     Slices would give the same values, but the gradient of each slice is a tensor of the size of ``x``: the backward pass would cost
     O(T) per run instead of O(T) in all.
     """
-    return x.split([run.stop - run.start for run in runs])
+    return torch.split(x, [run.stop - run.start for run in runs])
 
 
 def length_blocks(cu_seqlens: Tensor, *, max_padding: float = _MAX_PADDING) -> list[Block]:

@@ -368,12 +368,11 @@ def pool_by_runs(
 ) -> Tensor:
     """Average the (T, d) tokens of each sequence, weighted by (B, H, d) queries, to (B, H, d); one call per run of equal lengths."""
     runs = list(equal_length_runs(cu_seqlens))
-    of_runs = queries.split([run.n_sequences for run in runs])
+    of_runs = torch.split(queries, [run.n_sequences for run in runs])
     pooled = []
     for run, query, tokens in zip(runs, of_runs, split_runs(x, runs), strict=True):
-        # (n * L, d) -> (n, L, d)
-        tokens = tokens.view(run.n_sequences, run.length, -1)
-        pooled.append(_weighted_mean(query, tokens, dropout_p, None))
+        shape = (run.n_sequences, run.length, -1)  # (n * L, d) -> (n, L, d)
+        pooled.append(_weighted_mean(query, tokens.view(shape), dropout_p, None))
     return torch.cat(pooled)
 
 

@@ -351,7 +351,9 @@ def cell_by_cell(attention: AttentionFn) -> AttentionFn:
         del max_seqlen
         outputs = []
         lengths = cu_seqlens.diff().tolist()
-        for length, *parts in zip(lengths, *(x.split(lengths) for x in (q, k, v)), strict=True):
+        for length, *parts in zip(
+            lengths, *(torch.split(x, lengths) for x in (q, k, v)), strict=True
+        ):
             bounds = torch.tensor([0, length], dtype=torch.int32, device=q.device)
             outputs.append(
                 checkpoint(
