@@ -14,7 +14,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -30,11 +30,17 @@ from recipe.classifier import (
     utilities,
 )
 from recipe.sampling import Batch, SamplingConfig, rank_cells
-from recipe.setup import TrainingData, prepare, read_sources
-from recipe.sources import STUDIES, Cells, Profiles
+from recipe.setup import prepare, read_sources
+from recipe.sources import STUDIES
 from recipe.training import Trainer, TrainingConfig, embed, new_network
 
 from sccello_tools.ontology import CellOntology
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from recipe.setup import TrainingData
+    from recipe.sources import Cells, Profiles
 
 FOLDS: dict[str, tuple[str, ...]] = {
     "pancreas, heart, blood 10x": ("pancreas_fasolino", "pancreas_muraro", "pancreas_tosti", "moncada", "hao", "ipsc"),
@@ -140,7 +146,9 @@ def run(arm: dict[str, Any], fold: str, seed: int, cells: Cells, profiles: Profi
     # the classifier is fitted on cells as training draws them, without panels
     plain = data.sampler(replace(sampling, panel=0.0), max_length=config.max_length, seed=seed)
     drawn = [plain(REFERENCE_STEP + i, 500) for i in range(N_REFERENCE // 500)]
-    reference = Batch(*(np.concatenate([getattr(b, name) for b in drawn]) for name in Batch._fields))
+    reference = Batch(
+        *(np.concatenate([getattr(b, name) for b in drawn]) for name in Batch._fields)
+    )
     head = fit_head(*embed(trainer.network, reference), reference.labels, data.targets)
     hidden, cell = embed(trainer.network, rank_cells(test, config.max_length))
     logits = head.logits(hidden, cell)

@@ -17,18 +17,23 @@ import argparse
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from recipe.sampling import Batch, SamplingConfig, rank_cells
-from recipe.setup import TrainingData, prepare, read_sources
+from recipe.setup import prepare, read_sources
 from recipe.training import Trainer, TrainingConfig, embed, new_network
 
 import sccello_tools as sccello
 from sccello_tools.models.registry import update_entry
-from sccello_tools.nn import ScCelloModel
 from sccello_tools.ontology import CellOntology
 from sccello_tools.tokens import GeneVocabulary
+
+if TYPE_CHECKING:
+    from recipe.setup import TrainingData
+
+    from sccello_tools.nn import ScCelloModel
 
 RESOURCES = Path(sccello.__file__).parent / "resources"
 BANK_STEP = 20_000_000  # synthetic cells of the bank are drawn from these steps, which never train

@@ -7,6 +7,9 @@ genes that stand out in the cluster.
 
 from __future__ import annotations
 
+# One rule per line.
+# fmt: off
+
 ANY = ".*"
 RULES: list[tuple[str, str, str | None, str]] = [
     # not a type

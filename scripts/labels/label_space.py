@@ -122,4 +122,4 @@ class Targets:
 
 def term_of(label: str) -> str:
     """Return the Cell Ontology id of a label."""
-    return label.split("|")[0]
+    return label.split("|", maxsplit=1)[0]

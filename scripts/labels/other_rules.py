@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# One rule per line.
+# fmt: off
+
 AS_NAMED = "as named"
 
 # label -> name, for every tissue of tissue_profiles.h5ad unless PROFILE_EXCEPTIONS has (source, label)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from labels.label_space import Targets
 
     from sccello_tools.ontology import CellOntology
@@ -71,7 +71,9 @@ def fit_head(hidden: np.ndarray, cell: np.ndarray, labels: np.ndarray, targets: 
     right = targets.exact()
     # a broad label's ancestors are neither correct nor incorrect; those of the other labels are incorrect
     special = targets.correct.sum(1) != 0
-    special &= (right != _own(targets)).any(1) | np.array(["|" in label for label in targets.labels])
+    special &= (right != _own(targets)).any(1) | np.array(
+        ["|" in label for label in targets.labels]
+    )
     wrong_or_right = ~(targets.ignored & special[:, None])
     not_right = torch.from_numpy(~right[labels])
     not_counted = torch.from_numpy(~(wrong_or_right | right)[labels])
@@ -152,7 +154,9 @@ _ORGANS = (
 def organ_of(tissue: str, author_label: str = "") -> str:
     """Return the organ of a tissue, "" if it is none of the table; clusters of unknown tissue name it in their label."""
     text = author_label if tissue == "unknown" else tissue
-    return next((organ for organ, pattern in _ORGANS if re.search(pattern, text, re.I)), "")
+    return next(
+        (organ for organ, pattern in _ORGANS if re.search(pattern, text, re.IGNORECASE)), ""
+    )
 
 
 def recorded_types(table: pd.DataFrame, types: Sequence[str], ontology: CellOntology) -> tuple[list[str], np.ndarray]:  # fmt: skip

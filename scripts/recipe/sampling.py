@@ -6,13 +6,15 @@ Everything happens on counts, in compiled code. A batch depends on the seed and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numba
 import numpy as np
-from recipe.sources import Cells, Profiles, Styles
 
 from sccello_tools.tokens import CLS_ID, VOCABULARY_SIZE, GeneVocabulary
+
+if TYPE_CHECKING:
+    from recipe.sources import Cells, Profiles, Styles
 
 _N_NOISE = 1 << 20  # log-normal factors that are drawn once and reused at random offsets
 _MIN_TOKENS = 10
@@ -168,11 +170,11 @@ def _of(panels: tuple[np.ndarray, np.ndarray], rows: slice) -> tuple[np.ndarray,
     return panels[0][rows], panels[1]
 
 
-def _arrays(matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # noqa: ANN001 - CSR
+def _arrays(matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data.astype(np.float32)  # fmt: skip
 
 
-def _detected(matrix) -> np.ndarray:  # noqa: ANN001 - CSR
+def _detected(matrix) -> np.ndarray:
     return np.asarray((matrix > 0).mean(0)).ravel()
 
 
@@ -192,7 +194,7 @@ def _depths(rng: np.random.Generator, n_cells: int) -> np.ndarray:
 
 
 @numba.njit(nogil=True, cache=True)
-def _rank(tokens, counts, n, medians, out_ids, out_counts):  # noqa: ANN001, ANN202 - compiled
+def _rank(tokens, counts, n, medians, out_ids, out_counts):
     """Write `<cls>` and the tokens by decreasing count / median; ties by token. Returns the length."""
     keys = np.empty(n, np.uint64)
     scaled = np.empty(1, np.float32)
@@ -214,7 +216,7 @@ def _rank(tokens, counts, n, medians, out_ids, out_counts):  # noqa: ANN001, ANN
 
 
 @numba.njit(nogil=True, cache=True)
-def _binomial(n, p):  # noqa: ANN001, ANN202 - compiled
+def _binomial(n, p):
     if n >= 60:
         k = np.round(n * p + np.sqrt(n * p * (1 - p)) * np.random.normal())
         return int(max(0, min(n, k)))
@@ -226,7 +228,7 @@ def _binomial(n, p):  # noqa: ANN001, ANN202 - compiled
 
 
 @numba.njit(nogil=True, cache=True)
-def _thin(seed, rows, indptr, indices, data, thinned_totals, panel_of, panels, medians, out_ids, out_lengths, out_counts):  # noqa: ANN001, ANN202  # fmt: skip
+def _thin(seed, rows, indptr, indices, data, thinned_totals, panel_of, panels, medians, out_ids, out_lengths, out_counts):  # fmt: skip
     """Rank measured cells after thinning and restriction to panels."""
     np.random.seed(seed)
     tokens = np.empty(VOCABULARY_SIZE, np.int32)
@@ -251,7 +253,7 @@ def _thin(seed, rows, indptr, indices, data, thinned_totals, panel_of, panels, m
 
 
 @numba.njit(nogil=True, cache=True)
-def _draw(seed, rows, indptr, indices, expected, depths, level, noise, style_of, styles, panel_of, panels, medians, out_ids, out_lengths, out_counts):  # noqa: ANN001, ANN202  # fmt: skip
+def _draw(seed, rows, indptr, indices, expected, depths, level, noise, style_of, styles, panel_of, panels, medians, out_ids, out_lengths, out_counts):  # fmt: skip
     """Rank synthetic cells: profile x style x noise, then a multinomial draw of the cell's depth."""
     np.random.seed(seed)
     tokens = np.empty(VOCABULARY_SIZE, np.int32)

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from labels.label_space import HELD_OUT, Targets, known_types, labels_of, with_subtypes
-from recipe.sampling import Sampler, SamplingConfig
-from recipe.sources import Cells, Profiles, Styles, complete_genes, read_cells, read_profiles
+from recipe.sampling import Sampler
+from recipe.sources import Styles, complete_genes, read_cells, read_profiles
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from recipe.sampling import SamplingConfig
+    from recipe.sources import Cells, Profiles
 
     from sccello_tools.ontology import CellOntology
 

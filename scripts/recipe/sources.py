@@ -7,7 +7,7 @@ expected fraction of each gene; synthetic cells are drawn from them. `cells/eval
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anndata as ad
 import numpy as np
@@ -15,8 +15,12 @@ import pandas as pd
 from labels.label_space import RESERVED_TISSUES, read_label_map
 from scipy import sparse
 
-from sccello_tools.ontology import CellOntology
 from sccello_tools.tokens import VOCABULARY_SIZE, match_gene_names
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sccello_tools.ontology import CellOntology
 
 LABEL = "cell_type_ontology_term_id"
 HCL = "human_cell_landscape"
@@ -115,7 +119,7 @@ def read_cells(data: Path, folders: tuple[str, ...]) -> Cells:
                 folder=folder,
                 file=path.stem,
                 study=study,
-                donor=obs["donor"] if "donor" in obs else "",
+                donor=obs.get("donor", ""),
                 cl_id=obs[LABEL].replace(COARSENED),
             )
             parts.append(counts)
@@ -164,7 +168,9 @@ def read_profiles(data: Path) -> Profiles:
     )
 
 
-def complete_genes(profiles: Profiles, ontology: CellOntology, *, n_neighbours: int = 3) -> Profiles:
+def complete_genes(
+    profiles: Profiles, ontology: CellOntology, *, n_neighbours: int = 3
+) -> Profiles:
     """Fill the genes that the Human Cell Landscape did not measure.
 
     Its profiles hold 6,075 marker genes only, so that cells drawn from them would lack most of a cell's tokens. The missing genes are
@@ -196,7 +202,9 @@ def complete_genes(profiles: Profiles, ontology: CellOntology, *, n_neighbours: 
         expected[row] = np.where(measured, expected[row] * mean[measured].sum(), mean)
     tokens = np.flatnonzero(measured | (expected[rows] > 0).any(0))
     return Profiles(
-        sparse.csr_matrix(expected.astype(np.float32)), profiles.obs, {**profiles.genes, HCL: tokens}
+        sparse.csr_matrix(expected.astype(np.float32)),
+        profiles.obs,
+        {**profiles.genes, HCL: tokens},
     )
 
 
@@ -240,7 +248,9 @@ class Styles:
                 if len(shared) < 2 or both.sum() < 3000:
                     continue
                 ratios = [
-                    np.log(_fractions(expression[t][both], pseudo) / _fractions(means[t][both], pseudo))
+                    np.log(
+                        _fractions(expression[t][both], pseudo) / _fractions(means[t][both], pseudo)
+                    )
                     for t in shared
                 ]
                 mean = np.clip(np.mean(ratios, 0), -3, 3)

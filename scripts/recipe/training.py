@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from labels.label_space import Targets, term_of
-from recipe.sampling import Batch, Sampler
+from labels.label_space import term_of
+from recipe.sampling import Batch
 
 from sccello_tools.engine import encode
 from sccello_tools.nn import (
@@ -24,12 +24,18 @@ from sccello_tools.nn import (
     prototype_regularization,
     sdpa_attention,
 )
-from sccello_tools.ontology import CellOntology, ancestor_mask, pagerank_rows, similarity_levels
+from sccello_tools.ontology import ancestor_mask, pagerank_rows, similarity_levels
 from sccello_tools.tokens import CLS_ID, MASK_ID, PAD_ID, RaggedTokens
 from sccello_tools.training.pretrain.initialize import start_spectral
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Literal
+
+    from labels.label_space import Targets
+    from recipe.sampling import Sampler
+
+    from sccello_tools.ontology import CellOntology
 
 _START_CELLS = 8_000  # cells of the spectral start
 _START_STEP = 10_000_000  # steps from here on are never trained on
@@ -191,7 +197,9 @@ class Trainer:
         found["coherence"], found["type_accuracy"] = ontology_coherence_loss(
             cells, prototypes, correct, ignored, tau=config.tau
         )
-        with torch.no_grad():  # a cell with a coarse label belongs to the most similar of its possible types
+        with (
+            torch.no_grad()
+        ):  # a cell with a coarse label belongs to the most similar of its possible types
             cosines = cells @ torch.nn.functional.normalize(prototypes.float(), dim=-1).T
             types = cosines.masked_fill(~correct, -2).argmax(1)
         found["regularization"] = prototype_regularization(
@@ -201,8 +209,12 @@ class Trainer:
 
     def _masked_gene(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         config, network = self.config, self.network
-        part = np.random.default_rng((config.seed, self.step, 8)).permutation(len(batch.labels))[: config.gene_cells]
-        ids, cu_seqlens, longest, _ = pack(Batch(batch.ids[part], batch.lengths[part], batch.labels[part], batch.counts))
+        part = np.random.default_rng((config.seed, self.step, 8)).permutation(len(batch.labels))[
+            : config.gene_cells
+        ]
+        ids, cu_seqlens, longest, _ = pack(
+            Batch(batch.ids[part], batch.lengths[part], batch.labels[part], batch.counts)
+        )
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
         masked = mask_tokens(
             ids, generator=generator, mask_id=MASK_ID, protected_ids=(PAD_ID, CLS_ID), random_range=(MASK_ID + 1, CLS_ID),
