@@ -97,18 +97,23 @@ def _agreement(result: dict[str, Any]) -> str:
 
 
 def _screen(result: dict[str, Any]) -> str:
-    rows = [
-        [
-            f"{result['top50_overlap']:.3f}",
-            f"{result['top50_overlap_low']:.2f}",
-            f"{result['fast_top50_overlap']:.3f}",
-            f"{result['speed_ratio']:.1f}× ({result['speed_ratio_low']:.1f} to {result['speed_ratio_high']:.1f})",
-        ]
-    ]
-    columns = ["top-50 overlap with `perturb`, mean over cells", "lowest", "of `fast`", "faster by"]
+    rows = []
+    for name, row in result["methods"].items():
+        label = "`fast`" if name == "fast" else f"`screen`, {name} exact genes"
+        rows.append(
+            [
+                f"**{label}**" if name == str(result["n_exact"]) else label,
+                f"{row['overlap']:.3f}",
+                f"{row['overlap_low']:.2f}",
+                f"{row['speed_ratio']:.1f}× ({row['speed_ratio_low']:.1f} to {row['speed_ratio_high']:.1f})",
+            ]
+        )
+    columns = ["method", "top-50 overlap with `perturb`", "lowest cell", "faster by"]
+    default = result["methods"][str(result["n_exact"])]
     return (
         f"{_table(columns, rows)}\n\n`{result['model']}`, {result['n_cells']} cells of {result['n_types']} types, median "
-        f"{result['median_tokens']:.0f} tokens. Overlap {against(result['top50_overlap'], 0.98)}; speed {against(result['speed_ratio'], 8)}."
+        f"{result['median_tokens']:.0f} tokens. Default: overlap {against(default['overlap'], 0.98)}; speed "
+        f"{against(default['speed_ratio'], 8)}."
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from .errors import ArgumentError, OutputError, OutputExistsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from typing import Any
 
     from numpy.typing import NDArray
@@ -229,8 +229,19 @@ def write_tensors(
         save_file(dict(tensors), part, metadata={header: json.dumps(metadata)})
 
 
-def read_arrays(path: Path, *, header: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def read_arrays(
+    path: Path, *, header: str, names: Collection[str] | None = None
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Read the arrays and metadata of a file written by :func:`write_arrays`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    header
+        Key of the metadata.
+    names
+        Arrays to read; all by default.
 
     Raises
     ------
@@ -238,7 +249,7 @@ def read_arrays(path: Path, *, header: str) -> tuple[dict[str, NDArray[Any]], di
         If the file is missing, damaged, or has no metadata under ``header``. Callers translate it into an error that names the
         remedy.
     """
-    return _read(path, header, "numpy")
+    return _read(path, header, "numpy", names)
 
 
 def read_tensors(path: Path, *, header: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -246,13 +257,16 @@ def read_tensors(path: Path, *, header: str) -> tuple[dict[str, Any], dict[str, 
     return _read(path, header, "pt")
 
 
-def _read(path: Path, header: str, framework: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read(
+    path: Path, header: str, framework: str, names: Collection[str] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework=framework) as file:
             metadata = json.loads((file.metadata() or {})[header])
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            wanted = file.keys() if names is None else names
+            found = {name: file.get_tensor(name) for name in wanted}
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         msg = f"{path} is not a readable safetensors file with {header!r} metadata ({error})"
         raise ValueError(msg) from error

@@ -41,6 +41,10 @@ AGREEMENT_SUFFIX: Final = "_agreement"  # obs: float32 in [0, 1], fraction of th
 N_VOTES_SUFFIX: Final = "_n_votes"  # obs: int32
 VOTING_SUFFIX: Final = "_voting"  # obs: category, annotators that vote
 DISSENTING_SUFFIX: Final = "_dissenting"  # obs: category, those of another lineage
+NEIGHBORS: Final = "sccello_neighbors"  # uns: table of reference cells
+NEIGHBORS_SUFFIX: Final = "_neighbors"  # uns: the same, of an annotation
+INDICES_SUFFIX: Final = "_indices"  # obsm: int64 (n_obs, n_neighbors), rows of the reference
+DISTANCES_SUFFIX: Final = "_distances"  # obsm: float32 (n_obs, n_neighbors), cosine distances
 PERTURBATION: Final = "sccello_perturbation"  # uns: table of groups and perturbations
 DRUG_RESPONSE: Final = (
     "sccello_drug_response"  # obsm: DataFrame (n_obs, n_drugs) of ln IC50 (µM); uns: groups
@@ -62,4 +66,6 @@ SUFFIXES: Final = (  # companion slots of a key
     N_VOTES_SUFFIX,
     VOTING_SUFFIX,
     DISSENTING_SUFFIX,
+    INDICES_SUFFIX,
+    DISTANCES_SUFFIX,
 )

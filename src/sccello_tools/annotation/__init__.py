@@ -8,6 +8,7 @@ from .backoff import Lineages, conformal_threshold
 from .calibrate import KnownCells, calibrate
 from .protocol import ProtocolScore, closed_set_protocol
 from .reference import Reference
+from .reference_parts import Neighbors
 from .statistics import AnnotationStatistics, statistics_of
 from .tissues import allowed_types, check_tissues, tissue_types
 from .zero_shot import Candidates, resolve_candidates
@@ -19,6 +20,7 @@ __all__ = [
     "Candidates",
     "KnownCells",
     "Lineages",
+    "Neighbors",
     "ProtocolScore",
     "Reference",
     "add_types",

@@ -15,18 +15,19 @@ from sccello_tools.errors import ConfigError, LabelError, OutputExistsError, Wei
 from .backoff import Lineages
 from .folds import assign_folds
 from .head import fit_temperature, softmax
-from .reference_parts import ReferencePart, merge_nearest
+from .reference_parts import ReferencePart, annotation_of, search_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    import pandas as pd
     from numpy.typing import NDArray
 
     from sccello_tools._random import RNGLike
     from sccello_tools.ontology import CellOntology
 
+    from .reference_parts import Neighbors
+
 _FILE = "reference.json"
-_FORMAT = 1
+_FORMAT = 2
 _N_CALIBRATION = (
     3_000  # held-out cells used for calibration; enough for quantiles to within one per cent
 )
@@ -73,6 +74,7 @@ class Reference:
         weights_sha256: str,
         ontology: CellOntology,
         groups: NDArray[np.str_] | None = None,
+        table: pd.DataFrame | None = None,
         n_neighbors: int = 15,
         rng: RNGLike = 0,
     ) -> Reference:
@@ -92,6 +94,8 @@ class Reference:
             Cell Ontology, for the common ancestors of labels.
         groups
             (n_cells,) donors; cells of one donor are held out together.
+        table
+            Name and columns of each cell, from :func:`~sccello_tools.annotation.reference_parts.cell_table`.
         n_neighbors
             Number of neighbours that vote.
         rng
@@ -103,22 +107,22 @@ class Reference:
             If there are fewer than two labels.
         """
         usable = np.isfinite(points).all(axis=1) & (labels != "")
-        points, labels = points[usable], labels[usable]
-        names = tuple(np.unique(labels).tolist())
+        names = tuple(np.unique(labels[usable]).tolist())
         if len(names) < 2:
             msg = f"A reference needs at least two cell types, got {list(names)}. Pass more cells or check label_key."
             raise LabelError(msg)
-        codes = np.searchsorted(np.array(names), labels)
+        codes = np.where(usable, np.searchsorted(np.array(names), labels), -1)
         made = cls(
             names,
             tuple(terms.get(name, "") for name in names),
-            (ReferencePart.of(points, codes),),
+            (ReferencePart.of(points, codes, table=table),),
             model,
             weights_sha256,
-            min(n_neighbors, len(points) - 1),
+            min(n_neighbors, int(usable.sum()) - 1),
         )
-        kept_groups = None if groups is None else groups[usable]
-        return made._calibrated(points, codes, kept_groups, ontology, np.random.default_rng(rng))
+        groups = None if groups is None else groups[usable]
+        rng = np.random.default_rng(rng)
+        return made._calibrated(points[usable], codes[usable], groups, ontology, rng)
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -149,7 +153,41 @@ class Reference:
         -------
         (n_cells, n_labels) float32, rows sum to 1.
         """
-        return softmax(self._log_votes(points, self.parts) / np.float32(self.temperature))
+        return self.vote(self.search(points))
+
+    def search(self, points: NDArray[np.float32], n_neighbors: int | None = None) -> Neighbors:
+        """Return the nearest reference cells.
+
+        Indices count the rows of the AnnData objects that the reference was built from, in order.
+
+        Parameters
+        ----------
+        points
+            (n_cells, d); rows with NaN have no neighbours.
+        n_neighbors
+            Number of neighbours; by default those that vote.
+        """
+        return search_parts(self.parts, points, n_neighbors or self.n_neighbors)
+
+    def vote(self, neighbors: Neighbors) -> NDArray[np.float32]:
+        """Return label probabilities from the votes of neighbours, see :meth:`probabilities`.
+
+        Parameters
+        ----------
+        neighbors
+            Result of :meth:`search` with the default number of neighbours.
+        """
+        return softmax(self._log_votes(neighbors) / np.float32(self.temperature))
+
+    def annotation(self, indices: NDArray[np.int64]) -> pd.DataFrame:
+        """Return name and stored columns of reference cells, one row per distinct index, which is the row's label.
+
+        Parameters
+        ----------
+        indices
+            Indices of :meth:`search`; -1 is ignored.
+        """
+        return annotation_of(self.parts, indices)
 
     def extend(self, other: Reference) -> Reference:
         """Return a reference with the cells of both; equal labels are merged.
@@ -249,17 +287,15 @@ class Reference:
             msg = f"{folder} does not contain a readable reference ({error}). Create one with tl.build_reference(...).save(folder)."
             raise WeightsError(msg) from error
 
-    def _log_votes(
-        self, points: NDArray[np.float32], parts: Sequence[ReferencePart]
-    ) -> NDArray[np.float32]:
-        usable = np.isfinite(points).all(axis=1)
-        distances, codes = merge_nearest(parts, points[usable], self.n_neighbors)
+    def _log_votes(self, neighbors: Neighbors) -> NDArray[np.float32]:
+        usable = neighbors.codes[:, 0] >= 0
+        distances, codes = neighbors.distances[usable], neighbors.codes[usable]
         # the weight halves with every half of the distance to the farthest neighbour, so there is no scale to set
         scale = np.maximum(distances[:, -1:], 1e-6)
         votes = np.exp2(-2 * distances / scale)
         sums = np.zeros((len(codes), len(self.labels)))
         np.add.at(sums, (np.arange(len(codes))[:, None], codes), votes)
-        found = np.full((len(points), len(self.labels)), np.nan, dtype=np.float32)
+        found = np.full((len(usable), len(self.labels)), np.nan, dtype=np.float32)
         found[usable] = np.log(sums + _SMOOTHING / len(self.labels))
         return found
 
@@ -280,9 +316,8 @@ class Reference:
                 np.isin(codes[out], codes[rest])
             ]  # a type without other cells cannot be predicted
             if len(out) and len(rest) > self.n_neighbors:
-                votes.append(
-                    self._log_votes(points[out], [ReferencePart.of(points[rest], codes[rest])])
-                )
+                part = ReferencePart.of(points[rest], codes[rest])
+                votes.append(self._log_votes(search_parts([part], points[out], self.n_neighbors)))
                 rows.append(out)
         if not rows:
             return self  # nothing could be held out: votes stay uncalibrated

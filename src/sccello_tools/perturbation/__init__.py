@@ -6,10 +6,11 @@ from .edits import Mode, Perturbation
 from .exact import exact_scores, half_squared_distance
 from .fast import fast_scores
 from .gene_ontology import Aspect, GeneOntology
-from .scores import PerturbMethod, perturbation_scores
+from .scores import N_SCREENED, PerturbMethod, perturbation_scores
 from .shifts import CellShifts, Target, perturbation_shifts
 
 __all__ = [
+    "N_SCREENED",
     "Aspect",
     "CellShifts",
     "GeneOntology",

@@ -17,6 +17,7 @@ from ._marker_genes import marker_genes
 from ._perturb import perturb
 from ._predict import predict
 from ._pretrain import pretrain
+from ._search import search
 from ._train_drug_response import train_drug_response
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
     "perturb",
     "predict",
     "pretrain",
+    "search",
     "train_drug_response",
 ]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sccello_tools import _keys
+from sccello_tools import __version__, _keys
 from sccello_tools._anndata.counts import CountsSource
-from sccello_tools._anndata.writing import check_writable, writing
+from sccello_tools._anndata.writing import check_writable, clear_slots, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
 from sccello_tools.errors import ConfigError
@@ -19,8 +19,10 @@ from ._annotate_novel import check_alpha
 from ._annotation_slots import AnnotationSlots, write_annotation
 from ._build_reference import build_reference
 from ._hidden_states import chunks, hidden_states
+from ._search import check_obs_keys, check_same_model, write_neighbors
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Literal
 
     from anndata import AnnData
@@ -42,6 +44,8 @@ def annotate(
     level: Literal["auto", "type"] = "type",
     alpha: float = 0.1,
     return_scores: bool = False,
+    return_neighbors: bool = False,
+    obs_keys: Sequence[str] | None = None,
     key_added: str = _keys.CELL_TYPE,
     layer: str | None = None,
     gene_ids: str | None = None,
@@ -74,6 +78,10 @@ def annotate(
         Share of wrong answers that ``"auto"`` allows, for cells like those of the reference.
     return_scores
         Also write the probabilities of all labels.
+    return_neighbors
+        Also write the nearest reference cells, which vote, as :func:`search` does.
+    obs_keys
+        Columns of ``reference.obs`` to report with the neighbours, such as donor and study; of a built reference, those it holds.
     key_added
         Column of ``adata.obs``, and start of the names of the others.
     layer
@@ -101,6 +109,10 @@ def annotate(
         Calibrated probability that this is right.
     `adata.obsm[key_added + "_scores"]` : DataFrame of float32
         With ``return_scores``: one column a label.
+    `adata.obsm[key_added + "_neighbors_indices"]`, `adata.obsm[key_added + "_neighbors_distances"]`, \
+    `adata.uns[key_added + "_neighbors"]`
+        With ``return_neighbors``: see :func:`search`. :func:`sccello_tools.get.neighbor_fractions` returns the fraction of the
+        neighbours per donor or study.
     `adata.uns[key_added]` : dict
         Model, hash of its weights, parameters.
 
@@ -127,8 +139,10 @@ def annotate(
     >>> bool((adata.obs["sccello_cell_type"].astype(str) == adata.obs["cell_type"].astype(str)).mean() > 0.8)
     True
     """
-    from sccello_tools.annotation import Reference, conformal_threshold
+    from sccello_tools.annotation import Neighbors, Reference, conformal_threshold
+    from sccello_tools.annotation.reference_parts import NAME
 
+    neighbors_key = key_added + _keys.NEIGHBORS_SUFFIX
     check_writable(adata, copy=copy)
     check_alpha(alpha)
     ontology = ontology or CellOntology.load()
@@ -149,6 +163,7 @@ def annotate(
             min_matched=min_matched,
             device=device,
             ontology=ontology,
+            obs_keys=obs_keys or (),
         )
     source = CountsSource(layer, gene_ids, counts, min_matched)
     target = adata.copy() if copy else adata
@@ -159,21 +174,19 @@ def annotate(
         use_rep=use_rep,
         device=device,
     )
-    if states.model.sha256 != reference.weights_sha256:
-        msg = (
-            f"The reference was made with model {reference.model!r} (weights {reference.weights_sha256[:12]}…), the cells are embedded by "
-            f"{states.model.name!r} ({states.model.sha256[:12]}…). Pass the model of the reference in model=."
-        )
-        raise ConfigError(msg)
+    check_same_model(states.model, reference)
     at_least = conformal_threshold(reference.conformal_scores, alpha) if level == "auto" else 0.0
     lineages = reference.lineages(ontology)
-    parts, scores = [], []
+    parts, scores, found = [], [], []
     for rows in chunks(target.n_obs):
-        chances = reference.probabilities(states.hidden[rows])
+        neighbors = reference.search(states.hidden[rows])
+        chances = reference.vote(neighbors)
         answer = lineages.back_off(chances, threshold=at_least)
         parts.append((answer.terms, answer.probability))
         if return_scores:
             scores.append(chances)
+        if return_neighbors:
+            found.append(neighbors)
     terms, confidence = (np.concatenate(column) for column in zip(*parts))
     slots = AnnotationSlots(
         terms, confidence, None, None, np.concatenate(scores) if scores else None, reference.labels
@@ -183,14 +196,25 @@ def annotate(
         written = write_annotation(
             writable, slots, key_added, ontology, names=names, parents=reference.parents
         )
-        writable.uns[key_added] = {
+        made_with = {
             "model": states.model.name,
             "weights_sha256": states.model.sha256,
             "use_rep": states.key,
+            "n_reference": len(reference),
+        }
+        clear_slots(writable, neighbors_key)
+        if return_neighbors:
+            voting = Neighbors(*map(np.concatenate, zip(*found)))
+            cells = reference.annotation(voting.indices)
+            if obs_keys is not None:
+                cells = cells[[NAME, *check_obs_keys(cells.columns.drop(NAME), obs_keys)]]
+            record = {**made_with, _keys.VERSION: __version__}
+            written += write_neighbors(writable, voting, cells, record, neighbors_key)
+        writable.uns[key_added] = {
+            **made_with,
             "level": level,
             "alpha": alpha,
             "method": "nearest reference cells",
-            "n_reference": len(reference),
             "n_neighbors": reference.n_neighbors,
             "ontology_release": ontology.release,
         }

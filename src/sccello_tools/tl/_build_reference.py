@@ -15,8 +15,10 @@ from sccello_tools.errors import GroupError
 from sccello_tools.ontology import CellOntology
 
 from ._hidden_states import hidden_states
+from ._search import check_obs_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -36,6 +38,7 @@ def build_reference(
     use_rep: str | None = None,
     batch_key: str | None = None,
     n_neighbors: int = 15,
+    obs_keys: Sequence[str] = (),
     layer: str | None = None,
     gene_ids: str | None = None,
     counts: CountsPolicy = "check",
@@ -64,6 +67,9 @@ def build_reference(
         Column with donors, or studies: its groups are left out together, so that confidence holds for new ones.
     n_neighbors
         Nearest cells that vote.
+    obs_keys
+        Columns of ``adata.obs`` to store with the cells, to be reported with neighbours by :func:`search`; ``batch_key`` is always
+        stored.
     layer
         %(layer)s
     gene_ids
@@ -88,7 +94,7 @@ def build_reference(
     LabelError
         If fewer than two labels are there.
     GroupError
-        If ``label_key`` or ``batch_key`` is missing.
+        If ``label_key``, ``batch_key`` or one of ``obs_keys`` is missing.
     ConfigError
         If ``use_rep`` is not an embedding of this model.
 
@@ -100,6 +106,7 @@ def build_reference(
     ('endothelial cell', 'pancreatic A cell', 'pancreatic D cell', 'pancreatic PP cell', 'type B pancreatic cell')
     """
     from sccello_tools.annotation import Reference
+    from sccello_tools.annotation.reference_parts import cell_table
 
     ontology = ontology or CellOntology.load()
     column = type_column(adata, label_key, ontology, any_names=True)
@@ -120,6 +127,9 @@ def build_reference(
             len(strange),
             ", ".join(strange[:5]),
         )
+    columns = check_obs_keys(adata.obs.columns, obs_keys)
+    if batch_key is not None and batch_key not in columns:
+        columns.append(batch_key)
     source = CountsSource(layer, gene_ids, counts, min_matched)
     states = hidden_states(adata, model, source, use_rep=use_rep, device=device)
     return Reference.of(
@@ -130,6 +140,7 @@ def build_reference(
         weights_sha256=states.model.sha256,
         ontology=ontology,
         groups=None if batch_key is None else np.asarray(obs_column(adata, batch_key), dtype=str),
+        table=cell_table(adata.obs_names, {c: obs_column(adata, c) for c in columns}),
         n_neighbors=n_neighbors,
         rng=rng,
     )
