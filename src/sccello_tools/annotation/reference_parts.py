@@ -157,7 +157,7 @@ class ReferencePart:
         self, unit: NDArray[np.float32], n_neighbors: int
     ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
         """Return cosine distances and positions in this part of the nearest cells, nearest first."""
-        vectors = self.vectors().astype(np.float32)
+        vectors = unit_rows(self.vectors().astype(np.float32))  # rounding changed the lengths
         if len(vectors) <= _EXACT_UP_TO:
             return nearest_cells(unit, vectors, n_neighbors)
         return _by_index(unit, vectors, n_neighbors)
@@ -209,7 +209,7 @@ def search_parts(
     order = np.argsort(near, axis=1, kind="stable")[:, :n_neighbors]
 
     def filled(pieces: list[NDArray[Any]], missing: float, dtype: type) -> NDArray[Any]:
-        column = np.full((len(points), order.shape[1]), missing, dtype=dtype)
+        column: NDArray[Any] = np.full((len(points), order.shape[1]), missing, dtype=dtype)
         column[usable] = np.take_along_axis(np.concatenate(pieces, axis=1), order, axis=1)
         return column
 

@@ -19,7 +19,7 @@ from ._annotate_novel import check_alpha
 from ._annotation_slots import AnnotationSlots, write_annotation
 from ._build_reference import build_reference
 from ._hidden_states import chunks, hidden_states
-from ._search import check_obs_keys, check_same_model, write_neighbors
+from ._search import check_obs_keys, check_same_model, model_of, write_neighbors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,7 +169,7 @@ def annotate(
     target = adata.copy() if copy else adata
     states = hidden_states(
         target,
-        reference.model if model is None else model,
+        model_of(reference, model),
         source,
         use_rep=use_rep,
         device=device,

@@ -13,7 +13,7 @@ from sccello_tools._anndata.counts import CountsSource
 from sccello_tools._anndata.writing import check_writable, clear_slots, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written, logger
-from sccello_tools.errors import ArgumentError, ConfigError, GroupError
+from sccello_tools.errors import ArgumentError, ConfigError, GroupError, ModelNotFoundError
 
 from ._hidden_states import hidden_states
 
@@ -56,7 +56,8 @@ def search(
         %(adata)s
     reference
         Reference cells, which need no labels: an AnnData, the result of :func:`build_reference`, or the folder it was saved to. The
-        embedding of an AnnData is written to ``reference.obsm["X_sccello"]`` if it is not there.
+        embedding of an AnnData is written to ``reference.obsm["X_sccello"]`` if it is not there, from the same ``layer`` as that of
+        the cells; if its counts are elsewhere, call :func:`embed` first.
     n_neighbors
         Number of neighbours.
     obs_keys
@@ -96,11 +97,11 @@ def search(
     Raises
     ------
     ArgumentError
-        If ``n_neighbors`` is less than 1.
+        If ``n_neighbors`` is less than 1, or no reference cell has counts.
     GroupError
         If one of ``obs_keys`` is not a column.
     ConfigError
-        If the model is not the one that the reference was built with.
+        If the model is not the one that the reference was built with, or that one is not found.
     WeightsError
         If a folder does not contain a reference.
 
@@ -140,7 +141,7 @@ def search(
         reference = Reference.load(reference)
     if isinstance(reference, Reference):
         parts = reference.parts
-        built_with = reference.model if model is None else model
+        built_with = model_of(reference, model)
     else:
         check_anndata(reference)
         columns = check_obs_keys(reference.obs.columns, obs_keys)
@@ -149,6 +150,9 @@ def search(
         built_with = known.model
         table = cell_table(reference.obs_names, {c: obs_column(reference, c) for c in columns})
         parts = (ReferencePart.of(known.hidden, table=table),)
+        if not len(parts[0]):
+            msg = f"None of the {reference.n_obs:,} reference cells has counts. Pass cells with counts in reference=."
+            raise ArgumentError(msg)
     states = hidden_states(target, built_with, source, use_rep=use_rep, device=device)
     if isinstance(reference, Reference):
         check_same_model(states.model, reference)
@@ -181,6 +185,28 @@ def check_obs_keys(available: Iterable[str], obs_keys: Sequence[str] | str | Non
             )
             raise GroupError(missing_column("reference.obs", column, names, "obs_keys", hint))
     return columns
+
+
+def model_of(
+    reference: Reference, model: str | Path | LoadedModel | None
+) -> str | Path | LoadedModel:
+    """Return the requested model, by default the one that the reference was built with.
+
+    Raises
+    ------
+    ConfigError
+        If none is requested and that of the reference is not found under its name.
+    """
+    from sccello_tools.models.load import find_model
+
+    if model is not None:
+        return model
+    try:
+        find_model(reference.model)
+    except ModelNotFoundError as error:
+        msg = f"The reference was built with model {reference.model!r}, which is not one of models.list(). Pass its folder in model=."
+        raise ConfigError(msg) from error
+    return reference.model
 
 
 def check_same_model(model: LoadedModel, reference: Reference) -> None:
