@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 T_CELL, B_CELL, MONOCYTE = "CL:0000084", "CL:0000236", "CL:0000576"
-OBSOLETE, SUCCESSOR = "CL:0000003", "CL:0000000"  # of the snapshot
+OBSOLETE, SUCCESSOR = "CL:0000044", "CL:0000051"  # of the snapshot
 GONE = "CL:0000046"  # obsolete without successor
 
 
@@ -513,6 +513,26 @@ def test_unknown_labels_raise_or_are_reported(labelled: anndata.AnnData, tmp_pat
     assert "23 of 30 cells kept; left out: 1 no gene, 1 no label" in str(report)
     assert [shard.path.name for shard in corpus.shards][:1] == ["00000-000001.parquet"]
     assert corpus.manifest.shards[0].n_cells == 0
+
+
+def test_labels_that_name_no_cell_type_are_left_out_and_counted(
+    labelled: anndata.AnnData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = labelled.obs["cell_type_ontology_term_id"].astype(object)
+    labels.iloc[:2] = "CL:0000003"
+    labels.iloc[2:5] = "unknown"
+    labels.iloc[5] = "nan"
+    labelled.obs["cell_type_ontology_term_id"] = labels.astype("category")
+    path = tmp_path / "cells.h5ad"
+    labelled.write_h5ad(path)
+    corpus = build(path, tmp_path / "out")
+    (report,) = corpus.manifest.inputs
+    assert report.labels_uninformative == {"unknown": 3, "CL:0000003": 2, "nan": 1}
+    assert report.labels_left_out == {}
+    assert report.left_out["uninformative_label"] == 6
+    assert not {"CL:0000000", "CL:0000003"} & set(corpus.cell_types)
+    assert "6 uninformative label" in caplog.text
+    assert "'unknown', 'CL:0000003', 'nan'" in caplog.text
 
 
 def test_what_is_no_input_is_told(labelled: anndata.AnnData, h5ad: Path, tmp_path: Path) -> None:

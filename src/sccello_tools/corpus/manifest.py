@@ -99,15 +99,19 @@ class Input(Stored):
     n_kept: int = 0
     """Cells in the corpus."""
     left_out: dict[str, int] = {}
-    """Cells left out of the corpus, by reason: "no_label", "unknown_label", "obsolete_label", "no_gene"."""
+    """Cells left out of the corpus, by reason: "no_label", "uninformative_label", "unknown_label", "obsolete_label", "no_gene"."""
     labels_left_out: dict[str, int] = {}
     """Cells by label, for labels that are unknown or obsolete without successor."""
+    labels_uninformative: dict[str, int] = {}
+    """Cells by label, for labels that do not name a cell type, such as "unknown" or CL:0000003."""
 
     def __str__(self) -> str:
         if self.error:
             return f"{self.source}: failed: {self.error}"
         reasons = ", ".join(f"{n:,} {why.replace('_', ' ')}" for why, n in self.left_out.items())
-        return f"{self.source}: {self.n_kept:,} of {self.n_cells:,} cells kept{f'; left out: {reasons}' if reasons else ''}"
+        labels = ", ".join(map(repr, list(self.labels_uninformative)[:5]))
+        shown = f"{f'; left out: {reasons}' if reasons else ''}{f' (labels that name no cell type: {labels})' if labels else ''}"
+        return f"{self.source}: {self.n_kept:,} of {self.n_cells:,} cells kept{shown}"
 
 
 class Manifest(Stored):

@@ -84,6 +84,7 @@ def shard(
     labels: NDArray[np.object_],
     terms: Mapping[str, str],
     obsolete: Collection[str],
+    uninformative: Collection[str],
     obs: Mapping[str, Any],
     *,
     source: str,
@@ -100,6 +101,8 @@ def shard(
         Current Cell Ontology id of each label that has one.
     obsolete
         Labels that are obsolete without successor, which are counted apart from unknown ones.
+    uninformative
+        Labels that do not name a cell type, which are counted apart as well.
     obs
         Columns of ``obs`` that are kept, (n_cells,) each.
     source, first_row
@@ -110,10 +113,10 @@ def shard(
     cell_types = np.array([terms.get(label, "") for label in labels], dtype=object)
     labelled, has_gene = cell_types != "", tokens.lengths > 0
     kept = np.flatnonzero(labelled & has_gene)
-    left_out = Counter(
-        "no_label" if not label else "obsolete_label" if label in obsolete else "unknown_label"
-        for label in labels[~labelled]
-    )
+    reasons = dict.fromkeys(uninformative, "uninformative_label")
+    reasons |= dict.fromkeys(obsolete, "obsolete_label")
+    reasons[""] = "no_label"
+    left_out = Counter(reasons.get(label, "unknown_label") for label in labels[~labelled])
     left_out["no_gene"] = int((labelled & ~has_gene).sum())
     tokens, cell_types, rows = tokens.take(kept), cell_types[kept], kept + first_row
     digest = hashlib.sha256()

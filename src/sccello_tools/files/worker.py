@@ -242,6 +242,7 @@ class Job:
             cells.labels(manifest.config.label_key, start, stop),
             manifest.terms,
             manifest.obsolete,
+            file.labels_uninformative,
             {
                 key: _as_kind(cells.obs.column(key, start, stop), kind)
                 for key, kind in manifest.obs_kinds.items()

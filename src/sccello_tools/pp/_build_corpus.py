@@ -24,7 +24,7 @@ from sccello_tools.files.job import examine, finished_blocks, locked, process_bl
 from sccello_tools.files.plan import Look, earlier_manifest, named_inputs
 from sccello_tools.files.run import executor
 from sccello_tools.files.worker import Setup
-from sccello_tools.ontology import CellOntology
+from sccello_tools.ontology import CellOntology, is_uninformative
 from sccello_tools.tokens import MAX_LENGTH, GeneVocabulary
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def build_corpus(
     min_matched
         %(min_matched)s
     unknown_labels
-        ``"leave_out"`` leaves out cells whose label is not a current Cell Ontology id and reports them, instead of raising.
+        ``"leave_out"`` leaves out cells whose label is not a current Cell Ontology id and reports them, instead of raising. Cells
+        without a label, or with one that does not name a cell type ("unknown", CL:0000003), are always left out and reported.
     max_length
         %(max_length)s
     cells_per_shard
@@ -190,15 +191,21 @@ def _manifest(
 ) -> CorpusManifest:
     """Look up the labels of all inputs, and choose one kind for each column of ``obs``."""
     terms: dict[str, str] = {}
-    for label in sorted(set().union(*(plan.labels for plan in plans)) - {""}):
+    every = set().union(*(plan.labels for plan in plans)) - {""}
+    uninformative = {label for label in every if is_uninformative(label)}
+    for label in sorted(every - uninformative):
         try:
             terms[label] = ontology.current(label)
         except LabelError:
             continue
     inputs = []
     for plan in plans:
-        unknown = {k: n for k, n in Counter(plan.labels).most_common() if k and k not in terms}
-        inputs.append(plan.input.model_copy(update={"labels_left_out": unknown}))
+        counted = [(k, n) for k, n in Counter(plan.labels).most_common() if k and k not in terms]
+        found = {
+            "labels_left_out": {k: n for k, n in counted if k not in uninformative},
+            "labels_uninformative": {k: n for k, n in counted if k in uninformative},
+        }
+        inputs.append(plan.input.model_copy(update=found))
     left_out = {label for file in inputs for label in file.labels_left_out}
     return CorpusManifest(
         schema_version=CorpusManifest.SCHEMA,
