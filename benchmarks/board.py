@@ -149,6 +149,18 @@ ENTRIES = (
     ),
     Entry(
         QUALITY,
+        "annotation_consensus",
+        "Consensus of four annotators, each of them, and a majority vote.",
+        needs_data=True,
+    ),
+    Entry(
+        QUALITY,
+        "mouse",
+        "Mouse cells, annotated by their human orthologues.",
+        needs_data=True,
+    ),
+    Entry(
+        QUALITY,
         "finetuning",
         "Fine-tuning to labels that pretraining never saw.",
         needs_data=True,

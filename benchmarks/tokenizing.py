@@ -17,10 +17,10 @@ import anndata
 import numpy as np
 import pandas as pd
 from _common import against, print_table, time_all
-from sccello_tools.tokens._threads import n_threads
 from scipy import sparse
 
 import sccello_tools as sccello
+from sccello_tools._threads import n_cores
 from sccello_tools.tokens import (
     CLS_ID,
     GeneVocabulary,
@@ -164,7 +164,7 @@ def main() -> None:
     contenders = {
         "published loop": Contender(few, lambda: tokenize_by_cell(few)),
         "the same, rows from CSR": Contender(few, lambda: tokenize_by_cell(few, "csr")),
-        "data.Tokenizer": Contender(many, lambda: tokenize_ours(many)),
+        "tokens.Tokenizer": Contender(many, lambda: tokenize_ours(many)),
         "pp.tokenize": Contender(many, lambda: sccello.pp.tokenize(as_adata)),
     }
     timings = time_all({name: c.work for name, c in contenders.items()}, n_runs=arguments.runs)
@@ -177,13 +177,13 @@ def main() -> None:
         per_cpu = f"{cpu_rate[name]:,.0f}"
         rows.append([name, f"{n_cells[name]:,}", timing.rate(n_cells[name]), per_cpu, ratio])
     ours, loop = rate["pp.tokenize"], rate["published loop"]
-    free = cpu_rate["pp.tokenize"] * n_threads()
+    free = cpu_rate["pp.tokenize"] * n_cores()
     print_table(
         f"Tokenizing, {many.genes_a_cell:,.0f} genes a cell, median of {arguments.runs} runs",
         ["", "cells", "cells/s (range)", "per CPU second", "speed-up"],
         rows,
         f"pp.tokenize, cells/s: {against(ours, 12_000)}; against the published loop: {against(ours / loop, 150)}",
-        f"With all {n_threads()} cores to itself, by CPU seconds: at most {free:,.0f} cells/s, {free / cpu_rate['published loop']:,.0f} x the loop",
+        f"With all {n_cores()} cores to itself, by CPU seconds: at most {free:,.0f} cells/s, {free / cpu_rate['published loop']:,.0f} x the loop",
     )
 
 

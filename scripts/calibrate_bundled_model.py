@@ -15,14 +15,16 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
+from ablation import SYNTHETIC, training_cells
 from scipy import sparse
-from train_bundled_model import RESOURCES, SYNTHETIC, training_cells
 
 import sccello_tools as sccello
+from sccello_tools._anndata.counts import CountsSource
 from sccello_tools.annotation import KnownCells, calibrate
 from sccello_tools.models.registry import update_entry
 from sccello_tools.tl._hidden_states import hidden_states
 
+RESOURCES = Path(sccello.__file__).parent / "resources"
 LABEL = "cell_type_ontology_term_id"
 
 
@@ -53,7 +55,7 @@ def embedded(sources: dict[str, ad.AnnData], model: sccello.models.LoadedModel) 
     ontology = sccello.ontology.CellOntology.load()
     parts = []
     for source, adata in sources.items():
-        states = hidden_states(adata, model, use_rep=None)
+        states = hidden_states(adata, model, CountsSource(), use_rep=None)
         types = [ontology.current(term) for term in adata.obs[LABEL].astype(str)]
         parts.append(
             (states.hidden, states.cells(slice(None)), np.array(types), groups_of(adata, source))
