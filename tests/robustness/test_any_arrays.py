@@ -69,6 +69,8 @@ def calls(draw, name: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (draw(labels(n)), draw(labels(m)), {t: {t} for t in TERMS}), {}
     if name == "ontology_score":
         return (draw(labels(n)), draw(labels(m)), ONTOLOGY), {}
+    if name == "scgraph_onto_rwr":
+        return (draw(numbers((n, 3))), draw(labels(m)), ONTOLOGY), {"min_cells": k}
     if name == "knn_vote":
         metric = draw(st.sampled_from(["cosine", "euclidean", "x"]))
         return (draw(numbers((n, 3))), draw(labels(m)), draw(numbers((4, 3)))), {

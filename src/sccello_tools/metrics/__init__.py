@@ -12,6 +12,7 @@ from .classification import (
 from .confidence import Reliability, RiskCoverage, open_set_auroc, reliability, risk_coverage
 from .embedding import ClusteringScore, IntegrationScore, clustering_score, integration_score
 from .ontology_aware import OntologyScore, ontology_score
+from .ontology_structure import OntologyStructureScore, scgraph_onto_rwr
 from .regression import ResponseScore, drug_correlations, response_score
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ClusteringScore",
     "IntegrationScore",
     "OntologyScore",
+    "OntologyStructureScore",
     "Reliability",
     "ResponseScore",
     "RiskCoverage",
@@ -33,5 +35,6 @@ __all__ = [
     "reliability",
     "response_score",
     "risk_coverage",
+    "scgraph_onto_rwr",
     "term_auroc",
 ]
