@@ -117,7 +117,7 @@ def test_unlabelled_cells_are_left_aside_with_a_warning(halves, caplog):
 
 def test_references_that_do_not_fit(halves, tiny_model_folder, tmp_path):
     query, reference = halves
-    with pytest.raises(ConfigError, match="name its column of labels in label_key="):
+    with pytest.raises(ConfigError, match="label_key= must name its column of labels"):
         annotate(query, reference=reference)
     made = build_reference(reference, "cell_type")
     with pytest.raises(ConfigError, match="Pass the model of the reference"):

@@ -1,4 +1,4 @@
-"""Known cell types: from a reference of a user's own, or from the model."""
+"""Label transfer from reference cells."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ import numpy as np
 
 from sccello_tools import __version__, _keys
 from sccello_tools._anndata.counts import CountsSource
-from sccello_tools._anndata.writing import check_writable, clear_slots, writing
+from sccello_tools._anndata.writing import check_writable, clear_slots, storable_names, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
-from sccello_tools.errors import ConfigError
+from sccello_tools.errors import (
+    ConfigError,
+    GeneMatchError,
+    GroupError,
+    LabelError,
+    NotCountsError,
+)
 from sccello_tools.ontology import CellOntology
 
 from ._annotate_novel import check_alpha
@@ -55,7 +61,11 @@ def annotate(
     ontology: CellOntology | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Transfer the labels of reference cells to each cell by its nearest neighbours in the embedding.
+    r"""Transfer labels from reference cells by nearest neighbours in the embedding.
+
+    The neighbours of a cell by cosine distance vote, weighted by :math:`2^{-2 d / d_k}` with the distance :math:`d_k` of the farthest.
+    Temperature and back-off threshold are calibrated on held-out reference cells by split-conformal prediction. Both hold for cells
+    like those of the reference, and may not hold for other tissues or technologies.
 
     Parameters
     ----------
@@ -64,18 +74,18 @@ def annotate(
     reference
         Labelled cells: an AnnData, the result of :func:`build_reference`, or the folder it was saved to.
     label_key
-        Column of ``reference.obs`` with the labels, where ``reference`` is an AnnData.
+        Column of ``reference.obs`` with the labels; required if ``reference`` is an AnnData.
     batch_key
         Column of ``reference.obs`` with donors; see :func:`build_reference`.
     model
-        %(model)s With a reference that is not an AnnData, the model it was made with.
+        %(model)s By default ``"sccello-small"``, or the model that the reference was built with.
     use_rep
-        Key of ``adata.obsm`` with an embedding that :func:`embed` made with this model. If not given, ``"X_sccello"`` is taken
-        where it fits, else computed and written.
+        Key of ``adata.obsm`` with an embedding that :func:`embed` computed with this model. By default ``"X_sccello"`` is used if it
+        matches, else computed and written.
     level
-        ``"type"`` names a label for every cell; ``"auto"`` backs off to a broader Cell Ontology term where a label is not sure.
+        ``"type"`` assigns a label to every cell; ``"auto"`` assigns a broader Cell Ontology term where confidence in the label is low.
     alpha
-        Share of wrong answers that ``"auto"`` allows, for cells like those of the reference.
+        Fraction of wrong terms that ``level="auto"`` allows, for cells like those of the reference.
     return_scores
         Also write the probabilities of all labels.
     return_neighbors
@@ -83,7 +93,7 @@ def annotate(
     obs_keys
         Columns of ``reference.obs`` to report with the neighbours, such as donor and study; of a built reference, those it holds.
     key_added
-        Column of ``adata.obs``, and start of the names of the others.
+        Column of ``adata.obs``, and prefix of the other fields.
     layer
         %(layer)s
     gene_ids
@@ -95,7 +105,7 @@ def annotate(
     device
         %(device)s
     ontology
-        The Cell Ontology; the shipped release if not given.
+        Cell Ontology; by default the release of this package.
     copy
         %(copy)s
 
@@ -106,9 +116,9 @@ def annotate(
     `adata.obs[key_added]`, `adata.obs[key_added + "_ontology_term_id"]` : category
         Label, or name of a broader term, and its id where it has one; missing for cells without counts.
     `adata.obs[key_added + "_confidence"]` : float32
-        Calibrated probability that this is right.
-    `adata.obsm[key_added + "_scores"]` : DataFrame of float32
-        With ``return_scores``: one column a label.
+        Calibrated probability that the label is correct.
+    `adata.obsm[key_added + "_scores"]` : DataFrame of float32, shape (n_obs, n_labels)
+        With ``return_scores``: probabilities of the labels.
     `adata.obsm[key_added + "_neighbors_indices"]`, `adata.obsm[key_added + "_neighbors_distances"]`, \
     `adata.uns[key_added + "_neighbors"]`
         With ``return_neighbors``: see :func:`search`. :func:`sccello_tools.get.neighbor_fractions` returns the fraction of the
@@ -119,16 +129,11 @@ def annotate(
     Raises
     ------
     ConfigError
-        If ``label_key`` is missing for an AnnData, or reference and model do not belong together.
-    LabelError, GroupError
-        As :func:`build_reference`.
+        If ``label_key`` is missing for an AnnData, or the model is not the one that the reference was built with.
+    LabelError, GroupError, NotCountsError, GeneMatchError
+        As :func:`build_reference` and :func:`embed`; messages about the reference start with "reference:".
     WeightsError
-        If a folder holds no reference.
-
-    Notes
-    -----
-    A vote of the nearest reference cells by cosine, nearer ones counting more; its temperature and the threshold of back-off are
-    measured on reference cells that were left out (split-conformal). Both hold for cells like those: for a new tissue they may not.
+        If a folder does not contain a reference.
 
     Examples
     --------
@@ -143,28 +148,41 @@ def annotate(
     from sccello_tools.annotation.reference_parts import NAME
 
     neighbors_key = key_added + _keys.NEIGHBORS_SUFFIX
-    check_writable(adata, copy=copy)
+    check_writable(adata, copy=copy, key_added=key_added)
     check_alpha(alpha)
     ontology = ontology or CellOntology.load()
     if isinstance(reference, (str, Path)):
         reference = Reference.load(reference)
     if not isinstance(reference, Reference):
         if label_key is None:
-            msg = f"reference is an AnnData; name its column of labels in label_key= (columns: {list(reference.obs.columns)})."
+            msg = f"reference is an AnnData, so label_key= must name its column of labels (columns: {list(reference.obs.columns)})."
             raise ConfigError(msg)
-        reference = build_reference(
-            reference,
-            label_key,
-            model="sccello-small" if model is None else model,
-            batch_key=batch_key,
-            layer=layer,
-            gene_ids=gene_ids,
-            counts=counts,
-            min_matched=min_matched,
-            device=device,
-            ontology=ontology,
-            obs_keys=obs_keys or (),
-        )
+        try:
+            reference = build_reference(
+                reference,
+                label_key,
+                model="sccello-small" if model is None else model,
+                batch_key=batch_key,
+                layer=layer,
+                gene_ids=gene_ids,
+                counts=counts,
+                min_matched=min_matched,
+                device=device,
+                ontology=ontology,
+                obs_keys=obs_keys or (),
+            )
+        except (NotCountsError, GeneMatchError) as error:
+            msg = (
+                f"reference: {error} layer and gene_ids apply to adata and reference. To read the reference differently, pass the result of "
+                f"tl.build_reference(reference, {label_key!r}, layer=...)."
+            )
+            raise type(error)(msg) from error
+        except (GroupError, LabelError) as error:
+            msg = f"reference: {error}"
+            raise type(error)(msg) from error
+    labels = reference.labels
+    if return_scores:
+        labels = tuple(storable_names(labels, what="labels"))
     source = CountsSource(layer, gene_ids, counts, min_matched)
     target = adata.copy() if copy else adata
     states = hidden_states(
@@ -189,14 +207,15 @@ def annotate(
             found.append(neighbors)
     terms, confidence = (np.concatenate(column) for column in zip(*parts))
     slots = AnnotationSlots(
-        terms, confidence, None, None, np.concatenate(scores) if scores else None, reference.labels
+        terms, confidence, None, None, np.concatenate(scores) if scores else None, labels
     )
     names = dict(zip(reference.types, reference.labels))
     with writing(target, copy=False) as writable:
+        clear_slots(writable, key_added)
         written = write_annotation(
             writable, slots, key_added, ontology, names=names, parents=reference.parents
         )
-        made_with = {
+        record = {
             "model": states.model.name,
             "weights_sha256": states.model.sha256,
             "use_rep": states.key,
@@ -208,10 +227,10 @@ def annotate(
             cells = reference.annotation(voting.indices)
             if obs_keys is not None:
                 cells = cells[[NAME, *check_obs_keys(cells.columns.drop(NAME), obs_keys)]]
-            record = {**made_with, _keys.VERSION: __version__}
-            written += write_neighbors(writable, voting, cells, record, neighbors_key)
+            made = {**record, _keys.VERSION: __version__}
+            written += write_neighbors(writable, voting, cells, made, neighbors_key)
         writable.uns[key_added] = {
-            **made_with,
+            **record,
             "level": level,
             "alpha": alpha,
             "method": "nearest reference cells",

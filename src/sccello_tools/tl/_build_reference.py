@@ -1,4 +1,4 @@
-"""A reference of a user's own labelled cells."""
+"""References: labelled cells from which labels are transferred."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sccello_tools._anndata.columns import obs_column
+from sccello_tools._anndata.columns import obs_column, require_obs
 from sccello_tools._anndata.counts import CountsSource
 from sccello_tools._anndata.terms import type_column
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import logger
-from sccello_tools.errors import GroupError
 from sccello_tools.ontology import CellOntology
 
 from ._hidden_states import hidden_states
@@ -47,26 +46,27 @@ def build_reference(
     ontology: CellOntology | None = None,
     rng: RNGLike = 0,
 ) -> Reference:
-    """Make a reference of labelled cells, which :func:`annotate` looks up the nearest of.
+    """Embed labelled cells as a reference for :func:`annotate` and :func:`search`.
 
-    Labels may be Cell Ontology ids, names that fit one, or any names of your own. A third of the cells is left out in turn to
-    learn how far votes can be trusted.
+    Labels may be Cell Ontology ids, names of terms, or names of your own. Confidence is calibrated by three-fold cross-validation.
 
     Parameters
     ----------
     adata
         Labelled cells with raw counts; their embedding is written to ``adata.obsm["X_sccello"]`` if it is not there.
     label_key
-        Column of ``adata.obs`` with the labels; cells without one are left aside, with a warning. Terms are taken from
-        ``adata.obs[label_key + "_ontology_term_id"]`` where it is there, else looked up.
+        Column of ``adata.obs`` with the labels. Cells without a label, or with one that does not name a cell type ("unknown",
+        "doublet", CL:0000003), are excluded with a warning. Terms are taken from ``adata.obs[label_key + "_ontology_term_id"]`` if
+        present, else looked up by name.
     model
         %(model)s
     use_rep
-        Key of ``adata.obsm`` with an embedding that :func:`embed` made with this model.
+        Key of ``adata.obsm`` with an embedding that :func:`embed` computed with this model.
     batch_key
-        Column with donors, or studies: its groups are left out together, so that confidence holds for new ones.
+        Column of ``adata.obs`` with donors or studies. Cells of the same group are held out together, so that confidence holds for
+        new donors or studies.
     n_neighbors
-        Nearest cells that vote.
+        Number of nearest neighbours that vote.
     obs_keys
         Columns of ``adata.obs`` to store with the cells, to be reported with neighbours by :func:`search`; ``batch_key`` is always
         stored.
@@ -81,18 +81,18 @@ def build_reference(
     device
         %(device)s
     ontology
-        The Cell Ontology; the shipped release if not given.
+        Cell Ontology; by default the release of this package.
     rng
-        Seed or generator of the calibration folds.
+        Seed or generator of the cross-validation folds.
 
     Returns
     -------
-    The reference. ``save(folder)`` keeps it, ``Reference.load(folder)`` opens it, ``extend(other)`` joins two.
+    The reference. ``save(folder)`` writes it, ``Reference.load(folder)`` reads it, ``extend(other)`` joins two.
 
     Raises
     ------
     LabelError
-        If fewer than two labels are there.
+        If there are fewer than two labels.
     GroupError
         If ``label_key``, ``batch_key`` or one of ``obs_keys`` is missing.
     ConfigError
@@ -109,23 +109,17 @@ def build_reference(
     from sccello_tools.annotation.reference_parts import cell_table
 
     ontology = ontology or CellOntology.load()
-    column = type_column(adata, label_key, ontology, any_names=True)
-    if batch_key is not None and batch_key not in adata.obs:
-        msg = f"adata.obs has no column {batch_key!r} (columns: {list(adata.obs.columns)}). Name the column of donors, or leave batch_key out."
-        raise GroupError(msg)
+    column = type_column(adata, label_key, ontology, argument="label_key", any_names=True, skip_uninformative=True)  # fmt: skip
+    if batch_key is not None:
+        require_obs(adata, batch_key, argument="batch_key", remedy="Omit batch_key to hold out random cells.")  # fmt: skip
     labels = np.array([*column.names, ""])[column.codes]  # code -1 takes the last
-    if n_missing := int((labels == "").sum()):
-        logger.warning(
-            "build_reference: %d of %d cells have no label in %r and are left aside",
-            n_missing,
-            len(labels),
-            label_key,
-        )
-    if strange := [name for name, term in zip(column.names, column.terms) if not term]:
+    if column.excluded:
+        logger.warning("build_reference: %s", column.excluded)
+    if unmatched := [name for name, term in zip(column.names, column.terms) if not term]:
         logger.info(
-            "build_reference: %d labels fit no Cell Ontology term, so no broader term stands in for them: %s",
-            len(strange),
-            ", ".join(strange[:5]),
+            "build_reference: %d labels match no Cell Ontology term and cannot be replaced by a broader one: %s",
+            len(unmatched),
+            ", ".join(unmatched[:5]),
         )
     columns = check_obs_keys(adata.obs.columns, obs_keys)
     if batch_key is not None and batch_key not in columns:
