@@ -29,6 +29,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "sphinx_design",
 ]
 
 smartquotes_action = "De"  # dashes and dots; curly quotes would spoil adata.obs["..."]
