@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 import sccello_tools as sccello
-from sccello_tools.annotation import statistics_of
+from sccello_tools.annotation import evidence_of
 from sccello_tools.models.registry import update_entry
 
 FOLDER = Path(sccello.__file__).parent / "resources" / "models" / "sccello-small"
@@ -224,7 +224,7 @@ def main() -> None:
         scores=score_table(json.loads(args.scores.read_text())),
         scored_on=args.scored_on,
         crop=recipe["crop"],
-        n_types=len(statistics_of(model).types),
+        n_types=len(evidence_of(model).known.types),
         known=score_table(annotation["known"]),
         unseen=unseen_table(annotation["unseen"]),
         open_set=open_set_table(annotation["open_set"]),

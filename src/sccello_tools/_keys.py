@@ -27,6 +27,8 @@ STATUS_NOVEL_SUBTYPE: Final = (
 )
 STATUS_UNKNOWN: Final = "unknown"  # unlike known cells, and no specific term is supported
 STATUSES: Final = (STATUS_KNOWN, STATUS_NOVEL_SUBTYPE, STATUS_UNKNOWN)
+RUNNER_UP_SUFFIX: Final = "_runner_up"  # obs: category, most probable other term
+EVIDENCE_SUFFIX: Final = "_evidence"  # obsm: DataFrame, contributions of the sources of evidence
 CLUSTER_SUFFIX: Final = "_cluster"  # obs: category, prediction for the cluster of a cell
 SCORES_SUFFIX: Final = "_scores"  # obsm: DataFrame, columns are CL IDs
 NOVELTY: Final = "sccello_novelty"  # obs: float32, higher means less similar to any known type
@@ -35,6 +37,7 @@ TERM_ID_SUFFIX: Final = (
     "_ontology_term_id"  # obs: category, IDs of the terms named in the column without suffix
 )
 MATCH_SUFFIX: Final = "_match"  # obs: category, how each label was mapped
+MARKER_SCORES: Final = "sccello_marker_scores"  # obsm: DataFrame, columns are CL IDs
 MARKER_GENES: Final = "sccello_marker_genes"  # uns: in the structure of scanpy's rank_genes_groups
 CONSENSUS: Final = "sccello_consensus"  # obs: category, term that several annotators agree on
 AGREEMENT_SUFFIX: Final = "_agreement"  # obs: float32 in [0, 1], fraction of the votes
@@ -57,7 +60,15 @@ PREFIXES: Final = ("sccello_", "X_sccello")  # keys that belong to this package
 SUFFIXES: Final = (  # companion slots of a key
     CONFIDENCE_SUFFIX,
     STATUS_SUFFIX,
+    RUNNER_UP_SUFFIX,
+    RUNNER_UP_SUFFIX + TERM_ID_SUFFIX,
+    EVIDENCE_SUFFIX,
     CLUSTER_SUFFIX,
+    CLUSTER_SUFFIX + TERM_ID_SUFFIX,
+    CLUSTER_SUFFIX + CONFIDENCE_SUFFIX,
+    CLUSTER_SUFFIX + STATUS_SUFFIX,
+    CLUSTER_SUFFIX + RUNNER_UP_SUFFIX,
+    CLUSTER_SUFFIX + RUNNER_UP_SUFFIX + TERM_ID_SUFFIX,
     SCORES_SUFFIX,
     TERM_ID_SUFFIX,
     MATCH_SUFFIX,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sccello_tools.annotation import allowed_types, resolve_candidates, tissue_types
+from sccello_tools.annotation import TissueWeights, allowed_types, resolve_candidates, tissue_types
 from sccello_tools.errors import LabelError
 from sccello_tools.ontology import CellOntology
 
@@ -76,10 +76,20 @@ def test_a_term_that_is_named_is_kept_whatever_the_creature(ontology):
     assert resolve_candidates([hemocyte, BETA], ontology) == (hemocyte, BETA)
 
 
-def test_probabilities_are_shared_out_among_what_is_allowed():
-    from sccello_tools.annotation.annotate import _restricted
+def test_weights_of_several_tissues_are_the_highest():
+    weights = TissueWeights(("blood", "brain"), np.array([[1, 0.1, 0.2], [0.1, 1, 0.3]], "f4"))
+    np.testing.assert_allclose(weights.of("brain"), [0.1, 1, 0.3])
+    np.testing.assert_allclose(weights.of(["blood", "brain"]), [1, 1, 0.3])
+    with pytest.raises(LabelError, match="'toe', only in blood, brain"):
+        weights.of("toe")
 
-    given = np.array([[0.5, 0.3, 0.2], [np.nan] * 3], dtype=np.float32)
-    kept = _restricted(given, np.array([False, True, True]))
-    np.testing.assert_allclose(kept[0], [0, 0.6, 0.4], rtol=1e-6)
-    assert np.isnan(kept[1]).all()
+
+def test_tissues_are_inferred_from_the_types_of_all_cells():
+    weights = TissueWeights(("blood", "brain"), np.array([[1, 0.05], [0.05, 1]], "f4"))
+    mostly_blood = np.tile([[0.9, 0.1]], (300, 1))
+    assert weights.infer(mostly_blood)[0] > 0.8
+    np.testing.assert_allclose(
+        weights.infer(mostly_blood[:, ::-1]), weights.infer(mostly_blood)[::-1]
+    )
+    few = weights.infer(mostly_blood[:1], prior_cells=50)
+    np.testing.assert_allclose(few, 0.5, atol=0.05)

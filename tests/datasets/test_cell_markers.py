@@ -1,54 +1,38 @@
+"""The packaged table of marker genes."""
+
 from __future__ import annotations
 
-import gzip
-
-import pytest
-
 from sccello_tools.datasets import cell_markers
-from sccello_tools.errors import FileFormatError
-
-TABLE = (
-    "cellType\tgeneMarker\nB cells\tCD19, MS4A1,CD19,not-a-gene\nglargh corpuscle\tINS\nT cells\t\n"
-)
+from sccello_tools.ontology import CellOntology
+from sccello_tools.tokens import GeneVocabulary
 
 
-@pytest.fixture
-def path(tmp_path):
-    path = tmp_path / "markers.tsv"
-    path.write_text(TABLE)
-    return path
+def test_terms_and_genes_are_current():
+    table = cell_markers()
+    ontology = CellOntology.load()
+    terms = table["cell_type_ontology_term_id"].unique()
+    assert len(terms) > 700
+    assert all(ontology.current(term) == term for term in terms)
+    assert set(table["gene_id"]) <= set(GeneVocabulary.load().gene_ids)
+    assert not table.duplicated(["cell_type_ontology_term_id", "gene_id", "positive"]).any()
 
 
-def test_a_row_for_each_type_and_gene(path):
-    table = cell_markers(path)
-    assert table["symbol"].tolist() == ["CD19", "MS4A1", "INS"]
-    assert table["gene_id"].tolist() == ["ENSG00000177455", "ENSG00000156738", "ENSG00000254647"]
+def test_known_markers_have_the_most_evidence():
+    table = cell_markers()
+    for name, gene in (("B cell", "MS4A1"), ("T cell", "CD3D"), ("mast cell", "KIT")):
+        own = table[(table["cell_type"] == name) & table["positive"]]
+        assert gene in own.nlargest(10, "evidence")["symbol"].tolist()
 
 
-def test_types_have_terms_and_a_name_that_fits_none_has_no_guess(path):
-    table = cell_markers(path)
-    assert table["cell_type_ontology_term_id"].tolist() == ["CL:0000236", "CL:0000236", ""]
-    assert table["cell_type"].tolist() == ["B cells", "B cells", "glargh corpuscle"]
+def test_weights_and_evidence():
+    table = cell_markers()
+    assert (table["evidence"] >= 1).all()
+    assert (table["weight"] >= 0).all()
+    assert (table.loc[~table["positive"], "weight"] == 0).all()
+    assert table["sources"].notna().all()
 
 
-def test_other_columns_and_gzip(tmp_path):
-    path = tmp_path / "own.tsv.gz"
-    path.write_bytes(gzip.compress(b"type\tgenes\nB cell\tCD19\n"))
-    table = cell_markers(path, type_column="type", genes_column="genes")
-    assert table["cell_type_ontology_term_id"].tolist() == ["CL:0000236"]
-
-
-def test_a_table_without_the_columns(tmp_path):
-    path = tmp_path / "other.tsv"
-    path.write_text("a\tb\n1\t2\n")
-    with pytest.raises(FileFormatError, match=r"'cellType'.*'a', 'b'"):
-        cell_markers(path)
-
-
-@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00\x01"])
-def test_what_is_no_table(tmp_path, content):
-    path = tmp_path / "none.tsv"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(FileFormatError, match="marker table"):
-        cell_markers(path)
+def test_a_changed_table_does_not_change_the_package():
+    table = cell_markers()
+    table["evidence"] = 0
+    assert (cell_markers()["evidence"] > 0).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from typing import TYPE_CHECKING
 
@@ -156,11 +157,13 @@ def test_a_name_with_a_slash(paths, tmp_path):
 
 def test_arguments_are_checked_before_anything_is_written(paths, tiny_model_folder, tmp_path):
     out = tmp_path / "out"
+    unlabelled = shutil.copytree(tiny_model_folder, tmp_path / "unlabelled")
+    (unlabelled / "labels.tsv").unlink()
     for error, options in (
         (LabelError, {"candidates": ["no such cell"]}),
         (ArgumentError, {"errors": "ignore"}),
         (ValueError, {"alpha": 1.5}),
-        (WeightsError, {"model": tiny_model_folder}),  # has no annotation statistics
+        (WeightsError, {"model": unlabelled}),  # has neither calibration nor labels
         (NotCountsError, {"layer": "counts"}),
     ):
         with pytest.raises(error):

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 import sccello_tools as sccello
-from sccello_tools.annotation import AnnotationStatistics
-from sccello_tools.errors import ConfigError, GroupError, LabelError, WeightsError
+from sccello_tools.annotation import evidence_of, load_evidence, save_evidence
+from sccello_tools.errors import ArgumentError, ConfigError, GroupError, LabelError, WeightsError
 from sccello_tools.tl import annotate_novel
 
 KEYS = [
@@ -18,6 +18,8 @@ KEYS = [
     "sccello_cell_type_confidence",
     "sccello_cell_type_status",
     "sccello_novelty",
+    "sccello_cell_type_runner_up",
+    "sccello_cell_type_runner_up_ontology_term_id",
 ]
 
 
@@ -34,19 +36,17 @@ def test_most_cells_get_their_type_or_what_it_is_a_kind_of(pancreas):
     assert pancreas.obs["sccello_cell_type_confidence"].between(0, 1).all()
 
 
-def test_a_cell_is_annotated_alike_in_any_company(pancreas):
+def test_scores_of_a_cell_do_not_depend_on_other_cells(pancreas):
     annotate_novel(pancreas, return_scores=True)
     rng = np.random.default_rng(0)
     some = pancreas[rng.permutation(pancreas.n_obs)[:25]].copy()
-    whole = some.obs[KEYS].copy()
     scores = some.obsm["sccello_cell_type_scores"].to_numpy()
-    for key in KEYS:
-        del some.obs[key]
+    novelty = some.obs["sccello_novelty"].to_numpy()
     annotate_novel(some, return_scores=True)
-    for key in ("sccello_cell_type", "sccello_cell_type_status"):
-        assert some.obs[key].astype(str).tolist() == whole[key].astype(str).tolist()
-    np.testing.assert_allclose(some.obsm["sccello_cell_type_scores"], scores, atol=1e-5)
-    np.testing.assert_allclose(some.obs["sccello_novelty"], whole["sccello_novelty"], atol=1e-4)
+    np.testing.assert_allclose(some.obsm["sccello_cell_type_scores"], scores, atol=1e-4)
+    # novelty is corrected by one number for the data set
+    difference = some.obs["sccello_novelty"].to_numpy() - novelty
+    np.testing.assert_allclose(difference, difference[0], atol=1e-3)
 
 
 @pytest.mark.parametrize("ending", ["h5ad", "zarr"])
@@ -99,25 +99,86 @@ def test_candidates_are_the_only_answers(pancreas):
     assert set(pancreas.obs["below_ontology_term_id"]) <= below
 
 
-def test_back_off_is_broader_for_fewer_wrong_answers(pancreas):
+def test_back_off_is_broader_for_fewer_wrong_terms(pancreas):
     ontology = sccello.ontology.CellOntology.load()
     depth = {}
-    for alpha in (0.5, 0.01):
+    for alpha in (0.5, 0.005):
         annotate_novel(pancreas, alpha=alpha)
-        terms = pancreas.obs["sccello_cell_type_ontology_term_id"]
+        known = pancreas.obs[pancreas.obs["sccello_cell_type_status"] == "known"]
+        terms = known["sccello_cell_type_ontology_term_id"].astype(str)
         depth[alpha] = np.mean([ontology.depth(term) for term in terms])
     annotate_novel(pancreas, level="type")
-    types = set(pancreas.obs["sccello_cell_type_ontology_term_id"])
-    assert types <= set(sccello.models.load(device="cpu").labels)
-    assert depth[0.01] < depth[0.5]
+    known = pancreas.obs[pancreas.obs["sccello_cell_type_status"] == "known"]
+    types = set(known["sccello_cell_type_ontology_term_id"])
+    assert types <= set(evidence_of(sccello.models.load(device="cpu")).known.types)
+    assert depth[0.005] < depth[0.5]
 
 
-def test_clusters_get_their_majority(pancreas):
+def test_clusters_get_the_term_of_their_mean_evidence(pancreas):
     annotate_novel(pancreas, groupby="cell_type")
+    key = "sccello_cell_type_cluster"
+    columns = [key, f"{key}_ontology_term_id", f"{key}_status", f"{key}_runner_up"]
     for _, cells in pancreas.obs.groupby("cell_type", observed=True):
-        majority = cells["sccello_cell_type"].value_counts()
-        assert len(set(cells["sccello_cell_type_cluster"])) == 1
-        assert majority[cells["sccello_cell_type_cluster"].iloc[0]] == majority.max()
+        assert len(cells[columns].drop_duplicates()) == 1
+        assert cells[f"{key}_confidence"].between(0, 1).all()
+    beta = pancreas.obs[pancreas.obs["cell_type"] == "type B pancreatic cell"]
+    assert (beta[f"{key}_ontology_term_id"] == "CL:0000169").all()
+
+
+def test_slots_of_an_earlier_call_are_removed(pancreas):
+    annotate_novel(pancreas, groupby="cell_type", return_scores=True)
+    annotate_novel(pancreas, method="published", candidates=["acinar cell", "CL:0000169"])
+    assert not [name for name in pancreas.obs if "_cluster" in name]
+    assert "sccello_cell_type_scores" not in pancreas.obsm
+    assert pancreas.obs["sccello_cell_type_confidence"].isna().all()
+    assert pancreas.obsm["sccello_cell_type_evidence"].shape == (pancreas.n_obs, 4)
+
+
+def test_sources_of_evidence(pancreas):
+    annotate_novel(pancreas, evidence=["ontology", "embedding"])
+    table = pancreas.obsm["sccello_cell_type_evidence"]
+    assert not table["markers"].any()
+    assert list(pancreas.uns["sccello_cell_type"]["evidence"]) == ["embedding", "ontology"]
+    annotate_novel(pancreas, evidence="markers", key_added="mine")
+    assert not pancreas.obsm["mine_evidence"]["ontology"].any()
+    for wrong in (["genes"], []):
+        with pytest.raises(ArgumentError, match="'embedding', 'ontology', 'markers'"):
+            annotate_novel(pancreas, evidence=wrong)
+
+
+def test_markers_of_a_user_replace_those_of_the_same_term(pancreas):
+    annotate_novel(
+        pancreas, candidates=["type B pancreatic cell", "acinar cell"], evidence="markers"
+    )
+    before = pancreas.obs["sccello_cell_type"].value_counts()["type B pancreatic cell"]
+    swapped = {
+        "acinar cell": ["INS", "IAPP", "PCSK1"],
+        "type B pancreatic cell": ["PRSS1", "CPA1", "CELA3A"],
+    }
+    annotate_novel(
+        pancreas,
+        candidates=["type B pancreatic cell", "acinar cell"],
+        evidence="markers",
+        markers=swapped,
+    )
+    after = pancreas.obs["sccello_cell_type"].value_counts()["type B pancreatic cell"]
+    assert after < before
+    assert pancreas.uns["sccello_cell_type"]["markers"].shape[0] == 6
+    with pytest.raises(ArgumentError, match="list of genes"):
+        annotate_novel(pancreas, markers={"B cell": "CD19"})
+    with pytest.raises(LabelError, match="flux"):
+        annotate_novel(pancreas, markers={"flux": ["CD19"]})
+
+
+def test_cells_without_counts_are_annotated_without_markers(pancreas):
+    pancreas.X = pancreas.X.astype(np.float32) * 0.37
+    with pytest.warns(UserWarning, match="without marker evidence"):
+        annotate_novel(pancreas)
+    assert not pancreas.obsm["sccello_cell_type_evidence"]["markers"].any()
+    pancreas.layers["counts"] = np.rint(pancreas.X / 0.37)
+    annotate_novel(pancreas, layer="counts", use_rep="X_sccello")
+    assert pancreas.obsm["sccello_cell_type_evidence"]["markers"].any()
+    assert pancreas.uns["sccello_cell_type"]["layer"] == "counts"
 
 
 def test_a_copy_leaves_the_input_alone(pancreas):
@@ -140,26 +201,49 @@ def test_embeddings_of_another_model_or_kind_are_refused(pancreas, tiny_model_fo
     assert "sccello_cell_type" not in pancreas.obs
 
 
-def test_models_without_statistics_or_with_others_say_so(pancreas, model, tmp_path):
+def test_models_without_calibration_annotate_from_prototypes(pancreas, model, tmp_path):
     folder = shutil.copytree(model.folder, tmp_path / "mine")
-    known = AnnotationStatistics.load(folder / "annotation.safetensors")
+    fit, made = load_evidence(folder / "annotation.safetensors")
     (folder / "annotation.safetensors").unlink()
-    with pytest.raises(WeightsError, match=r"has no annotation\.safetensors.*tl\.calibrate"):
+    with pytest.warns(UserWarning, match=r"not calibrated.*tl\.calibrate"):
         annotate_novel(pancreas, model=folder)
-    import dataclasses
-
-    dataclasses.replace(known, weights_sha256="0" * 64).save(folder)
-    with pytest.raises(WeightsError, match="was measured with other weights"):
+    assert not pancreas.uns["sccello_cell_type"]["calibrated"]
+    found = pancreas.obs["sccello_cell_type"].astype(str)
+    assert (found == pancreas.obs["cell_type"].astype(str)).mean() > 0.5
+    save_evidence(fit, folder, weights_sha256="0" * 64, ontology_release=made["ontology_release"])
+    with pytest.raises(WeightsError, match="was computed with other weights"):
         annotate_novel(pancreas, model=folder)
     (folder / "annotation.safetensors").write_bytes(b"not a safetensors file")
     with pytest.raises(WeightsError, match="cannot be read as annotation statistics"):
         annotate_novel(pancreas, model=folder)
 
 
+def test_a_checkpoint_in_the_published_format(pancreas, golden_model_folder):
+    some = pancreas[:12].copy()
+    with pytest.warns(UserWarning, match=r"not calibrated.*tl\.calibrate"):
+        annotate_novel(some, model=golden_model_folder, return_scores=True, groupby="cell_type")
+    loaded = sccello.models.load(golden_model_folder, device="cpu")
+    prototypes = loaded.prototypes
+    fit = evidence_of(loaded)
+    assert fit.known.types == prototypes.ids
+    # softmax(cosine / tau)
+    import torch
+
+    hidden = some.obsm["X_sccello"]
+    with torch.inference_mode():
+        cells = loaded.network.cell_representation(torch.from_numpy(hidden)).numpy()
+    evidence = fit.known.evidence(hidden, cells, None)
+    logits = cells @ prototypes.vectors.T / prototypes.tau
+    expected = np.exp(logits - logits.max(axis=1, keepdims=True))
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(np.exp(evidence.log_probabilities), expected, atol=1e-4)
+    assert some.obs["sccello_cell_type"].notna().all()
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "match"),
     [
-        ({"alpha": 0}, ConfigError, "alpha is 0; expected is a share between 0 and 1"),
+        ({"alpha": 0}, ConfigError, r"alpha must be in \(0, 1\), got 0"),
         ({"candidates": ["no such cell", "B cell"]}, LabelError, "'no such cell' is no name"),
         ({"candidates": ["B cell"]}, LabelError, "needs at least two of each"),
         ({"candidates": "CL:0002275"}, LabelError, "has no terms below it"),

@@ -57,7 +57,7 @@ def test_nothing_is_written_unless_asked(pancreas, mine, tmp_path):
     assert sorted(mine.iterdir()) == before
     calibrate(pancreas, LABEL, model=mine, out=tmp_path / "new")
     annotate_novel(pancreas, model=tmp_path / "new")
-    assert pancreas.uns["sccello_cell_type"]["n_candidates"] == len(found.types)
+    assert pancreas.uns["sccello_cell_type"]["n_candidates"] == len(found.known.types)
     (tmp_path / "file").write_text("mine")
     for taken in (tmp_path / "file", tmp_path):
         with pytest.raises(OutputExistsError, match="not an empty folder"):
@@ -70,9 +70,21 @@ def test_bad_labels_and_groups(pancreas, mine):
     with pytest.raises(GroupError, match="no column 'patient'"):
         calibrate(pancreas, LABEL, model=mine, batch_key="patient")
     one = pancreas[pancreas.obs["cell_type"] == "type B pancreatic cell"].copy()
+    pancreas.obs["own"] = "mine"
+    with pytest.raises(LabelError, match="not Cell Ontology terms: 'mine'"):
+        calibrate(pancreas, "own", model=mine)
     with pytest.raises(LabelError, match="at least two cell types"):
         calibrate(one, LABEL, model=mine)
     pancreas.obs["study"] = pancreas.obs["cell_type"].astype(str)
     with pytest.raises(LabelError, match="No cell type occurs in two groups"):
         calibrate(pancreas, LABEL, model=mine, batch_key="study")
     assert not (mine / "annotation.safetensors").exists()
+
+
+def test_uninformative_labels_are_excluded_and_counted(pancreas, mine):
+    labels = pancreas.obs["cell_type"].astype(str).to_numpy()
+    labels[:4] = "unknown"
+    pancreas.obs["mine"] = labels
+    with pytest.warns(UserWarning, match=r"4 of .*'unknown' \(4\)"):
+        found = calibrate(pancreas, "mine", model=mine)
+    assert found.counts.sum() == pancreas.n_obs - 4

@@ -1,35 +1,64 @@
-"""From embeddings to annotations: back-off, novelty, names for unseen types. Arrays in, arrays out."""
+"""From embeddings and counts to Cell Ontology terms: known types, open terms, marker evidence. Arrays in, arrays out."""
 
 from __future__ import annotations
 
-from .add_types import add_types
-from .annotate import Annotation, Annotator
+from .add_types import NewCells, add_types
 from .backoff import Lineages, conformal_threshold
-from .calibrate import KnownCells, calibrate
+from .evidence import EvidenceWeights
+from .evidence_file import default_fit, evidence_of, load_evidence, save_evidence
+from .fit_evidence import EvidenceFit, fit_evidence
+from .known_types import KnownTypes, LabelledCells
+from .marker_scores import Background, BoundScorer, MarkerScorer, MarkerScores, MarkerSupport
+from .markers import CellMarkers
+from .open_world import (
+    ALL_SOURCES,
+    CONTRIBUTIONS,
+    OpenAnnotation,
+    OpenWorldAnnotator,
+    PartialAnnotation,
+)
+from .prepare import annotator_for, weights_in_tissue
 from .protocol import ProtocolScore, closed_set_protocol
 from .reference import Reference
 from .reference_parts import Neighbors
-from .statistics import AnnotationStatistics, statistics_of
-from .tissues import allowed_types, check_tissues, tissue_types
+from .tissues import TissueWeights, allowed_types, check_tissues, tissue_types
 from .zero_shot import Candidates, resolve_candidates
 
 __all__ = [
-    "Annotation",
-    "AnnotationStatistics",
-    "Annotator",
+    "ALL_SOURCES",
+    "CONTRIBUTIONS",
+    "Background",
+    "BoundScorer",
     "Candidates",
-    "KnownCells",
+    "CellMarkers",
+    "EvidenceFit",
+    "EvidenceWeights",
+    "KnownTypes",
+    "LabelledCells",
     "Lineages",
+    "MarkerScorer",
+    "MarkerScores",
+    "MarkerSupport",
     "Neighbors",
+    "NewCells",
+    "OpenAnnotation",
+    "OpenWorldAnnotator",
+    "PartialAnnotation",
     "ProtocolScore",
     "Reference",
+    "TissueWeights",
     "add_types",
     "allowed_types",
-    "calibrate",
+    "annotator_for",
     "check_tissues",
     "closed_set_protocol",
     "conformal_threshold",
+    "default_fit",
+    "evidence_of",
+    "fit_evidence",
+    "load_evidence",
     "resolve_candidates",
-    "statistics_of",
+    "save_evidence",
     "tissue_types",
+    "weights_in_tissue",
 ]

@@ -3,147 +3,201 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from sccello_tools.errors import LabelError
 
-from .head import LinearHead
-from .novelty import ReferenceCells
+from .classifier import TypeDistances
+from .head import softmax
+from .known_types import mean_directions
+from .term_space import lin_similarity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
-    from .calibrate import KnownCells
-    from .statistics import AnnotationStatistics
+    from sccello_tools.ontology import CellOntology
 
-_STRENGTH = 0.02  # as the head's
+    from .fit_evidence import EvidenceFit
+    from .known_types import KnownTypes
+
 _FEWEST = 5
-_N_REFERENCE = 60
+_PENALTY = 100.0  # as in KnownTypes.fit
+_N_DRAWN = 30  # points drawn for each known type
+_RELATED = 6  # power of the Lin similarity that makes a type related
+
+
+class NewCells(NamedTuple):
+    """Cells of new types."""
+
+    hidden: NDArray[np.float32]
+    """(n_cells, d) of ``representation="cls"``, finite."""
+    cells: NDArray[np.float32]
+    """(n_cells, d) of ``representation="cell"``."""
+    types: NDArray[np.str_]
+    """(n_cells,) current terms, or names."""
 
 
 def add_types(
-    known: AnnotationStatistics,
-    cells: KnownCells,
+    fit: EvidenceFit,
+    cells: NewCells,
+    ontology: CellOntology,
     *,
     parents: Mapping[str, str],
     cell_representation: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     seed: int = 0,
-) -> AnnotationStatistics:
-    """Teach a head new types; what it knows of the others stays as it is.
+) -> EvidenceFit:
+    """Add types to the known ones; what is known of the others does not change.
 
-    Only the rows of the new types are fitted, by logistic regression against the model's sample of known cells, so the order
-    among known types cannot change. Thresholds stay as they were calibrated.
+    Only the classifier's rows of the new types are fitted, by logistic regression against points drawn from the normal distributions of
+    the known types (their means and the covariance within types), so the order among known types stays. For a fit of prototypes, the
+    mean directions of the new types become prototypes. The usual novelty of a new type is that of its relatives in the ontology.
+    Temperatures and thresholds stay as they were calibrated.
 
     Parameters
     ----------
-    known
-        Statistics of the model.
+    fit
+        What is known of the model.
     cells
-        Cells of the new types; ``types`` are current terms, or names.
+        Cells of the new types.
+    ontology
+        Cell Ontology.
     parents
         Term that each name belongs under.
     cell_representation
-        From (n, d) ``cls`` rows to ``cell`` rows, as the model does it.
+        From (n, d) ``cls`` rows to ``cell`` rows, as the model computes it.
     seed
-        Of the sample that is kept.
+        Seed of the drawn points.
 
     Raises
     ------
     LabelError
-        If there is no type, or one is known already or has fewer than five cells.
+        If there is no type, or one is already known or has fewer than five cells.
     """
+    known = fit.known
     new = tuple(sorted(set(cells.types.tolist())))
     if not new:
         msg = "No cell has a type and an embedding, so there is nothing to add. Check the column of labels, and pass cells with raw counts."
         raise LabelError(msg)
     if twice := sorted(set(new) & set(known.types)):
-        msg = f"{len(twice)} types are known to the model already: {', '.join(twice[:5])}. Leave their cells out, or name them anew with a parent."
+        msg = f"{len(twice)} types are already known to the model: {', '.join(twice[:5])}. Omit their cells, or give them another name with a parent."
         raise LabelError(msg)
     index = np.searchsorted(np.array(new), cells.types)
     counts = np.bincount(index, minlength=len(new))
     if few := [f"{name} ({n})" for name, n in zip(new, counts) if n < _FEWEST]:
-        msg = f"{len(few)} types have fewer than {_FEWEST} cells: {', '.join(few[:5])}. A prototype needs more; merge or leave out."
+        msg = f"{len(few)} types have fewer than {_FEWEST} cells: {', '.join(few[:5])}. A type needs at least {_FEWEST}; merge or omit them."
         raise LabelError(msg)
-    old_hidden = (
-        known.reference.points * known.reference.lengths[:, None] * known.scale.spread
-        + known.scale.mean
-    ).astype(np.float32)
-    old = known.scale.features(old_hidden, cell_representation(old_hidden))
-    features = known.scale.features(cells.hidden, cells.cells)
-    weight, bias = _fit_rows(known.head, old, known.reference.types, features, index, len(new))
-    rng = np.random.default_rng(seed)
-    kept = np.concatenate(
-        [rng.permutation(np.flatnonzero(index == each))[:_N_REFERENCE] for each in range(len(new))]
-    )
-    scaled = (cells.hidden[kept] - known.scale.mean) / known.scale.spread
-    own = ReferenceCells.of(scaled.astype(np.float32), index[kept], len(new))
-    sums = np.zeros((len(new), cells.cells.shape[1]))
-    np.add.at(sums, index, cells.cells)
-    lengths = np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    prototypes = mean_directions(cells.cells, index, len(new))
+    if known.distances_of == "cell":
+        d = prototypes.shape[1]
+        weight = np.zeros((len(new), known.weight.shape[1]), dtype=np.float32)
+        lengths = np.linalg.norm(known.weight[:, d:], axis=1)
+        weight[:, d:] = prototypes * lengths.mean()
+        bias = np.zeros(len(new), dtype=np.float32)
+        scale = np.linalg.norm(known.distances.centres, axis=1).mean()
+        centres = (prototypes * scale).astype(np.float32)
+    else:
+        points = (cells.hidden - known.scale.mean) / known.scale.spread
+        means = np.stack([points[index == k].mean(axis=0) for k in range(len(new))])
+        centres = (means @ known.distances.whitening).astype(np.float32)
+        old, old_types = _drawn(known, cell_representation, np.random.default_rng(seed))
+        features = known.scale.features(cells.hidden, cells.cells)
+        weight, bias = _fit_rows(known, old, old_types, features, index, len(new))
+    own_parents = {name: parents[name] for name in new if name in parents}
+    placed = [own_parents.get(name, name) for name in new]
+    among = [fit.parents.get(name, name) for name in known.types]
+    related = np.maximum(lin_similarity(placed, among, ontology), 0) ** _RELATED + 1e-3
+    offsets = (related @ fit.novelty.offsets) / related.sum(axis=1)
+    tissues = fit.tissues
+    if tissues is not None:
+        usual = np.ones((len(tissues.names), len(new)), dtype=np.float32)
+        tissues = replace(tissues, weights=np.hstack([tissues.weights, usual]))
     return replace(
-        known,
-        types=(*known.types, *new),
-        parents={**known.parents, **{name: parents[name] for name in new if name in parents}},
-        counts=np.concatenate([known.counts, counts]).astype(np.int64),
-        prototypes=np.concatenate([known.prototypes, sums / lengths]).astype(np.float32),
-        head=LinearHead(
-            np.concatenate([known.head.weight, weight]),
-            np.concatenate([known.head.bias, bias]),
-            known.head.temperature,
+        fit,
+        known=replace(
+            known,
+            types=(*known.types, *new),
+            weight=np.concatenate([known.weight, weight]),
+            bias=np.concatenate([known.bias, bias]),
+            prototypes=np.concatenate([known.prototypes, prototypes]),
+            distances=TypeDistances(
+                known.distances.whitening, np.concatenate([known.distances.centres, centres])
+            ),
         ),
-        reference=ReferenceCells(
-            np.concatenate([known.reference.points, own.points]),
-            np.concatenate([known.reference.lengths, own.lengths]),
-            np.concatenate([known.reference.types, own.types + len(known.types)]),
-            np.concatenate([known.reference.spread, own.spread]),
+        novelty=replace(
+            fit.novelty,
+            offsets=np.concatenate([fit.novelty.offsets, offsets]).astype(np.float32),
         ),
+        counts=np.concatenate([fit.counts, counts]).astype(np.int64)
+        if len(fit.counts)
+        else fit.counts,
+        parents={**fit.parents, **own_parents},
+        tissues=tissues,
     )
+
+
+def _drawn(
+    known: KnownTypes,
+    cell_representation: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Features of points drawn from the distributions of the known types, and their types."""
+    types = np.repeat(np.arange(len(known.types)), _N_DRAWN)
+    white = known.distances.centres[types] + rng.standard_normal(
+        (len(types), known.distances.centres.shape[1])
+    )
+    points = np.linalg.solve(known.distances.whitening.T.astype(float), white.T).T
+    hidden = (points * known.scale.spread + known.scale.mean).astype(np.float32)
+    return known.scale.features(hidden, cell_representation(hidden)), types
 
 
 def _fit_rows(
-    head: LinearHead,
+    known: KnownTypes,
     old: NDArray[np.float32],
     old_types: NDArray[np.intp],
     new: NDArray[np.float32],
     new_types: NDArray[np.intp],
     n_new: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Fit weights and biases of new rows of a softmax whose other rows stand still; convex, so there is one answer."""
+    """Fit weights and biases of new rows of a softmax whose other rows are constant; convex."""
     from scipy.optimize import minimize
     from scipy.special import logsumexp
 
+    n_known = len(known.types)
     features = np.concatenate([old, new]).astype(np.float64)
-    fixed = logsumexp(head.logits(features.astype(np.float32)).astype(np.float64), axis=1)
+    constant = features @ known.weight.T.astype(np.float64) + known.bias
+    fixed = logsumexp(constant, axis=1)
+    # a drawn point counts for the known types as far as the classifier itself would assign it to them
+    is_new = np.arange(len(features)) >= len(old)
+    right = (
+        softmax(constant[: len(old)].astype(np.float32))[np.arange(len(old)), old_types]
+        > 1 / n_known
+    )
+    kept = np.concatenate([right, np.ones(len(new), dtype=bool)])
     truth = np.concatenate([np.full(len(old), -1), new_types])
-    fixed_truth = head.logits(old)[np.arange(len(old)), old_types].astype(np.float64)
-    # each type counts alike, as far as its cells allow
-    counts = np.bincount(np.concatenate([old_types, new_types + head.weight.shape[0]]))
-    sizes = counts[np.concatenate([old_types, new_types + head.weight.shape[0]])]
-    weights = sizes.astype(float) ** -0.5
-    weights /= weights.mean()
+    counts = np.bincount(np.concatenate([old_types, new_types + n_known]))
+    sizes = counts[np.concatenate([old_types, new_types + n_known])]
+    weights = sizes.astype(float) ** -0.5 * kept
+    weights /= weights[kept].mean()
     width = features.shape[1]
-    is_new = truth >= 0
 
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         table = flat.reshape(n_new, width + 1)
         logits = features @ table[:, :width].T + table[:, width]
-        both = np.concatenate([fixed[:, None], logits], axis=1)
-        total = logsumexp(both, axis=1)
-        own = np.empty(len(features))
-        own[~is_new] = fixed_truth
+        total = logsumexp(np.concatenate([fixed[:, None], logits], axis=1), axis=1)
+        own = fixed.copy()
         own[is_new] = logits[is_new, truth[is_new]]
-        chances = np.exp(logits - total[:, None])
-        chances[is_new, truth[is_new]] -= 1
-        chances *= weights[:, None]
-        slope = np.empty_like(table)
-        slope[:, :width] = chances.T @ features + table[:, :width] / _STRENGTH
-        slope[:, width] = chances.sum(axis=0)
-        penalty = (table[:, :width] ** 2).sum() / (2 * _STRENGTH)
-        return float((weights * (total - own)).sum() + penalty), slope.ravel()
+        residuals = np.exp(logits - total[:, None])
+        residuals[is_new, truth[is_new]] -= 1
+        residuals *= weights[:, None]
+        gradient = np.empty_like(table)
+        gradient[:, :width] = residuals.T @ features + _PENALTY * table[:, :width]
+        gradient[:, width] = residuals.sum(axis=0)
+        penalty = 0.5 * _PENALTY * (table[:, :width] ** 2).sum()
+        return float((weights * (total - own)).sum() + penalty), gradient.ravel()
 
     start = np.zeros((n_new, width + 1))
     start[:, width] = fixed.mean() - np.log(len(features))

@@ -61,47 +61,6 @@ def fit_temperature(logits: NDArray[np.float32], correct: NDArray[np.bool_]) -> 
     return float(np.exp(best.x))
 
 
-def fit_head(
-    features: NDArray[np.float32],
-    types: NDArray[np.intp],
-    n_types: int,
-    *,
-    balance: float = 0.5,
-    strength: float = 0.02,
-) -> LinearHead:
-    """Fit multinomial logistic regression with scikit-learn.
-
-    Parameters
-    ----------
-    features
-        (n_cells, n_features).
-    types
-        (n_cells,) index of each cell's type.
-    n_types
-        Number of types; types without cells get a bias that excludes them.
-    balance
-        Exponent of the class weights: cells are weighted by the size of their type to the power of ``-balance``. 0 weights all
-        cells equally, 1 all types.
-    strength
-        Inverse regularisation strength (scikit-learn's ``C``).
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    counts = np.bincount(types, minlength=n_types)
-    weights = counts[types].astype(float) ** -balance
-    model = LogisticRegression(C=strength, max_iter=200, tol=1e-3)
-    model.fit(features, types, sample_weight=weights / weights.mean())
-    weight = np.zeros((n_types, features.shape[1]), dtype=np.float32)
-    bias = np.full(n_types, -1e4, dtype=np.float32)
-    if len(model.classes_) == 2:  # scikit-learn stores a single row for two classes
-        low, high = model.classes_
-        weight[high], bias[high] = model.coef_[0], model.intercept_[0]
-        bias[low] = 0
-    else:
-        weight[model.classes_], bias[model.classes_] = model.coef_, model.intercept_
-    return LinearHead(weight, bias)
-
-
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the softmax of each row."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -1,4 +1,4 @@
-"""How unlike a cell is to every cell of the known types."""
+"""Novelty of cells, comparable between known types, and its correction for shifts that affect a whole data set."""
 
 from __future__ import annotations
 
@@ -10,91 +10,111 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-N_NEIGHBORS = 10
-"""Nearest reference cells whose mean distance counts."""
-_CHUNK = 2048  # cells at a time: 2,048 x 10,000 distances are 82 MB
+_SHARE_OF_OFFSET = 0.6  # of the difference between types that is removed
+_PRIOR_CELLS = 8.0  # weight of related types when the usual novelty of a type is estimated
+_RELATED = 6  # power of the Lin similarity that makes a type related
+_QUANTILE = 0.25  # of the cells assigned to a type: the confidently known among them
+_HALF_GROUP = 10  # cells of a type that count half in the shift
+_PRIOR_TYPES = 6.0  # types that a data set must hold for half of its shift to be removed
 
 
 @dataclass(frozen=True, eq=False)
-class ReferenceCells:
-    """A sample of the cells of each known type."""
+class NoveltyCalibration:
+    r"""Usual novelty of the known types and the threshold for novel cells.
 
-    points: NDArray[np.float32]
-    """(n_reference, d) unit vectors."""
-    lengths: NDArray[np.float32]
-    """(n_reference,) what they were divided by: with it, the cells can be learnt from again."""
-    types: NDArray[np.intp]
-    """(n_reference,) index of their type."""
-    spread: NDArray[np.float32]
-    """(n_types,) usual distance of a cell of that type to its neighbours here; the median over types where there were too few."""
+    The novelty of a cell is the log odds that its type is an open term rather than a known one. Types with many specific
+    markers have lower values than types with few. :math:`\lambda = 0.6` of the type's usual value (shrunk towards related types) is
+    therefore subtracted. What remains is corrected for a shift of the whole data set, the median over assigned types of the lower
+    quartile of their cells minus the value usual in held-out studies, shrunk by n / (n + 6) for n types: a technical effect raises
+    all types alike, whereas novel cells raise the lower quartile of few. A data set with few types is hardly corrected.
+    """
 
-    @classmethod
-    def of(
-        cls, points: NDArray[np.float32], types: NDArray[np.intp], n_types: int
-    ) -> ReferenceCells:
-        """Measure how close together the cells of each type lie.
+    offsets: NDArray[np.float32]
+    """(n_known,) usual novelty of cells assigned to each type."""
+    reference: float
+    """Usual lower quartile of a type's corrected novelty in a held-out study."""
+    threshold: float
+    """Corrected novelty above which a cell is called novel."""
 
-        Parameters
-        ----------
-        points
-            (n_reference, d), of any length; rows are brought to length 1.
-        types
-            (n_reference,) index of their type.
-        n_types
-            Number of types.
-        """
-        unit = unit_rows(points)
-        distances, _ = nearest_cells(unit, unit, N_NEIGHBORS + 1)
-        own = distances[:, 1:].mean(axis=1)  # a cell is its own nearest neighbour
-        spread = np.full(n_types, np.nan)
-        for index in np.unique(types):
-            members = own[types == index]
-            if len(members) > N_NEIGHBORS:
-                spread[index] = np.median(members)
-        usual = np.nanmedian(spread) if np.isfinite(spread).any() else np.median(own)
-        filled = np.where(np.isfinite(spread), spread, usual)
-        lengths = np.linalg.norm(points, axis=1).astype(np.float32)
-        return cls(unit, lengths, types, np.maximum(filled, 1e-6).astype(np.float32))
+    def corrected(
+        self, novelty: NDArray[np.float32], assigned: NDArray[np.integer]
+    ) -> NDArray[np.float32]:
+        """Subtract the share of the assigned type's usual novelty; shape (n_cells,)."""
+        found: NDArray[np.float32] = (novelty - self.offset_of(assigned)).astype(np.float32)
+        return found
 
-    def novelty(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Log2 of the distance to the nearest reference cells over what is usual for their type.
+    def offset_of(self, assigned: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Return what is subtracted for the assigned type; shape (n_cells,)."""
+        found: NDArray[np.float32] = np.float32(_SHARE_OF_OFFSET) * self.offsets[assigned]
+        return found
 
-        0 for a cell that lies as close as the cells of its type do to each other; 1 for twice that distance. A type whose cells
-        vary much so asks for more than one whose cells are alike.
-
-        Parameters
-        ----------
-        points
-            (n_cells, d); rows with NaN give NaN.
-        """
-        usable = np.isfinite(points).all(axis=1)
-        scores = np.full(len(points), np.nan, dtype=np.float32)
-        distances, nearest = nearest_cells(unit_rows(points[usable]), self.points, N_NEIGHBORS)
-        usual = self.spread[self.types[nearest]].mean(axis=1)
-        scores[usable] = np.log2(np.maximum(distances.mean(axis=1), 1e-6) / usual)
-        return scores
+    def shift(self, corrected: NDArray[np.float32], assigned: NDArray[np.integer]) -> float:
+        """Estimate the shift of a data set from all of its cells; NaN are left out."""
+        return data_set_shift(corrected, assigned, self.reference)
 
 
-def unit_rows(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Bring rows to length 1; rows of zeros stay."""
-    lengths = np.linalg.norm(points, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = (points / np.maximum(lengths, 1e-12)).astype(np.float32)
-    return unit
+def usual_novelty(
+    novelty: NDArray[np.floating],
+    assigned: NDArray[np.integer],
+    weight: NDArray[np.floating],
+    similarity: NDArray[np.floating],
+) -> NDArray[np.float32]:
+    """Mean novelty of each type, shrunk towards that of ontologically similar types.
+
+    Parameters
+    ----------
+    novelty, assigned, weight
+        (n_cells,) of known cells of held-out studies.
+    similarity
+        (n_known, n_known) Lin similarity.
+
+    Returns
+    -------
+    (n_known,)
+    """
+    n_types = len(similarity)
+    total = np.bincount(assigned, weight, n_types)
+    summed = np.bincount(assigned, weight * novelty, n_types)
+    overall = summed.sum() / total.sum()
+    related = np.maximum(similarity, 0) ** _RELATED
+    related = related * (1 - np.eye(n_types))
+    prior = (related @ summed + overall) / (related @ total + 1)
+    found: NDArray[np.float32] = ((summed + _PRIOR_CELLS * prior) / (total + _PRIOR_CELLS)).astype(
+        np.float32
+    )
+    return found
 
 
-def nearest_cells(
-    cells: NDArray[np.float32], reference: NDArray[np.float32], n_neighbors: int
-) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Cosine distances and rows of the nearest reference cells, nearest first; exact, as a matrix product."""
-    n_neighbors = min(n_neighbors, len(reference))
-    distances = np.empty((len(cells), n_neighbors), dtype=np.float32)
-    rows = np.empty((len(cells), n_neighbors), dtype=np.intp)
-    for start in range(0, len(cells), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        away = 1 - cells[part] @ reference.T
-        near = np.argpartition(away, n_neighbors - 1, axis=1)[:, :n_neighbors]
-        found = np.take_along_axis(away, near, axis=1)
-        order = np.argsort(found, axis=1, kind="stable")
-        rows[part] = np.take_along_axis(near, order, axis=1)
-        distances[part] = np.maximum(np.take_along_axis(found, order, axis=1), 0)
-    return distances, rows
+def lower_quartiles(
+    corrected: NDArray[np.floating], assigned: NDArray[np.integer]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lower quartile of the cells of each assigned type, and how much each type counts; types without cells are left out."""
+    usable = np.isfinite(corrected)
+    values, groups = np.asarray(corrected)[usable], np.asarray(assigned)[usable]
+    present = np.unique(groups)
+    quartiles = np.array([np.quantile(values[groups == t], _QUANTILE) for t in present])
+    counts = np.array([(groups == t).sum() for t in present], dtype=float)
+    return quartiles, counts / (counts + _HALF_GROUP)
+
+
+def data_set_shift(
+    corrected: NDArray[np.floating], assigned: NDArray[np.integer], reference: float
+) -> float:
+    """See :class:`NoveltyCalibration`."""
+    quartiles, weight = lower_quartiles(corrected, assigned)
+    if not len(quartiles):
+        return 0.0
+    order = np.argsort(quartiles, kind="stable")
+    cumulated = np.cumsum(weight[order])
+    median = quartiles[order][np.searchsorted(cumulated, cumulated[-1] / 2)]
+    return float((median - reference) * weight.sum() / (weight.sum() + _PRIOR_TYPES))
+
+
+def weighted_quantile(
+    values: NDArray[np.floating], q: float, weight: NDArray[np.floating]
+) -> float:
+    """Smallest value below or at which a share q of the weight lies."""
+    order = np.argsort(values, kind="stable")
+    cumulated = np.cumsum(weight[order])
+    place = min(int(np.searchsorted(cumulated, q * cumulated[-1])), len(order) - 1)
+    return float(values[order][place])

@@ -84,9 +84,7 @@ def closed_set_protocol(
     truths = np.asarray(truth)
     names = np.unique(truths)
     generator = np.random.default_rng(rng)
-    scores = Candidates.of(names.tolist(), types, ontology).scores(
-        cells @ prototypes.T, method="published"
-    )
+    scores = Candidates.of(names.tolist(), types, ontology).scores(cells @ prototypes.T)
     found = []
     for fraction in fractions:
         n_kept = max(2, round(fraction * len(names)))

@@ -12,7 +12,7 @@ import pandas as pd
 from sccello_tools._io import atomic_path, read_arrays, write_arrays
 from sccello_tools.errors import ArgumentError, WeightsError
 
-from .novelty import nearest_cells, unit_rows
+from .neighbors import nearest_cells, unit_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

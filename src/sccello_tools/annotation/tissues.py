@@ -1,7 +1,8 @@
-"""Which known types a tissue may hold, so that a pancreas gets no alveolar macrophage."""
+"""Which known types a tissue may hold, and how usual they are in it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from sccello_tools.ontology import CellOntology
 
+_LEAST_WEIGHT = 1e-6
 _EVERYWHERE = ("CL:0000115", "CL:0000057", "CL:0000669", "CL:0000232", "CL:0000136")
 """Endothelial cells, fibroblasts, pericytes, erythrocytes, adipocytes: recorded in few tissues, at home in most."""
 _LEUKOCYTE = "CL:0000738"
@@ -107,4 +109,78 @@ def allowed_types(
     if found.sum() < 2:
         msg = f"Of the {len(types)} known types only {int(found.sum())} can be in {', '.join(asked)}; a choice needs two. Leave tissue= out."
         raise LabelError(msg)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class TissueWeights:
+    """How usual the known types are in tissues: factors on their probabilities."""
+
+    names: tuple[str, ...]
+    """Tissues."""
+    weights: NDArray[np.float32]
+    """(n_tissues, n_types) factors in [0, 1]; 1 for types that were recorded in the tissue."""
+
+    def of(self, tissue: str | Sequence[str]) -> NDArray[np.float32]:
+        """Return the highest factor of each type over tissues, shape (n_types,).
+
+        Raises
+        ------
+        LabelError
+            If there are no factors for a tissue.
+        """
+        asked = [tissue] if isinstance(tissue, str) else list(tissue)
+        if unknown := [name for name in asked if name not in self.names]:
+            msg = f"There is no record of cell types in the tissue {unknown[0]!r}, only in {', '.join(self.names)}. Omit tissue= to infer it from the cells."
+            raise LabelError(msg)
+        found: NDArray[np.float32] = self.weights[[self.names.index(name) for name in asked]].max(
+            axis=0
+        )
+        return found
+
+    def infer(
+        self, probabilities: NDArray[np.floating], *, prior_cells: float = 5.0, max_iter: int = 100
+    ) -> NDArray[np.float64]:
+        r"""Estimate the fractions of tissues in a data set from the types of its cells.
+
+        Maximises :math:`\prod_i \sum_o \pi_o \sum_t p_{it} q_{ot} / \bar q_t` over the fractions :math:`\pi` by expectation
+        maximisation, where :math:`q_o` are the weights of tissue o scaled to sum to one, and :math:`\bar q` is their mean.
+
+        Parameters
+        ----------
+        probabilities
+            (n_cells, n_types) without a tissue prior.
+        prior_cells
+            Pseudo-count, distributed equally over tissues, so that a few cells decide nothing.
+        max_iter
+            Maximum number of iterations.
+
+        Returns
+        -------
+        (n_tissues,), sum 1.
+        """
+        q = self.weights.astype(float)
+        q = q / q.sum(axis=1, keepdims=True)
+        likelihood = (
+            np.asarray(probabilities, dtype=float) @ (q / np.maximum(q.mean(axis=0), 1e-12)).T
+        )
+        fractions = np.full(len(q), 1 / len(q))
+        for _ in range(max_iter):
+            of_cell = fractions * likelihood
+            of_cell /= np.maximum(of_cell.sum(axis=1, keepdims=True), 1e-30)
+            updated = of_cell.sum(axis=0) + prior_cells / len(q)
+            updated /= updated.sum()
+            is_done = np.abs(updated - fractions).max() < 1e-5
+            fractions = updated
+            if is_done:
+                break
+        return fractions
+
+
+def log_factors(weights: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return the logarithm of factors on probabilities; types with factor 0 stay at -inf."""
+    with np.errstate(divide="ignore"):
+        found: NDArray[np.float32] = np.where(
+            weights > 0, np.log(np.maximum(weights, _LEAST_WEIGHT)), -np.inf
+        ).astype(np.float32)
     return found

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from sccello_tools.errors import ArgumentError, LabelError
+from sccello_tools.errors import LabelError
 from sccello_tools.ontology import match_label, pagerank_rows, spearman_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from sccello_tools.ontology import CellOntology
@@ -61,40 +60,20 @@ class Candidates:
             raise LabelError(msg)
         return cls(tuple(terms), rows)
 
-    def scores(
-        self,
-        cosines: NDArray[np.float32],
-        probabilities: NDArray[np.float32] | None = None,
-        *,
-        method: ZeroShotMethod = "combined",
-    ) -> NDArray[np.float32]:
+    def scores(self, cosines: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score each candidate for each cell; the highest wins.
 
         Parameters
         ----------
         cosines
             (n_cells, n_types) cosine of each cell to each known type's prototype.
-        probabilities
-            (n_cells, n_types) of the known types; needed by ``"combined"``.
-        method
-            ``"published"``: Spearman correlation of the cosines with the candidate's row. ``"combined"``: the mean of that and of the
-            expected log similarity of the candidate to the cell's known type, both brought to mean 0 and variance 1 over the
-            candidates. The first knows what the cell is unlike, the second is not led astray by the many types far off.
 
         Returns
         -------
-        (n_cells, n_candidates) float32; rows with NaN give NaN.
+        (n_cells, n_candidates) float32: Spearman correlation of the cosines with the candidate's PageRank row (arXiv 2408.12373, novel cell type
+        classification); rows with NaN give NaN.
         """
-        spearman = spearman_matrix(cosines, self.rows)
-        if method == "published":
-            return spearman
-        if probabilities is None:
-            msg = "method='combined' needs the probabilities of the known types; pass them, or method='published'."
-            raise ArgumentError(msg)
-        log_rows = np.log(np.maximum(self.rows, 1e-9)).astype(np.float32)
-        expected: NDArray[np.float32] = probabilities @ log_rows.T
-        both = (_standard(spearman) + _standard(expected)) / np.float32(2)
-        return both.astype(np.float32, copy=False)
+        return spearman_matrix(cosines, self.rows)
 
 
 def resolve_candidates(
@@ -172,10 +151,3 @@ def _term(text: str, ontology: CellOntology) -> str:
     listed = f": {near}" if near else ""
     msg = f"Candidate {text!r} {what}{listed}. Give an id such as CL:0000084; see ontology.match_label and CellOntology.find."
     raise LabelError(msg)
-
-
-def _standard(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    centred = values - values.mean(axis=1, keepdims=True)
-    spread = values.std(axis=1, keepdims=True)
-    found: NDArray[np.float32] = centred / np.maximum(spread, 1e-6)
-    return found

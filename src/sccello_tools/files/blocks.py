@@ -17,12 +17,12 @@ from sccello_tools.corpus.manifest import CELL_TYPE, LENGTH, SOURCE, SOURCE_ROW,
 from sccello_tools.tokens import RaggedTokens, ValueSummary
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from typing import Any, Literal
 
     from numpy.typing import NDArray
 
-    from sccello_tools.annotation import Annotator
+    from sccello_tools.annotation import OpenWorldAnnotator
     from sccello_tools.corpus.manifest import ColumnKind
     from sccello_tools.engine import Precision
     from sccello_tools.models import LoadedModel
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 NAMES = pa.dictionary(pa.int32(), pa.string())
 _ARROW_KINDS = {"string": NAMES, "bool": pa.bool_(), "int64": pa.int64(), "float64": pa.float64()}
+
+PARTIAL = "partial_"
+"""Prefix of the columns of a block that are joined and decided for the file as a whole."""
 
 # tasks that share a worker read and tokenize side by side, but use its cores or its GPU in turn
 _computing = Lock()
@@ -179,14 +182,12 @@ def embed(
 
 
 def annotate(
-    cells: BlockCells,  # noqa: ARG001 - markers will need tokens and counts
+    cells: BlockCells,
     hidden: NDArray[np.float32],
     model: LoadedModel,
-    annotator: Annotator,
+    annotator: OpenWorldAnnotator,
 ) -> dict[str, Any]:
-    """Annotate cells from their embeddings (and, where the annotator uses them, tokens and counts).
-
-    This is the only place where files meet the annotation.
+    """Score the cells of a block: the first pass of the annotation, which depends on each cell alone.
 
     Parameters
     ----------
@@ -201,51 +202,85 @@ def annotate(
 
     Returns
     -------
-    Columns of ``obs`` by name, (n_cells,) each: arrays or categoricals.
+    Columns by name for :func:`finish`.
     """
     import torch
 
+    if cells.match is not None:
+        annotator = annotator.for_columns(cells.match.tokens)
     with torch.inference_mode(), _computing:
         given = torch.from_numpy(np.ascontiguousarray(hidden)).to(model.device)
         unit = model.network.cell_representation(given).cpu().numpy()
-        found = annotator(hidden, unit)
-    ontology, parents = annotator.ontology, annotator.statistics.parents
-    known = sorted(set(found.terms.tolist()) - {""})
-    names = {term: ontology.name(term) if term in ontology else term for term in known}
-    ids = {term: term if term in ontology else parents.get(term) for term in known}
-    key = _keys.CELL_TYPE
+        part = annotator.partial(hidden, unit, cells.counts)
     return {
-        key: pd.Categorical([names.get(term) for term in found.terms]),
-        key + _keys.TERM_ID_SUFFIX: pd.Categorical([ids.get(term) for term in found.terms]),
-        key + _keys.CONFIDENCE_SUFFIX: found.confidence.astype(np.float32),
-        key + _keys.STATUS_SUFFIX: pd.Categorical([status or None for status in found.status]),
-        _keys.NOVELTY: found.novelty.astype(np.float32),
+        PARTIAL + name: embedded_table(values.astype(np.float32)) if values.ndim == 2 else values
+        for name, values in part._asdict().items()
+        if values.ndim == 1 or values.shape[1]
     }
 
 
-def annotator_of(model: LoadedModel, parameters: Mapping[str, Any]) -> Annotator:
+def finish(table: pa.Table, annotator: OpenWorldAnnotator) -> dict[str, Any]:
+    """Decide for all cells of a file, which is a data set of its own, from the columns of :func:`annotate`.
+
+    Returns
+    -------
+    Columns of ``obs`` by name, (n_cells,) each: arrays or categoricals.
+    """
+    from sccello_tools.annotation import PartialAnnotation
+
+    n = len(table)
+    columns = {}
+    for name in PartialAnnotation._fields:
+        if PARTIAL + name not in table.column_names:
+            columns[name] = np.empty((n, 0), dtype=np.float32)
+            continue
+        column = table.column(PARTIAL + name).combine_chunks()
+        if isinstance(column, pa.ChunkedArray):  # of no chunks
+            column = pa.concat_arrays(column.chunks)
+        if pa.types.is_fixed_size_list(column.type):
+            flat = np.asarray(column.flatten())
+            columns[name] = flat.reshape(n, column.type.list_size)
+        else:
+            columns[name] = np.asarray(column)
+    found = annotator.finish([PartialAnnotation(**columns)])
+    ontology, parents = annotator.ontology, annotator.fit.parents
+    names = [ontology.name(term) if term in ontology else term for term in found.terms]
+    ids = [term if term in ontology else parents.get(term) for term in found.terms]
+    key, second = _keys.CELL_TYPE, _keys.CELL_TYPE + _keys.RUNNER_UP_SUFFIX
+    return {
+        key: _category(found.codes, names),
+        key + _keys.TERM_ID_SUFFIX: _category(found.codes, ids),
+        key + _keys.CONFIDENCE_SUFFIX: found.confidence,
+        key + _keys.STATUS_SUFFIX: pd.Categorical([status or None for status in found.status]),
+        _keys.NOVELTY: found.novelty,
+        second: _category(found.runner_up, names),
+        second + _keys.TERM_ID_SUFFIX: _category(found.runner_up, ids),
+    }
+
+
+def _category(codes: NDArray[np.int32], values: Sequence[str | None]) -> pd.Categorical[object]:
+    found: pd.Categorical[object] = pd.Categorical(np.array([*values, None], dtype=object)[codes])
+    return found
+
+
+def annotator_of(model: LoadedModel, parameters: Mapping[str, Any]) -> OpenWorldAnnotator:
     """Prepare the annotator of a model from arguments of :func:`sccello_tools.annotate_files`; called once per worker."""
-    from sccello_tools.annotation import (
-        Annotator,
-        check_tissues,
-        resolve_candidates,
-        statistics_of,
-    )
+    from sccello_tools.annotation import annotator_for, evidence_of, resolve_candidates
     from sccello_tools.ontology import CellOntology
 
     ontology = CellOntology.load()
-    tissue, candidates = parameters["tissue"], parameters["candidates"]
-    if tissue is not None:
-        check_tissues(tissue)
-    terms = None if candidates is None else resolve_candidates(candidates, ontology)
-    return Annotator.of(
-        statistics_of(model),
+    candidates, method = parameters["candidates"], parameters["method"]
+    terms = None
+    if candidates is not None or method == "published":
+        terms = resolve_candidates(candidates, ontology)
+    return annotator_for(
+        evidence_of(model),
         ontology,
         candidates=terms,
+        tissue=parameters["tissue"],
+        method=method,
         level=parameters["level"],
         alpha=parameters["alpha"],
-        method=parameters["method"],
-        tissue=tissue,
     )
 
 

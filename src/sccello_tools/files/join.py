@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sccello_tools import _keys
@@ -15,6 +16,7 @@ from sccello_tools._io import atomic_folder, atomic_path, check_free
 from sccello_tools.corpus import read_record
 from sccello_tools.errors import FilesError
 
+from .blocks import PARTIAL, as_table, finish
 from .plan import BLOCKS, AnnotateConfig, CellsRecord, blocks_of
 from .read import import_zarr, locate, open_group, read_any, write_any
 from .results import cells_path, read_table
@@ -22,17 +24,15 @@ from .worker import job_of
 from .write import write_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
     from typing import Any
 
-    import pyarrow as pa
-
     from sccello_tools.corpus.manifest import Input
 
-    from .worker import Setup
+    from .worker import Job, Setup
 
 FILES = "files"
+_ROW_GROUP = 65_536  # cells that are summarized at a time
 _KEY = _keys.CELL_TYPE
 _GROUPS = [_KEY, _KEY + _keys.TERM_ID_SUFFIX, _KEY + _keys.STATUS_SUFFIX]
 _CONFIDENCE = _KEY + _keys.CONFIDENCE_SUFFIX
@@ -50,7 +50,7 @@ def is_joined(out: Path, file: Input, digest: str) -> bool:
 
 
 def join(setup: Setup, number: int) -> pd.DataFrame:
-    """Join the blocks of a file, one block in memory at a time, and delete them.
+    """Join the blocks of a file, annotate its cells, and delete the blocks.
 
     Returns
     -------
@@ -71,7 +71,8 @@ def join(setup: Setup, number: int) -> pd.DataFrame:
         }
         fingerprint = file.fingerprint
         described = CellsRecord(name=file.source, config=digest, fingerprint=fingerprint, first_row=0, last_row=file.n_cells, **counts)  # type: ignore[arg-type]  # fmt: skip
-        write_rows(target, pq.read_schema(paths[0]), _tables(paths), described)
+        table = _finished(paths, job_of(setup))
+        write_rows(target, table.schema, [table], described, row_group=_ROW_GROUP)
     summary = _summary(target)
     summary.insert(0, "source", file.source)
     for path in paths:
@@ -79,9 +80,12 @@ def join(setup: Setup, number: int) -> pd.DataFrame:
     return summary
 
 
-def _tables(paths: list[Path]) -> Iterator[pa.Table]:
-    for path in paths:
-        yield read_table(path, None)
+def _finished(paths: list[Path], job: Job) -> pa.Table:
+    """Read the blocks of a file and decide for all of its cells."""
+    table = pa.concat_tables([read_table(path, None) for path in paths], promote_options="default")
+    kept = [name for name in table.column_names if not name.startswith(PARTIAL)]
+    columns = {name: table.column(name) for name in kept}
+    return as_table(columns | finish(table, job.annotator))
 
 
 def _summary(path: Path) -> pd.DataFrame:

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sccello_tools.annotation import Annotator
+    from sccello_tools.annotation import OpenWorldAnnotator
     from sccello_tools.corpus.manifest import Input, Record
     from sccello_tools.engine import Precision
     from sccello_tools.models import LoadedModel
@@ -147,7 +147,7 @@ class Job:
         return model
 
     @cached_property
-    def annotator(self) -> Annotator:
+    def annotator(self) -> OpenWorldAnnotator:
         """Thresholds, candidates and statistics of the model."""
         return annotator_of(self.model, cast("AnnotateConfig", self.config).parameters)
 

@@ -17,6 +17,7 @@ from ._marker_genes import marker_genes
 from ._perturb import perturb
 from ._predict import predict
 from ._pretrain import pretrain
+from ._score_markers import score_markers
 from ._search import search
 from ._train_drug_response import train_drug_response
 
@@ -36,6 +37,7 @@ __all__ = [
     "perturb",
     "predict",
     "pretrain",
+    "score_markers",
     "search",
     "train_drug_response",
 ]

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sccello_tools._anndata.counts import CountsSource
+from sccello_tools._anndata.counts import CountsSource, warn_user
 from sccello_tools._anndata.terms import type_column
 from sccello_tools._docs import shared_docs
+from sccello_tools._random import seed_of
 from sccello_tools.errors import LabelError, OutputExistsError
-from sccello_tools.models import LoadedModel, load
+from sccello_tools.models import load
 from sccello_tools.ontology import CellOntology
 
+from ._embed import loaded_model
 from ._hidden_states import hidden_states
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+    from sccello_tools._random import RNGLike
+    from sccello_tools.models import LoadedModel
     from sccello_tools.tokens.counts import CountsPolicy
 
 
@@ -41,32 +45,34 @@ def add_types(
     min_matched: int = 500,
     device: str = "auto",
     ontology: CellOntology | None = None,
-    seed: int = 0,
+    rng: RNGLike = 0,
 ) -> LoadedModel:
-    """Teach a model new known types from a few cells of each; its network stays as it is, and takes seconds.
+    """Add known types to a model from a few cells of each, without training its network; this takes seconds.
 
-    The new model is written to a folder of its own, with the same weights; :func:`annotate_novel` then knows the new types like
-    those that it was trained on.
+    The new model is written to a folder of its own with the same weights. :func:`annotate_novel` then assigns the new types like those
+    that it was calibrated on.
 
-    What the new cells share beside their type is learnt with it. If they are the model's only cells of their study or technique, other
-    types of that study look like the new one, too: in tutorial 6 most D cells of a new study are called PP after PP cells of it were added.
-    It may help to give cells of the neighbouring types of that study as well, under names of your own; with many labels, use :func:`annotate` with a reference.
+    What the new cells have in common besides their type is learnt as well. If they are the model's only cells of their study or
+    technique, other types of that study look like the new one (tutorial 6). It may help to also add cells of similar types of that study
+    under names of your own; with many labels, use :func:`annotate` with a reference, or :func:`calibrate`.
 
     Parameters
     ----------
     adata
         Cells of the new types, five or more of each, with raw counts; their embedding is written to ``adata.obsm["X_sccello"]``
-        if it is not there.
+        if it does not exist.
     label_key
-        Column of ``adata.obs`` with the types: Cell Ontology ids, names that fit one, or any names. Cells without one are left aside.
+        Column of ``adata.obs`` with the types: Cell Ontology ids, names of terms, or any names. Cells without a label, or with one that
+        does not name a cell type ("unknown", "doublet"), are excluded, with a warning.
     out
-        Folder for the new model; it must be empty or not there.
+        Folder for the new model; it must be empty or not exist.
     model
-        %(model)s It needs annotation statistics.
+        %(model)s
     parents
-        Term (id or name) that each name of your own belongs under, so that back-off can climb from it.
+        Term (id or name) that each name of your own belongs under, so that back-off can climb from it, and marker genes of
+        the term support it.
     use_rep
-        Key of ``adata.obsm`` with an embedding that :func:`embed` made with this model.
+        Key of ``adata.obsm`` with an embedding that :func:`embed` computed with this model.
     layer
         %(layer)s
     gene_ids
@@ -78,22 +84,22 @@ def add_types(
     device
         %(device)s
     ontology
-        The Cell Ontology; the shipped release if not given.
-    seed
-        Of the sample that is kept to tell novel cells by.
+        Cell Ontology; the bundled release by default.
+    rng
+        Seed or generator of the points that stand for the known types.
 
     Returns
     -------
-    The new model. The thresholds of confidence and novelty are those of the old one: :func:`calibrate` measures them anew.
+    The new model. Its thresholds of confidence and novelty are those of the old one; :func:`calibrate` computes new ones.
 
     Raises
     ------
     LabelError
-        If a type is known already, has fewer than five cells, or its parent is no term.
-    FileExistsError
-        If ``out`` holds something.
+        If a type is already known, has fewer than five cells, or its parent is not a term.
+    OutputExistsError
+        If ``out`` is not empty.
     WeightsError
-        If the model has no annotation statistics.
+        If the model has neither calibration nor labelled prototypes.
 
     Examples
     --------
@@ -111,17 +117,24 @@ def add_types(
     """
     import torch
 
-    from sccello_tools.annotation import KnownCells, resolve_candidates, statistics_of
+    from sccello_tools.annotation import (
+        NewCells,
+        evidence_of,
+        resolve_candidates,
+        save_evidence,
+    )
     from sccello_tools.annotation import add_types as learn
 
     out = Path(out)
-    if out.exists() and any(out.iterdir()):
-        msg = f"{out} is not empty. Name a new folder for the new model."
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        msg = f"{out} exists and is not an empty folder. Pass a new folder for the new model."
         raise OutputExistsError(msg)
     ontology = ontology or CellOntology.load()
-    column = type_column(adata, label_key, ontology, any_names=True)
-    if strange := sorted(set(parents or {}) - set(column.names)):
-        msg = f"parents names {strange[0]!r}, which is no label of adata.obs[{label_key!r}] ({', '.join(column.names[:8]) or 'none'}). Name labels of that column in parents=, or leave parents out."
+    column = type_column(
+        adata, label_key, ontology, argument="label_key", any_names=True, skip_uninformative=True
+    )
+    if unknown := sorted(set(parents or {}) - set(column.names)):
+        msg = f"parents contains {unknown[0]!r}, which is not a label of adata.obs[{label_key!r}] ({', '.join(column.names[:8]) or 'none'}). Use labels of that column in parents=, or omit it."
         raise LabelError(msg)
     under = {
         name: resolve_candidates([term], ontology)[0] for name, term in (parents or {}).items()
@@ -131,8 +144,10 @@ def add_types(
         name if name in under or not term else term
         for name, term in zip(column.names, column.terms)
     ]
-    loaded = model if isinstance(model, LoadedModel) else load(model, device=device)
-    known = statistics_of(loaded)
+    loaded = loaded_model(model, device)
+    known = evidence_of(loaded)
+    if column.excluded:
+        warn_user(column.excluded)
     source = CountsSource(layer, gene_ids, counts, min_matched)
     states = hidden_states(adata, loaded, source, use_rep=use_rep, device=device)
     rows = np.flatnonzero((column.codes >= 0) & np.isfinite(states.hidden).all(axis=1))
@@ -145,16 +160,16 @@ def add_types(
 
     learnt = learn(
         known,
-        KnownCells(
+        NewCells(
             states.hidden[rows],
             cell_representation(states.hidden[rows]),
-            np.array(types)[column.codes[rows]],
-            np.full(len(rows), ""),
+            np.array([*types, ""])[column.codes[rows]],
         ),
+        ontology,
         parents=under,
         cell_representation=cell_representation,
-        seed=seed,
+        seed=seed_of(rng),
     )
     shutil.copytree(loaded.folder, out, dirs_exist_ok=True)
-    learnt.save(out)
+    save_evidence(learnt, out, weights_sha256=loaded.sha256, ontology_release=ontology.release)
     return load(out, device=device)

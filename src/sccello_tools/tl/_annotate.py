@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from sccello_tools import __version__, _keys
 from sccello_tools._anndata.counts import CountsSource
@@ -22,7 +23,7 @@ from sccello_tools.errors import (
 from sccello_tools.ontology import CellOntology
 
 from ._annotate_novel import check_alpha
-from ._annotation_slots import AnnotationSlots, write_annotation
+from ._annotation_slots import AnnotationSlots, TermNames, write_annotation
 from ._build_reference import build_reference
 from ._hidden_states import chunks, hidden_states
 from ._search import check_obs_keys, check_same_model, model_of, write_neighbors
@@ -206,15 +207,19 @@ def annotate(
         if return_neighbors:
             found.append(neighbors)
     terms, confidence = (np.concatenate(column) for column in zip(*parts))
+    present, codes = np.unique(terms, return_inverse=True)
     slots = AnnotationSlots(
-        terms, confidence, None, None, np.concatenate(scores) if scores else None, labels
+        tuple(present.tolist()),
+        np.where(present[codes] == "", -1, codes),
+        confidence,
+        scores=pd.DataFrame(np.concatenate(scores), index=target.obs_names, columns=list(labels))
+        if scores
+        else None,
     )
-    names = dict(zip(reference.types, reference.labels))
+    shown = TermNames(ontology, dict(zip(reference.types, reference.labels)), reference.parents)
     with writing(target, copy=False) as writable:
         clear_slots(writable, key_added)
-        written = write_annotation(
-            writable, slots, key_added, ontology, names=names, parents=reference.parents
-        )
+        written = write_annotation(writable, slots, key_added, shown)
         record = {
             "model": states.model.name,
             "weights_sha256": states.model.sha256,
@@ -236,6 +241,7 @@ def annotate(
             "method": "nearest reference cells",
             "n_neighbors": reference.n_neighbors,
             "ontology_release": ontology.release,
+            _keys.VERSION: __version__,
         }
     log_written("annotate", *written, f".uns[{key_added!r}]")
     return target if copy else None

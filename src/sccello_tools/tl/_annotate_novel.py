@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
-from sccello_tools import _keys
-from sccello_tools._anndata.counts import CountsSource
+from sccello_tools import __version__, _keys
+from sccello_tools._anndata.counts import CountsSource, warn_of_uncalibrated_cells, warn_user
 from sccello_tools._anndata.groups import group_labels
-from sccello_tools._anndata.writing import check_writable, writing
+from sccello_tools._anndata.marker_counts import counts_beside
+from sccello_tools._anndata.writing import check_writable, clear_slots, storable_names, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
+from sccello_tools.errors import ArgumentError, ConfigError
 from sccello_tools.ontology import CellOntology
 
-from ._annotation_slots import AnnotationSlots, name_of, write_annotation
-from ._hidden_states import chunks, hidden_states
+from ._annotation_slots import AnnotationSlots, TermNames, write_annotation
+from ._embed import loaded_model
+from ._hidden_states import hidden_states, provenance_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import Literal
+    from typing import Any
 
     from anndata import AnnData
+    from scipy import sparse
 
+    from sccello_tools._anndata.marker_counts import MarkerCounts
+    from sccello_tools.annotation import EvidenceFit, OpenWorldAnnotator
     from sccello_tools.models import LoadedModel
     from sccello_tools.tokens.counts import CountsPolicy
+
+    from ._hidden_states import HiddenStates
+
+Source = Literal["embedding", "ontology", "markers"]
+_CHUNK = 4096  # cells; scores of 700 terms are 12 MB per source
+_TISSUE_CELLS = 5_000  # that the tissue is inferred from
+_LEAST_TISSUE = 0.01
 
 
 @shared_docs
@@ -35,6 +48,8 @@ def annotate_novel(
     *,
     model: str | Path | LoadedModel = "sccello-small",
     use_rep: str | None = None,
+    evidence: Sequence[Source] = ("embedding", "ontology", "markers"),
+    markers: pd.DataFrame | Mapping[str, Sequence[str]] | None = None,
     candidates: Sequence[str] | str | None = None,
     tissue: str | Sequence[str] | None = None,
     organism: Literal["human", "any"] = "human",
@@ -52,45 +67,50 @@ def annotate_novel(
     ontology: CellOntology | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Give each cell a Cell Ontology term, a confidence, and a measure of how new it is.
+    r"""Annotate each cell with a Cell Ontology term, known to the model or not, and a calibrated confidence.
 
-    Without ``candidates``, probabilities of the types that the model knows are summed up the ontology, and a cell gets the
-    most specific term that is sure enough: a CD4 T cell where that is clear, a T cell where it is not. With
-    ``candidates``, it gets the one whose place in the ontology fits best the types that the cell is and is not like; these may be
-    terms that no training cell had.
+    Three sources of evidence are combined: the embedding (a classifier of the known types and the distance to them), the ontology (how
+    well the similarities of the cell to the known types agree with the place of a term, the zero-shot score of scCello) and
+    published marker genes. Cells like those of a known type get this type, or a broader term if they cannot be assigned with
+    enough confidence. The others get the best supported of all human terms with known markers.
 
     Parameters
     ----------
     adata
         %(adata)s
     model
-        %(model)s It needs annotation statistics, which the bundled model has and :func:`calibrate` makes.
+        %(model)s A model without calibration (see :func:`calibrate`) annotates from its prototypes, with a warning.
     use_rep
-        Key of ``adata.obsm`` with an embedding that :func:`embed` made with this model. If not given, ``"X_sccello"`` is taken
-        where it fits, else computed and written.
+        Key of ``adata.obsm`` with an embedding that :func:`embed` computed with this model. By default, ``"X_sccello"`` is used if it
+        fits, else computed and written.
+    evidence
+        Sources of evidence to use.
+    markers
+        Your own markers: a mapping from term (id or name) to marker genes (symbols or Ensembl ids), or a table (see
+        :meth:`sccello_tools.annotation.CellMarkers.from_frame`). They replace those of the same terms in
+        :func:`sccello_tools.datasets.cell_markers`.
     candidates
-        Terms to choose from: ids or names, or one that stands for everything below it. If not given, the known types and
-        what they are kinds of.
+        Terms to choose from instead: ids or names, or a single one that stands for all its descendants. By default, the known types
+        and all human terms with markers (``method="combined"``), or all human terms (``method="published"``).
     tissue
-        Where the cells are from, such as ``"pancreas"`` or ``["lung", "heart"]``: known types that are bound to other organs
-        are ruled out; see :func:`sccello_tools.annotation.allowed_types`. The thresholds of ``alpha`` and novelty were set without it.
+        Tissue of the cells, such as ``"pancreas"`` or ``["lung", "heart"]``: known types are weighted by how usual they are there, or
+        excluded if they are restricted to other organs (see :func:`sccello_tools.annotation.allowed_types`), depending on the model. By default,
+        models with tissue weights infer the tissues from the cells.
     organism
-        Where ``candidates`` is an ancestor: ``"human"`` leaves out terms that the ontology keeps for other creatures.
+        ``"human"`` excludes terms of other species where ``candidates`` is an ancestor or None.
     level
-        ``"auto"`` backs off to a broader term; ``"type"`` names the most probable known type however unsure it is. Without effect on
-        ``candidates``.
+        ``"auto"`` backs off to a broader term; ``"type"`` assigns the most probable type. Without effect on ``candidates``.
     alpha
-        Share of wrong terms that is allowed. The threshold was set on held-out cells by split-conformal prediction, so the
-        promise holds for cells like those: for a new tissue or a new technique it may not.
+        Fraction of known cells that may have a wrong term. The threshold of confidence is set for the data set as a whole.
     groupby
-        Column of ``adata.obs`` with clusters; the most frequent term of each is written beside the cells' own.
+        Column of ``adata.obs`` with clusters, which are annotated as well, by the mean evidence of their cells.
     return_scores
         Also write the probabilities of the known types, or the scores of the candidates.
     method
-        How candidates are scored: ``"published"`` is the paper's rank correlation; ``"combined"`` also counts how near a
-        candidate is to the cell's most probable types.
+        ``"combined"`` uses all evidence. ``"published"`` assigns the candidate with the highest rank correlation as in scCello; its
+        scores are not probabilities, so there is no confidence.
     key_added
-        Column of ``adata.obs``, and start of the names of the others.
+        Column of ``adata.obs`` and prefix of the names of the others.
     layer
         %(layer)s
     gene_ids
@@ -102,48 +122,57 @@ def annotate_novel(
     device
         %(device)s
     ontology
-        The Cell Ontology; the shipped release if not given.
+        Cell Ontology; the bundled release by default.
     copy
         %(copy)s
 
     Returns
     -------
-    ``None``, or the changed copy with ``copy=True``. Fields written:
+    ``None``, or the modified copy with ``copy=True``. Fields written:
 
     `adata.obs[key_added]`, `adata.obs[key_added + "_ontology_term_id"]` : category
         Name and id of the term; missing for cells without counts.
     `adata.obs[key_added + "_confidence"]` : float32
-        Calibrated probability that the cell is of that term or one below it.
+        Calibrated probability that the cell is of that term or one below it; for novel cells the probability among open terms.
     `adata.obs["sccello_novelty"]` : float32
-        Log2 of the cell's distance to its nearest known cells over the distance usual among cells of their type: 0 is usual, 1 is
-        twice as far.
+        Log odds of an open term against the known types, corrected for what is usual for the type and for a shift of the whole
+        data set. Cells above 0 are novel.
     `adata.obs[key_added + "_status"]` : category
-        "known"; "novel_subtype": farther from known cells than 95 % of held-out cells, but a specific term is supported;
-        "unknown": no specific term is supported. Missing for cells without counts.
-    `adata.obs[key_added + "_cluster"]` : category
-        With ``groupby``: the most frequent term of the cell's cluster.
+        "known"; "novel_subtype": novel, and a specific term is supported; "unknown": novel, and only a broad term (fewer than three levels
+        below the root) is supported. Missing for cells without counts.
+    `adata.obs[key_added + "_runner_up"]`, `adata.obs[key_added + "_runner_up_ontology_term_id"]` : category
+        Most probable other type.
+    `adata.obs[key_added + "_cluster"]`, with the suffixes of the cells' columns : category, float32
+        With ``groupby``: annotation of the cell's cluster.
+    `adata.obsm[key_added + "_evidence"]` : DataFrame of float32
+        By how much each source favours the most probable type over the runner-up, in log odds; see :func:`sccello_tools.get.annotation_df`.
     `adata.obsm[key_added + "_scores"]` : DataFrame of float32
-        With ``return_scores``: one column a known type or candidate.
+        With ``return_scores``: one column per known type or candidate.
     `adata.uns[key_added]` : dict
-        Model, hash of its weights, parameters, versions.
+        Model, hash of its weights, parameters, versions, whether the model is calibrated.
 
     Raises
     ------
     LabelError
-        If a candidate is unknown, obsolete without a successor, ambiguous, or unrelated to the known types, or nothing is recorded of the
-        tissue.
+        If a candidate or a term of ``markers`` is unknown, obsolete without a successor, or ambiguous, or the tissue is unknown.
+    ArgumentError
+        If ``evidence`` or ``markers`` is not valid.
     WeightsError
-        If the model has no annotation statistics.
+        If the model has neither calibration nor labelled prototypes.
     ConfigError
-        If ``use_rep`` is not an embedding of this model, or ``alpha`` is no share.
+        If ``use_rep`` is not an embedding of this model, or ``alpha`` is not in (0, 1).
     GroupError
-        If ``groupby`` is no column of clusters.
+        If ``groupby`` is not a column of clusters.
     NotCountsError, GeneMatchError
-        As :func:`embed`, where the embedding has yet to be computed.
+        As :func:`embed`, if the embedding has to be computed.
 
     Notes
     -----
-    arXiv 2408.12373, section 4.3 (novel cell types); back-off, novelty and calibration are this project's.
+    The score of a term t is :math:`\theta \cdot f(\mathrm{cell}, t)` with marker features (t-values of a univariate linear model of
+    standardised expression on marker weights), the expected similarity of t to the cell's known type (log personalised PageRank and Lin similarity), and
+    the Spearman correlation of the cell's cosines to the known types with their PageRank similarity to t (arXiv 2408.12373, section 4.3). The
+    weights are learnt on studies and types that were held out in turn. Cells whose counts are not available are annotated
+    without markers, with a warning.
 
     Examples
     --------
@@ -154,72 +183,187 @@ def annotate_novel(
     ['known', 'novel_subtype', 'unknown']
     >>> sccello.tl.annotate_novel(adata, candidates="pancreatic endocrine cell", key_added="endocrine")
     """
-    from sccello_tools.annotation import Annotator, check_tissues, resolve_candidates, statistics_of
-
-    check_writable(adata, copy=copy)
-    check_alpha(alpha)
-    if tissue is not None:
-        check_tissues(tissue)
-    ontology = ontology or CellOntology.load()
-    terms = (
-        None if candidates is None else resolve_candidates(candidates, ontology, organism=organism)
+    from sccello_tools.annotation import (
+        CONTRIBUTIONS,
+        CellMarkers,
+        annotator_for,
+        evidence_of,
+        resolve_candidates,
     )
+
+    check_writable(adata, copy=copy, key_added=key_added)
+    check_alpha(alpha)
+    sources = check_evidence(evidence)
+    ontology = ontology or CellOntology.load()
+    own_markers = None if markers is None else CellMarkers.of_user(markers, ontology)
+    terms = None
+    if candidates is not None or method == "published":
+        terms = resolve_candidates(candidates, ontology, organism=organism)
     clusters = None if groupby is None else group_labels(adata, groupby)
-    # the embedding is a result of its own: it is written to the copy, too
-    target = adata.copy() if copy else adata
     source = CountsSource(layer, gene_ids, counts, min_matched)
-    states = hidden_states(target, model, source, use_rep=use_rep, device=device)
-    annotator = Annotator.of(
-        statistics_of(states.model),
+    # the embedding is a result of its own: it is also written to the copy
+    target = adata.copy() if copy else adata
+    loaded = loaded_model(model, device)
+    fit = evidence_of(loaded)
+    annotator = annotator_for(
+        fit,
         ontology,
+        own_markers,
         candidates=terms,
+        tissue=tissue,
+        evidence=sources,
+        method=method,
         level=level,
         alpha=alpha,
-        method=method,
-        tissue=tissue,
     )
-    parts = (annotator(states.hidden[rows], states.cells(rows)) for rows in chunks(target.n_obs))
-    slots = AnnotationSlots.of(parts, annotator.columns, keep_scores=return_scores)
-    with writing(target, copy=False) as writable:
-        written = write_annotation(
-            writable, slots, key_added, ontology, parents=annotator.statistics.parents
-        )
-        if clusters is not None:
-            winner = _majority(slots.terms, clusters)
-            column = key_added + _keys.CLUSTER_SUFFIX
-            writable.obs[column] = pd.Categorical(
-                [name_of(term, ontology) if term else None for term in winner]
+    columns = storable_names(annotator.columns, what="types") if return_scores else []
+    states = hidden_states(target, loaded, source, use_rep=use_rep, device=device)
+    found_counts = None
+    if "markers" in sources:
+        stored = str(provenance_of(target, states.key).get("layer", "X"))
+        found_counts = counts_beside(target, source, stored)
+        if found_counts is None:
+            warn_user(
+                f"{source.name} does not hold raw counts of enough genes, so cells are annotated without marker evidence. Pass the layer with raw counts, or evidence=('embedding', 'ontology')."
             )
-            written.append(f".obs[{column!r}]")
+        else:
+            annotator = annotator.for_columns(found_counts.tokens)
+    if not fit.calibrated:
+        warn_user(
+            f"Model {loaded.name!r} is not calibrated: types are those of its prototypes, and confidence and novelty are not calibrated. Calibrate it on labelled cells with tl.calibrate."
+        )
+    if _keys.N_TOKENS in target.obs:
+        n_tokens = target.obs[_keys.N_TOKENS].to_numpy()
+        warn_of_uncalibrated_cells(n_tokens, fit.token_range)
+    tissues = inferred_tissues(annotator, fit, states) if tissue is None else {}
+    if tissues and fit.tissues is not None:
+        fractions = np.array([tissues.get(name, 0.0) for name in fit.tissues.names])
+        annotator = annotator.in_tissue(fractions @ fit.tissues.weights)
+    codes = None if clusters is None else np.asarray(clusters.codes)
+    sums = None if clusters is None else annotator.group_sums(len(clusters.categories))
+    parts = []
+    for rows, raw in _row_chunks(target, found_counts):
+        parts.append(
+            annotator.partial(
+                states.hidden[rows],
+                states.cells(rows),
+                raw,
+                groups=None if codes is None else codes[rows],
+                sums=sums,
+                return_scores=return_scores,
+            )
+        )
+    found = annotator.finish(parts)
+    index = target.obs_names
+    slots = AnnotationSlots(
+        found.terms,
+        found.codes,
+        found.confidence,
+        found.runner_up,
+        found.novelty,
+        found.status,
+        pd.DataFrame(found.contributions, index=index, columns=list(CONTRIBUTIONS)),
+        pd.DataFrame(found.scores, index=index, columns=columns) if return_scores else None,
+    )
+    names = TermNames(ontology, {}, fit.parents)
+    with writing(target, copy=False) as writable:
+        clear_slots(writable, key_added)
+        written = write_annotation(writable, slots, key_added, names)
+        if sums is not None and codes is not None:
+            of_groups = AnnotationSlots.of_groups(annotator.finish_groups(sums, found), codes)
+            written += write_annotation(
+                writable, of_groups, key_added + _keys.CLUSTER_SUFFIX, names
+            )
         writable.uns[key_added] = {
-            "model": states.model.name,
-            "weights_sha256": states.model.sha256,
+            "model": loaded.name,
+            "weights_sha256": loaded.sha256,
+            "calibrated": fit.calibrated,
             "use_rep": states.key,
+            **_source_record(found_counts),
+            "evidence": list(sources),
             "level": level,
             "alpha": alpha,
-            "method": method if terms is not None else "known types",
+            "method": method,
             "n_candidates": len(annotator.columns),
+            "candidates": "" if terms is None or candidates is None else list(terms),
             "tissue": "" if tissue is None else tissue if isinstance(tissue, str) else list(tissue),
+            "inferred_tissues": tissues,
+            "groupby": groupby or "",
+            "novelty_shift": found.shift,
+            "confidence_threshold": found.threshold,
             "ontology_release": ontology.release,
+            _keys.VERSION: __version__,
+            **({} if own_markers is None else {"markers": own_markers.table}),
         }
     log_written("annotate_novel", *written, f".uns[{key_added!r}]")
     return target if copy else None
 
 
-def _majority(terms: np.ndarray, clusters: pd.Categorical[object]) -> list[str]:
-    """Most frequent term of each cell's cluster; ties go to the term that sorts first."""
-    codes = np.asarray(clusters.codes)
-    winners = {}
-    for code in np.unique(codes):
-        found, counts = np.unique(terms[(codes == code) & (terms != "")], return_counts=True)
-        winners[code] = str(found[counts.argmax()]) if len(found) else ""
-    return [winners[code] for code in codes]
+def _row_chunks(
+    adata: AnnData, counts: MarkerCounts | None
+) -> Iterator[tuple[slice, sparse.csr_array | None]]:
+    """Yield ranges of rows with their counts; at least one, so that no cells give empty columns of the right type."""
+    if counts is None or not adata.n_obs:
+        for start in range(0, max(adata.n_obs, 1), _CHUNK):
+            yield slice(start, min(start + _CHUNK, adata.n_obs)), None
+        return
+    for chunk in counts.chunks(adata, _CHUNK):
+        yield slice(chunk.start, chunk.start + chunk.rows.shape[0]), chunk.rows
+
+
+def inferred_tissues(
+    annotator: OpenWorldAnnotator, fit: EvidenceFit, states: HiddenStates
+) -> dict[str, float]:
+    """Return the fractions of tissues in a sample of the cells; empty if the model has no tissue weights."""
+    if fit.tissues is None or not len(states.hidden):
+        return {}
+    step = -(-len(states.hidden) // _TISSUE_CELLS)
+    hidden = states.hidden[::step]
+    probabilities = annotator.known_probabilities(hidden, states.cells(slice(None, None, step)))
+    fractions = fit.tissues.infer(probabilities)
+    return {name: float(f) for name, f in zip(fit.tissues.names, fractions) if f > _LEAST_TISSUE}
+
+
+def _source_record(counts: MarkerCounts | None) -> dict[str, Any]:
+    """Return where the counts of marker evidence are, for :func:`sccello_tools.get.annotation_df`."""
+    if counts is None:
+        return {"layer": ""}
+    source = counts.source
+    return {
+        "layer": source.layer or "X",
+        "gene_ids": source.gene_ids or "",
+        "min_matched": source.min_matched,
+        "counts": source.counts,
+    }
+
+
+def check_evidence(evidence: Sequence[str]) -> tuple[Source, ...]:
+    """Return the sources of evidence in their order.
+
+    Raises
+    ------
+    ArgumentError
+        If a source is unknown, or there is none.
+    """
+    from sccello_tools.annotation import ALL_SOURCES
+
+    asked = [evidence] if isinstance(evidence, str) else list(evidence)
+    unknown = [name for name in asked if name not in ALL_SOURCES]
+    if unknown or not asked:
+        found = repr(unknown[0]) if unknown else "none"
+        msg = f"evidence must hold some of {', '.join(map(repr, ALL_SOURCES))}; got {found}"
+        raise ArgumentError(msg)
+    return tuple(name for name in ALL_SOURCES if name in asked)
 
 
 def check_alpha(alpha: float) -> None:
-    """Refuse what is no share of wrong answers."""
-    if not 0 < alpha < 1:
-        from sccello_tools.errors import ConfigError
+    """Check the fraction of wrong terms.
 
-        msg = f"alpha is {alpha}; expected is a share between 0 and 1, such as 0.1 for at most one wrong term in ten."
+    Raises
+    ------
+    ConfigError
+        If it is not in (0, 1).
+    """
+    if not 0 < alpha < 1:
+        msg = f"alpha must be in (0, 1), got {alpha}; 0.1 allows one wrong term in ten"
         raise ConfigError(msg)

@@ -1,4 +1,4 @@
-"""Where annotations go in an AnnData."""
+"""Writing annotations to an AnnData."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pandas as pd
 from sccello_tools import _keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from sccello_tools.annotation import Annotation
+    from sccello_tools.annotation import OpenAnnotation
     from sccello_tools.ontology import CellOntology
 
 
@@ -24,100 +24,123 @@ if TYPE_CHECKING:
 class AnnotationSlots:
     """The columns of one annotation, over all cells."""
 
-    terms: NDArray[np.str_]
+    terms: tuple[str, ...]
+    codes: NDArray[np.integer]
+    """(n_cells,) index of each cell's term, -1 for cells without one."""
     confidence: NDArray[np.float32]
-    novelty: NDArray[np.float32] | None
-    status: NDArray[np.str_] | None
-    scores: NDArray[np.float32] | None
-    columns: tuple[str, ...]
+    runner_up: NDArray[np.integer] | None = None
+    novelty: NDArray[np.float32] | None = None
+    status: NDArray[np.str_] | None = None
+    contributions: pd.DataFrame | None = None
+    scores: pd.DataFrame | None = None
 
     @classmethod
-    def of(
-        cls, parts: Iterable[Annotation], columns: tuple[str, ...], *, keep_scores: bool
-    ) -> AnnotationSlots:
-        """Join the annotations of chunks; scores that are not kept are let go chunk by chunk if ``parts`` is a generator."""
-        held = [
-            part if keep_scores else part._replace(scores=part.scores[:0].copy()) for part in parts
-        ]
+    def of_groups(cls, found: OpenAnnotation, groups: NDArray[np.integer]) -> AnnotationSlots:
+        """Give each cell the annotation of its group."""
         return cls(
-            np.concatenate([part.terms for part in held]),
-            np.concatenate([part.confidence for part in held]),
-            np.concatenate([part.novelty for part in held]),
-            np.concatenate([part.status for part in held]),
-            np.concatenate([part.scores for part in held]) if keep_scores else None,
-            columns,
+            found.terms,
+            found.codes[groups],
+            found.confidence[groups],
+            found.runner_up[groups],
+            status=found.status[groups],
         )
 
 
-def name_of(term: str, ontology: CellOntology) -> str:
-    """Return the name of a term; a name of a user's own is its own."""
-    return ontology.name(term) if term in ontology else term
+@dataclass(frozen=True, eq=False)
+class TermNames:
+    """How terms are shown."""
+
+    ontology: CellOntology
+    names: Mapping[str, str]
+    """What the user calls a term, instead of its name in the ontology."""
+    parents: Mapping[str, str]
+    """Term of each name of a user's own."""
+
+    def name(self, term: str) -> str:
+        """Return the name of a term; a name of a user's own is its own, and a label that is an id is shown by name."""
+        called = self.names.get(term)
+        if called is not None and called not in self.ontology:
+            return called
+        return self.ontology.name(term) if term in self.ontology else term
+
+    def id(self, term: str) -> str | None:
+        """Return the Cell Ontology id of a term, or that of its parent."""
+        return term if term in self.ontology else self.parents.get(term)
 
 
 def write_annotation(
-    adata: AnnData,
-    slots: AnnotationSlots,
-    key: str,
-    ontology: CellOntology,
-    *,
-    names: Mapping[str, str] | None = None,
-    parents: Mapping[str, str] | None = None,
+    adata: AnnData, slots: AnnotationSlots, key: str, names: TermNames
 ) -> list[str]:
     """Write the columns and return their names, as they are logged.
 
     Parameters
     ----------
     adata
-        Where to.
+        Where to write.
     slots
-        The answers.
+        The annotation.
     key
-        Column of ``obs``, and start of the names of the others.
-    ontology
-        For names.
+        Column of ``obs`` and prefix of the names of the others.
     names
-        What the user calls a term, instead of its name in the ontology.
-    parents
-        Term that stands for an answer which is none itself.
+        Names and ids of terms.
     """
-    ids = key + _keys.TERM_ID_SUFFIX
-    confidence = key + _keys.CONFIDENCE_SUFFIX
-    present = [term for term in np.unique(slots.terms).tolist() if term]
-    called = [(names or {}).get(term) for term in present]
-    # a label that is an id is shown by name, as everywhere
-    shown = [
-        name if name is not None and name not in ontology else name_of(term, ontology)
-        for name, term in zip(called, present)
-    ]
-    term_ids = [term if term in ontology else (parents or {}).get(term) for term in present]
-    adata.obs[key] = _column(slots.terms, dict(zip(present, shown)))
-    adata.obs[ids] = _column(slots.terms, dict(zip(present, term_ids)))
-    adata.obs[confidence] = slots.confidence
-    written = [f".obs[{name!r}]" for name in (key, ids, confidence)]
+    shown = [names.name(term) for term in slots.terms]
+    ids = [names.id(term) for term in slots.terms]
+    columns: dict[str, object] = {
+        key: category(slots.codes, shown),
+        key + _keys.TERM_ID_SUFFIX: category(slots.codes, ids),
+        key + _keys.CONFIDENCE_SUFFIX: slots.confidence.astype(np.float32),
+    }
     if slots.novelty is not None:
-        adata.obs[_keys.NOVELTY] = slots.novelty
-        written.append(f".obs[{_keys.NOVELTY!r}]")
+        columns[_keys.NOVELTY] = slots.novelty.astype(np.float32)
     if slots.status is not None:
-        status = key + _keys.STATUS_SUFFIX
-        adata.obs[status] = pd.Categorical(slots.status, categories=list(_keys.STATUSES))
-        written.append(f".obs[{status!r}]")
-    if slots.scores is not None:
-        scores = key + _keys.SCORES_SUFFIX
-        adata.obsm[scores] = pd.DataFrame(
-            slots.scores, index=adata.obs_names, columns=list(slots.columns)
-        )
-        written.append(f".obsm[{scores!r}]")
+        columns[key + _keys.STATUS_SUFFIX] = status_column(slots.status)
+    if slots.runner_up is not None:
+        second = key + _keys.RUNNER_UP_SUFFIX
+        columns[second] = category(slots.runner_up, shown)
+        columns[second + _keys.TERM_ID_SUFFIX] = category(slots.runner_up, ids)
+    for name, values in columns.items():
+        adata.obs[name] = values
+    written = [f".obs[{name!r}]" for name in columns]
+    tables = {_keys.EVIDENCE_SUFFIX: slots.contributions, _keys.SCORES_SUFFIX: slots.scores}
+    for suffix, table in tables.items():
+        if table is not None:
+            adata.obsm[key + suffix] = table
+            written.append(f".obsm[{key + suffix!r}]")
     return written
 
 
-def _column(terms: NDArray[np.str_], values: Mapping[str, str | None]) -> pd.Categorical[object]:
-    """Categories of object dtype, which every version of anndata writes; missing where a term has no value."""
-    distinct = sorted({value for value in values.values() if value is not None})
-    place = {value: code for code, value in enumerate(distinct)}
-    found, member = np.unique(terms, return_inverse=True)
-    code_of = {term: place.get(value or "", -1) for term, value in values.items()}
-    codes = np.array([code_of.get(term, -1) for term in found.tolist()], dtype=np.int64)[member]
+def status_column(status: NDArray[np.str_]) -> pd.Categorical[object]:
+    """Return statuses as a category; "" is missing."""
+    codes = np.full(len(status), -1)
+    for code, value in enumerate(_keys.STATUSES):
+        codes[status == value] = code
     column: pd.Categorical[object] = pd.Categorical.from_codes(
-        codes, pd.Index(distinct, dtype=object)
+        codes, pd.Index(_keys.STATUSES, dtype=object)
+    )
+    return column
+
+
+def category(
+    codes: NDArray[np.integer], values: list[str | None] | list[str]
+) -> pd.Categorical[object]:
+    """Return a column of the values in use, sorted, of object dtype, which every version of anndata writes.
+
+    Parameters
+    ----------
+    codes
+        (n_cells,) index of each cell's value; negative for missing.
+    values
+        Values; None is missing.
+    """
+    used = np.unique(codes[codes >= 0]).tolist()
+    distinct = sorted({value for i in used if (value := values[i]) is not None})
+    place = {value: code for code, value in enumerate(distinct)}
+    table = np.full(len(values) + 1, -1, dtype=np.int64)  # code -1 takes the last
+    for i in used:
+        value = values[i]
+        table[i] = -1 if value is None else place[value]
+    column: pd.Categorical[object] = pd.Categorical.from_codes(
+        table[codes], pd.Index(distinct, dtype=object)
     )
     return column

@@ -312,7 +312,7 @@ def _target(
     seed: int,
 ) -> tuple[Target, str]:
     """Return the target and its name."""
-    from sccello_tools.annotation import statistics_of
+    from sccello_tools.annotation import evidence_of
     from sccello_tools.errors import LabelError
     from sccello_tools.perturbation import Target
 
@@ -328,18 +328,18 @@ def _target(
         logger.info("perturb: target: the mean of %d cells of group %r", len(rows), toward)
         return _mean_of_cells(adata[np.sort(rows)], cells, source), toward
     match = match_label(toward, ontology)
-    statistics = statistics_of(cells.model)
-    if not match.is_mapped or match.id not in statistics.types:
-        known = ", ".join(map(repr, groups[:5])) or "none"
+    known = evidence_of(cells.model).known
+    if not match.is_mapped or match.id not in known.types:
+        named = ", ".join(map(repr, groups[:5])) or "none"
         why = (
-            f"{match.name} ({match.id}) is not among the {len(statistics.types)} types of model {cells.model.name!r}"
+            f"{match.name} ({match.id}) is not among the {len(known.types)} types of model {cells.model.name!r}"
             if match.is_mapped
             else "it is not a Cell Ontology term"
         )
-        msg = f"toward={toward!r} is not a group (groups: {known}), and {why}. Pass a group of groupby=, another cell type, or the target cells as AnnData."
+        msg = f"toward={toward!r} is not a group (groups: {named}), and {why}. Pass a group of groupby=, another cell type, or the target cells as AnnData."
         raise LabelError(msg)
     logger.info("perturb: target: the prototype of %s (%s)", match.name, match.id)
-    vector = statistics.prototypes[statistics.types.index(match.id)]
+    vector = known.prototypes[known.types.index(match.id)]
     return Target(vector, "cell"), match.name
 
 

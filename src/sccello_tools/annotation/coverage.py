@@ -1,0 +1,168 @@
+"""Back-off along the ontology: the most specific term of which a data set's cells are right often enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from .term_space import up
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from sccello_tools.ontology import CellOntology
+
+_N_THRESHOLDS = 200
+_FEWEST = 50
+"""Known cells that a data set needs for a threshold of its own."""
+
+
+class TermChain(NamedTuple):
+    """A term and its ancestors, deepest first."""
+
+    terms: tuple[str, ...]
+    right: NDArray[np.float32]
+    """(n_columns, n_terms): 1 where the term is right if the column's type is true."""
+
+
+@dataclass(frozen=True, eq=False)
+class TermChains:
+    """Chains of ancestors of the terms that cells are assigned to."""
+
+    chains: tuple[TermChain, ...]
+    width: int
+    """Terms of the longest chain."""
+
+    @classmethod
+    def of(
+        cls,
+        terms: Sequence[str],
+        columns: Sequence[str],
+        ontology: CellOntology,
+        *,
+        parents: Mapping[str, str] | None = None,
+        broader_is_right: bool = True,
+    ) -> TermChains:
+        """Look up the ancestors of terms.
+
+        Parameters
+        ----------
+        terms
+            Terms, or names of a user's own, to build a chain for.
+        columns
+            Types whose probabilities are summed.
+        ontology
+            Cell Ontology.
+        parents
+            Term of each name of a user's own.
+        broader_is_right
+            Whether a term is right, too, for cells whose type is one of its ancestors: cells labelled T cell may be CD4 T cells.
+        """
+        parents = parents or {}
+
+        def above(name: str) -> frozenset[str]:
+            if name in ontology:
+                return up(ontology, name)
+            return up(ontology, parents[name]) | {name} if name in parents else frozenset((name,))
+
+        def depth(name: str) -> int:
+            if name in ontology:
+                return ontology.depth(name)
+            return ontology.depth(parents[name]) + 1 if name in parents else 0
+
+        of_column = [above(c) for c in columns]
+        chains = []
+        for term in terms:
+            chain = tuple(sorted(above(term), key=lambda t: (-depth(t), t)))
+            right = [
+                [t in own or (broader_is_right and c in above(t)) for t in chain]
+                for c, own in zip(columns, of_column)
+            ]
+            chains.append(TermChain(chain, np.array(right, dtype=np.float32)))
+        return cls(tuple(chains), max((len(c.terms) for c in chains), default=1))
+
+    def sums(
+        self, probabilities: NDArray[np.float32], assigned: NDArray[np.integer]
+    ) -> NDArray[np.float16]:
+        """Probability that each term of the assigned chain is right, shape (n_cells, width); 1 beyond the end of a chain."""
+        out = np.ones((len(assigned), self.width), dtype=np.float16)
+        for index in np.unique(assigned):
+            rows = np.flatnonzero(assigned == index)
+            chain = self.chains[index]
+            summed = np.minimum(probabilities[rows] @ chain.right, 1)
+            # a term is at least as likely right as one below it
+            out[rows, : len(chain.terms)] = np.maximum.accumulate(summed, axis=1)
+        return out
+
+
+def choose_level(sums: NDArray[np.floating], threshold: float) -> NDArray[np.intp]:
+    """Place in the chain of the first term whose confidence reaches a threshold; shape (n_cells,)."""
+    enough = sums >= threshold
+    enough[:, -1] = True
+    found: NDArray[np.intp] = enough.argmax(axis=1)
+    return found
+
+
+def coverage_threshold(
+    sums: NDArray[np.floating],
+    alpha: float,
+    *,
+    weight: NDArray[np.floating] | None = None,
+    fallback: float | None = None,
+) -> float:
+    """Lowest threshold at which the terms of a data set are right for an expected 1 - alpha of its cells.
+
+    Parameters
+    ----------
+    sums
+        (n_cells, width) of :meth:`TermChains.sums`; rows with NaN are left out.
+    alpha
+        Share of wrong terms to allow, in (0, 1).
+    weight
+        (n_cells,) how much each cell counts; all alike if not given.
+    fallback
+        Returned for fewer than 50 cells, whose mean says little: the threshold of the held-out studies together.
+
+    Returns
+    -------
+    A threshold in [0, 1]; 0 if the most specific terms are right often enough.
+    """
+    usable = np.isfinite(sums).all(axis=1)
+    values = sums[usable].astype(np.float32)
+    if fallback is not None and len(values) < _FEWEST:
+        return fallback
+    w = np.ones(len(values)) if weight is None else weight[usable]
+    rows = np.arange(len(values))
+    for threshold in np.linspace(0, 1, _N_THRESHOLDS + 1):
+        if np.average(values[rows, choose_level(values, threshold)], weights=w) >= 1 - alpha:
+            return float(threshold)
+    return 1.0
+
+
+def pooled_threshold(
+    sums: NDArray[np.floating], right: NDArray[np.bool_], weight: NDArray[np.floating], alpha: float
+) -> float:
+    """Lowest threshold at which 1 - alpha of calibration cells have a right term."""
+    rows = np.arange(len(sums))
+    for threshold in np.linspace(0, 1, _N_THRESHOLDS + 1):
+        if np.average(right[rows, choose_level(sums, threshold)], weights=weight) >= 1 - alpha:
+            return float(threshold)
+    return 1.0
+
+
+def is_right(
+    chains: TermChains,
+    assigned: NDArray[np.integer],
+    truth: NDArray[np.str_],
+    ontology: CellOntology,
+) -> NDArray[np.bool_]:
+    """Whether each term of the assigned chain is the true type, above or below it; shape (n_cells, width)."""
+    out = np.ones((len(assigned), chains.width), dtype=bool)
+    for i, (k, label) in enumerate(zip(assigned.tolist(), truth.tolist())):
+        terms, own = chains.chains[k].terms, up(ontology, label)
+        out[i, : len(terms)] = [t in own or label in up(ontology, t) for t in terms]
+    return out

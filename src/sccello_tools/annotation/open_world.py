@@ -1,0 +1,536 @@
+"""Annotation with known and open terms: one pass over the cells, then decisions for the data set as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from sccello_tools import _keys
+from sccello_tools.errors import LabelError
+
+from .coverage import TermChains, choose_level, coverage_threshold
+from .evidence import EvidenceModel, log_sum_exp
+from .fit_evidence import MARKER_SHARE, label_scores
+from .group_sums import GroupSums
+from .head import softmax
+from .marker_scores import MarkerScorer
+from .term_space import TermSpace
+from .tissues import log_factors
+from .zero_shot import Candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Final
+
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+    from sccello_tools.ontology import CellOntology
+
+    from .evidence import CellEvidence, SharedScores
+    from .fit_evidence import EvidenceFit
+    from .marker_scores import BoundScorer
+    from .markers import CellMarkers
+    from .zero_shot import ZeroShotMethod
+
+Level = Literal["auto", "type"]
+Source = Literal["embedding", "ontology", "markers"]
+ALL_SOURCES: Final = ("embedding", "ontology", "markers")
+CONTRIBUTIONS: Final = (*ALL_SOURCES, "prior")
+"""Columns of the contributions of sources to a decision."""
+_SPECIFIC_DEPTH = 3  # depth below which a term says little more than "cell"
+_OPEN_CONFIDENCE = (
+    0.5  # an open term is assigned if it and all below it hold half of the probability
+)
+_LEAST = np.float32(-1e9)
+
+
+class PartialAnnotation(NamedTuple):
+    """What the first pass keeps of each cell of a chunk."""
+
+    novelty: NDArray[np.float32]
+    """(n,) log odds of open against known terms; NaN for cells without counts."""
+    assigned: NDArray[np.int32]
+    """(n,) most probable known type."""
+    runner_up: NDArray[np.int32]
+    """(n,) second most probable known type."""
+    known_sums: NDArray[np.float16]
+    """(n, width) probability that each term of the chain of the assigned type is right."""
+    known_parts: NDArray[np.float32]
+    """(n, 4) difference of the scores of both by source; see :data:`CONTRIBUTIONS`."""
+    open_term: NDArray[np.int32]
+    """(n,) most probable open term."""
+    open_runner_up: NDArray[np.int32]
+    """(n,) second most probable open term."""
+    open_sums: NDArray[np.float16]
+    """(n, width) summed probability along the chain of the open term."""
+    open_parts: NDArray[np.float32]
+    """(n, 4) difference of the scores of both by source."""
+    choice: NDArray[np.int32]
+    """(n,) best candidate; 0 without candidates, as in the following."""
+    choice_runner_up: NDArray[np.int32]
+    """(n,) second best candidate."""
+    choice_confidence: NDArray[np.float32]
+    """(n,) probability of the best candidate; NaN with the published method."""
+    choice_parts: NDArray[np.float32]
+    """(n, 4) difference of the scores of both by source."""
+    scores: NDArray[np.float32]
+    """(n, n_columns) probabilities of known types or scores of candidates; no columns unless asked for."""
+
+
+class OpenAnnotation(NamedTuple):
+    """Terms for all cells of a data set, as codes into :attr:`terms`."""
+
+    terms: tuple[str, ...]
+    codes: NDArray[np.int32]
+    """(n_cells,) assigned term; -1 for cells without counts."""
+    runner_up: NDArray[np.int32]
+    """(n_cells,) most probable other term among known types for known cells, among open terms for novel ones; -1 without counts."""
+    confidence: NDArray[np.float32]
+    """(n_cells,) calibrated for known types; summed probability among open terms for novel cells; NaN without counts."""
+    novelty: NDArray[np.float32]
+    """(n_cells,) corrected novelty minus the threshold: positive for novel cells; NaN without counts."""
+    status: NDArray[np.str_]
+    """(n_cells,) "known", "novel_subtype", "unknown", or "" without counts."""
+    contributions: NDArray[np.float32]
+    """(n_cells, 4) by how much each source favours the most probable type over the runner-up, in log odds; NaN without counts."""
+    scores: NDArray[np.float32]
+    """(n_cells, n_columns); see :class:`PartialAnnotation`."""
+    shift: float
+    """Novelty shift of the data set that was removed."""
+    threshold: float
+    """Confidence threshold of known types."""
+
+
+@dataclass(frozen=True, eq=False)
+class OpenWorldAnnotator:
+    """Assigns known types, and open terms to cells that are like none of them."""
+
+    fit: EvidenceFit
+    model: EvidenceModel
+    ontology: CellOntology
+    marker_scorer: MarkerScorer | None
+    """``None`` if markers are not a source of evidence."""
+    scorer: BoundScorer | None
+    """The marker scorer for the columns of the counts."""
+    known_chains: TermChains
+    open_chains: TermChains
+    log_weight: NDArray[np.float32] | None
+    """(n_known,) added to log probabilities of known types, such as for a tissue; ``None`` for all alike."""
+    level: Level = "auto"
+    alpha: float = 0.1
+    candidates: tuple[str, ...] = ()
+    """Terms to choose from, if given."""
+    published: Candidates | None = None
+    """The candidates with their PageRank rows, for the published method."""
+    candidate_rows: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, dtype=np.intp))
+
+    @property
+    def _open_rows(self) -> slice:
+        n_known = len(self.model.space.known)
+        return slice(n_known, n_known + len(self.model.space.open))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Terms of the columns of scores."""
+        return self.candidates or self.model.space.known
+
+    @classmethod
+    def of(
+        cls,
+        fit: EvidenceFit,
+        ontology: CellOntology,
+        markers: CellMarkers,
+        *,
+        tokens: NDArray[np.integer] | None = None,
+        open_terms: Sequence[str] | None = None,
+        candidates: Sequence[str] | None = None,
+        type_weights: NDArray[np.floating] | None = None,
+        parents: Mapping[str, str] | None = None,
+        evidence: Sequence[Source] = ALL_SOURCES,
+        method: ZeroShotMethod = "combined",
+        level: Level = "auto",
+        alpha: float = 0.1,
+    ) -> OpenWorldAnnotator:
+        """Prepare for matrices with given columns.
+
+        Parameters
+        ----------
+        fit
+            What was learnt of the model.
+        ontology
+            Cell Ontology.
+        markers
+            Marker genes.
+        tokens
+            (n_columns,) token of each column of the counts; without it there is no marker evidence until :meth:`for_columns`.
+        open_terms
+            Terms besides the known types that may be assigned; if not given, all human terms with markers that are not above a known
+            type.
+        candidates
+            Terms to choose from, known types or others. Novelty is then still that of the open world.
+        type_weights
+            (n_known,) factors on the probabilities of known types; 0 rules a type out.
+        parents
+            Term of each known type that is a name of a user's own; those of the fit if not given.
+        evidence
+            Sources to use.
+        method
+            How candidates are scored: by all evidence, or by the rank correlation of scCello.
+        level
+            ``"auto"`` backs off to a broader term; ``"type"`` assigns the most probable term.
+        alpha
+            Fraction of known cells whose term may be wrong.
+
+        Raises
+        ------
+        LabelError
+            If there are no open terms, or fewer than two candidates.
+        """
+        known = fit.known.types
+        own = dict(fit.parents if parents is None else parents)
+        chosen = tuple(dict.fromkeys(candidates or ()))
+        if candidates is not None and len(chosen) < 2:
+            msg = f"{len(chosen)} candidates; a choice needs at least two of each candidates and known types. Pass more candidates, or an ancestor that has descendants."
+            raise LabelError(msg)
+        space = TermSpace.of(
+            known,
+            ontology,
+            markers,
+            parents=own,
+            candidates=open_terms,
+            extra=chosen if method == "combined" else (),
+        )
+        if not space.open:
+            msg = f"None of the {len(open_terms or ())} open terms is left: all are known types or above one. Pass open_terms=None to allow every term with markers."
+            raise LabelError(msg)
+        published = None
+        if method == "published":
+            placed = [own.get(t, t) for t, ok in zip(known, space.placed) if ok]
+            published = Candidates.of(chosen, placed, ontology)
+        marker_scorer = MarkerScorer.of(markers, ontology)
+        model = EvidenceModel.of(
+            space, marker_scorer, fit.weights.only(evidence), ontology, parents=own
+        )
+        place = {t: i for i, t in enumerate(space.rows)}
+        made = cls(
+            fit,
+            model,
+            ontology,
+            marker_scorer if "markers" in evidence else None,
+            None,
+            TermChains.of(known, known, ontology, parents=own),
+            TermChains.of(space.open, space.open, ontology, broader_is_right=False),
+            None if type_weights is None else log_factors(type_weights),
+            level,
+            alpha,
+            chosen,
+            published,
+            np.array([place[t] for t in chosen if published is None], dtype=np.intp),
+        )
+        return made if tokens is None else made.for_columns(tokens)
+
+    def for_columns(self, tokens: NDArray[np.integer]) -> OpenWorldAnnotator:
+        """Return an annotator for counts with given columns, (n_columns,) token of each, negative for other variables."""
+        if self.marker_scorer is None:
+            return self
+        return replace(self, scorer=self.marker_scorer.bind(tokens))
+
+    def in_tissue(self, type_weights: NDArray[np.floating]) -> OpenWorldAnnotator:
+        """Return an annotator with other factors on the probabilities of known types."""
+        return replace(self, log_weight=log_factors(type_weights))
+
+    def known_probabilities(
+        self, hidden: NDArray[np.float32], cells: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return the classifier's probabilities of known types; cells without embedding are left out."""
+        usable = np.isfinite(hidden).all(axis=1)
+        evidence = self.fit.known.evidence(
+            hidden[usable], cells[usable], None, log_weight=self.log_weight
+        )
+        found: NDArray[np.float32] = np.exp(evidence.log_probabilities)
+        return found
+
+    def group_sums(self, n_groups: int) -> GroupSums:
+        """Return empty sums for :meth:`partial`."""
+        space = self.model.space
+        return GroupSums.empty(n_groups, len(space.known), len(space), len(self.candidates))
+
+    def partial(
+        self,
+        hidden: NDArray[np.float32],
+        cells: NDArray[np.float32],
+        counts: sparse.csr_matrix | sparse.csr_array | None = None,
+        *,
+        groups: NDArray[np.integer] | None = None,
+        sums: GroupSums | None = None,
+        return_scores: bool = False,
+    ) -> PartialAnnotation:
+        """Score one chunk of cells; the result of a cell does not depend on the other cells.
+
+        Parameters
+        ----------
+        hidden, cells
+            (n, d) of ``representation="cls"`` and ``"cell"``; rows with NaN get no term.
+        counts
+            (n, n_columns) raw counts, if the annotator has a scorer.
+        groups
+            (n,) group of each cell, whose evidence is added to ``sums``.
+        sums
+            See :meth:`group_sums`.
+        return_scores
+            Keep the scores of :attr:`columns`.
+        """
+        usable = np.isfinite(hidden).all(axis=1) & np.isfinite(cells).all(axis=1)
+        evidence = self._evidence(hidden, cells, counts, usable)
+        parts = self.model.shared_parts(evidence)
+        shared = parts.total
+        n_known = self._open_rows.start
+        by_cell, prior = self.model.open_scores(evidence)
+        opened = shared[:, self._open_rows] + prior[self._open_rows]
+        for_novelty = self.model.known_scores(evidence) + shared[:, :n_known]
+        for_novelty = np.where(np.isfinite(evidence.log_probabilities), for_novelty, _LEAST)
+        novelty = log_sum_exp(opened) + by_cell - log_sum_exp(for_novelty)
+        choices = self._choice_scores(evidence, shared) if self.candidates else None
+        if sums is not None and groups is not None:
+            sums.add(groups, usable, evidence.log_probabilities, parts, novelty, choices)
+        novelty = np.where(usable, novelty, np.nan).astype(np.float32)
+        return self._summarised(
+            evidence.log_probabilities, parts, novelty, choices, return_scores=return_scores
+        )
+
+    def candidate_scores(
+        self,
+        hidden: NDArray[np.float32],
+        cells: NDArray[np.float32],
+        counts: sparse.csr_matrix | sparse.csr_array | None,
+        candidates: Sequence[str],
+    ) -> NDArray[np.float32]:
+        """Score given terms, known or open; the highest wins.
+
+        A term with known types at or below it scores by their summed probability, any other like an open term whose novelty is
+        measured from the threshold. Each candidate has to be a known type, or among the annotator's open terms or candidates.
+
+        Returns
+        -------
+        (n, n_candidates); NaN for cells without embedding.
+        """
+        usable = np.isfinite(hidden).all(axis=1) & np.isfinite(cells).all(axis=1)
+        evidence = self._evidence(hidden, cells, counts, usable)
+        place = {t: i for i, t in enumerate(self.model.space.rows)}
+        rows = np.array([place[t] for t in candidates])
+        scores = self._scores_of_rows(evidence, self.model.shared_scores(evidence), rows)
+        return np.where(usable[:, None], scores, np.nan).astype(np.float32)
+
+    def finish(self, parts: Sequence[PartialAnnotation]) -> OpenAnnotation:
+        """Decide for all cells of a data set.
+
+        Two numbers depend on the data set as a whole: the shift of its novelty and the confidence threshold at which its known cells
+        are right for an expected 1 - alpha.
+        """
+        p = PartialAnnotation(*(np.concatenate(columns) for columns in zip(*parts)))
+        calibration = self.fit.novelty
+        usable = np.isfinite(p.novelty)
+        corrected = calibration.corrected(p.novelty, p.assigned)
+        shift = calibration.shift(corrected[usable], p.assigned[usable]) if usable.any() else 0.0
+        known = usable & (self._final_novelty(p, shift) <= 0)
+        threshold = 0.0
+        if self.level == "auto" and known.any():
+            fallback = self.fit.fallback_threshold if self.alpha == 0.1 else 1 - self.alpha
+            confidence = p.known_sums[known].astype(np.float32)
+            threshold = coverage_threshold(confidence, self.alpha, fallback=fallback)
+        return self._decided(p, shift, threshold)
+
+    def finish_groups(self, sums: GroupSums, cells: OpenAnnotation) -> OpenAnnotation:
+        """Decide for groups by the mean evidence of their cells, with the shift and threshold of the data set."""
+        log_p, parts, novelty, choices = sums.means()
+        p = self._summarised(
+            log_p, parts, novelty, choices if self.candidates else None, return_scores=True
+        )
+        return self._decided(p, cells.shift, cells.threshold)
+
+    def _evidence(
+        self,
+        hidden: NDArray[np.float32],
+        cells: NDArray[np.float32],
+        counts: sparse.csr_matrix | sparse.csr_array | None,
+        usable: NDArray[np.bool_],
+    ) -> CellEvidence:
+        hidden, cells = np.where(usable[:, None], hidden, 0), np.where(usable[:, None], cells, 0)
+        markers = None if self.scorer is None or counts is None else self.scorer(counts)
+        return self.fit.known.evidence(hidden, cells, markers, log_weight=self.log_weight)
+
+    def _scores_of_rows(
+        self, evidence: CellEvidence, shared: NDArray[np.float32], rows: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        by_cell, prior = self.model.open_scores(evidence)
+        n_known = self._open_rows.start
+        assigned = label_scores(shared, evidence.log_probabilities, n_known).argmax(axis=1)
+        correction = self.fit.novelty.offset_of(assigned) + np.float32(self.fit.novelty.threshold)
+        opened = (by_cell - correction)[:, None] + prior[rows]
+        below = self.model.space.below[rows]
+        summed = np.log(np.exp(evidence.log_probabilities) @ below.T + np.float32(1e-6))
+        known = np.float32(self.model.weights.log_probability) * np.maximum(summed, -12)
+        found: NDArray[np.float32] = shared[:, rows] + np.where(below.any(axis=1), known, opened)
+        return found
+
+    def _choice_scores(
+        self, evidence: CellEvidence, shared: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        if self.published is None:
+            return self._scores_of_rows(evidence, shared, self.candidate_rows)
+        scores = self.published.scores(
+            np.ascontiguousarray(evidence.cosines[:, self.model.space.placed])
+        )
+        found: NDArray[np.float32] = np.nan_to_num(scores)
+        return found
+
+    def _summarised(
+        self,
+        log_p: NDArray[np.float32],
+        parts: SharedScores,
+        novelty: NDArray[np.float32],
+        choices: NDArray[np.float32] | None,
+        *,
+        return_scores: bool,
+    ) -> PartialAnnotation:
+        """Keep the two best terms of each type of decision."""
+        n_known, n = self._open_rows.start, len(log_p)
+        shared = parts.total
+        weights = self.model.weights
+        prior = weights.depth * self.model.space.depth + weights.log_sources * np.log1p(
+            self.model.space.n_sources
+        )
+        opened = shared[:, self._open_rows] + prior[self._open_rows].astype(np.float32)
+        known_p = softmax(
+            label_scores(shared, log_p, n_known) / np.float32(self.fit.known_temperature)
+        )
+        open_p = softmax(opened / np.float32(self.fit.open_temperature))
+        assigned, runner_up = _two_best(known_p)
+        best, second = _two_best(open_p)
+        at = np.arange(n)
+        known_parts = MARKER_SHARE * _differences(parts, at, assigned, runner_up)
+        # a type that is ruled out, as by a tissue, has no log probability
+        floored = np.maximum(log_p, -100)
+        known_parts[:, 0] += floored[at, assigned] - floored[at, runner_up]
+        first_open = n_known
+        open_parts = _differences(parts, at, best + first_open, second + first_open)
+        open_parts[:, 3] = prior[best + first_open] - prior[second + first_open]
+        choice = choice_second = np.zeros(n, dtype=np.int32)
+        choice_confidence = np.full(n, np.nan, dtype=np.float32)
+        choice_parts = np.zeros((n, len(CONTRIBUTIONS)), dtype=np.float32)
+        scores = known_p
+        if choices is not None:
+            scores = choices
+            choice_p = softmax(choices / np.float32(self.fit.open_temperature))
+            choice, choice_second = _two_best(choice_p)
+            difference = choices[at, choice] - choices[at, choice_second]
+            if self.published is None:
+                choice_confidence = choice_p[at, choice]
+                rows = self.candidate_rows
+                choice_parts = _differences(parts, at, rows[choice], rows[choice_second])
+                choice_parts[:, 3] = difference - choice_parts[:, :3].sum(axis=1)
+            else:
+                choice_parts[:, 1] = difference
+        return PartialAnnotation(
+            novelty,
+            assigned,
+            runner_up,
+            self.known_chains.sums(known_p, assigned),
+            known_parts,
+            best,
+            second,
+            self.open_chains.sums(open_p, best),
+            open_parts,
+            choice,
+            choice_second,
+            choice_confidence,
+            choice_parts,
+            scores.astype(np.float32) if return_scores else np.empty((n, 0), dtype=np.float32),
+        )
+
+    def _final_novelty(self, p: PartialAnnotation, shift: float) -> NDArray[np.float32]:
+        corrected = self.fit.novelty.corrected(p.novelty, p.assigned)
+        return corrected - np.float32(shift) - np.float32(self.fit.novelty.threshold)
+
+    def _decided(self, p: PartialAnnotation, shift: float, threshold: float) -> OpenAnnotation:
+        novelty = self._final_novelty(p, shift)
+        usable = np.isfinite(novelty)
+        novel = usable & (novelty > 0)
+        level = choose_level(p.known_sums.astype(np.float32), threshold)
+        open_level = choose_level(p.open_sums, _OPEN_CONFIDENCE if self.level == "auto" else 0.0)
+        space = self.model.space
+        names, index = self._term_table()
+        rows = np.arange(len(novel))
+        known_code = _codes(self.known_chains, p.assigned, level, index)
+        open_code = _codes(self.open_chains, p.open_term, open_level, index)
+        of_known = np.array([index[t] for t in space.known], dtype=np.int32)
+        of_open = np.array([index[t] for t in space.open], dtype=np.int32)
+        if self.candidates:
+            of_choice = np.array([index[t] for t in self.candidates], dtype=np.int32)
+            codes, second = of_choice[p.choice], of_choice[p.choice_runner_up]
+            confidence, contributions = p.choice_confidence, p.choice_parts
+        else:
+            codes = np.where(novel, open_code, known_code)
+            second = np.where(novel, of_open[p.open_runner_up], of_known[p.runner_up])
+            of_novel = p.open_sums[rows, open_level].astype(np.float32)
+            confidence = np.where(novel, of_novel, p.known_sums[rows, level].astype(np.float32))
+            contributions = np.where(novel[:, None], p.open_parts, p.known_parts)
+        depth = np.array([self.ontology.depth(t) if t in self.ontology else 99 for t in names])
+        specific = np.where(
+            depth[open_code] >= _SPECIFIC_DEPTH, _keys.STATUS_NOVEL_SUBTYPE, _keys.STATUS_UNKNOWN
+        )
+        return OpenAnnotation(
+            names,
+            np.where(usable, codes, -1).astype(np.int32),
+            np.where(usable, second, -1).astype(np.int32),
+            np.where(usable, confidence, np.nan).astype(np.float32),
+            novelty,
+            np.where(usable, np.where(novel, specific, _keys.STATUS_KNOWN), ""),
+            np.where(usable[:, None], contributions, np.nan).astype(np.float32),
+            np.where(usable[:, None], p.scores, np.nan).astype(np.float32),
+            shift,
+            threshold,
+        )
+
+    def _term_table(self) -> tuple[tuple[str, ...], dict[str, int]]:
+        chains = (*self.known_chains.chains, *self.open_chains.chains)
+        names = sorted({t for chain in chains for t in chain.terms} | set(self.candidates))
+        return tuple(names), {t: i for i, t in enumerate(names)}
+
+
+def _codes(
+    chains: TermChains,
+    assigned: NDArray[np.int32],
+    level: NDArray[np.intp],
+    index: Mapping[str, int],
+) -> NDArray[np.int32]:
+    table = np.zeros((len(chains.chains), chains.width), dtype=np.int32)
+    for i, chain in enumerate(chains.chains):
+        codes = [index[t] for t in chain.terms]
+        table[i] = codes + [codes[-1]] * (chains.width - len(codes))
+    found: NDArray[np.int32] = table[assigned, level]
+    return found
+
+
+def _two_best(p: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    rows = np.arange(len(p))
+    best = p.argmax(axis=1)
+    rest = p.copy()
+    rest[rows, best] = -1
+    return best.astype(np.int32), rest.argmax(axis=1).astype(np.int32)
+
+
+def _differences(
+    parts: SharedScores,
+    at: NDArray[np.intp],
+    first: NDArray[np.integer],
+    second: NDArray[np.integer],
+) -> NDArray[np.float32]:
+    """Differences of the scores of two rows per cell by source, shape (n, 4); the prior is 0."""
+    out = np.zeros((len(at), len(CONTRIBUTIONS)), dtype=np.float32)
+    for k, values in enumerate(parts):
+        out[:, k] = values[at, first] - values[at, second]
+    return out
