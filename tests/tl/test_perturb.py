@@ -222,6 +222,19 @@ def test_invalid_arguments(adata, model, genes, arguments, error, message):
     assert KEY not in adata.uns
 
 
+def test_genes_may_be_named_by_symbol_or_id(adata, model, genes):
+    match = sccello.tokens.match_gene_names(genes, min_matched=1)
+    symbols = sccello.tokens.GeneVocabulary.load().symbol_of
+    named = [*match.gene_ids[:2].tolist(), *(symbols[g] for g in match.gene_ids[2:4].tolist())]
+    perturb(adata, genes[:4], groupby="donor", model=model, **FAST)
+    expected = perturbation_df(adata).set_index(["group", "perturbation"])["shift"]
+    perturb(adata, named, groupby="donor", model=model, **FAST)
+    found = perturbation_df(adata).set_index(["group", "perturbation"])["shift"]
+    for group in ("a", "b", "c"):
+        for name, gene in zip(named, genes):
+            assert found[group, name] == pytest.approx(expected[group, gene])
+
+
 def test_genes_that_change_no_cell(adata, model, genes):
     counts = adata.X.toarray()
     counts[:, adata.var_names.get_loc(genes[0])] = 0

@@ -15,7 +15,7 @@ from sccello_tools._anndata.counts import (
 )
 from sccello_tools._anndata.groups import sample_cells
 from sccello_tools.errors import ArgumentError, GeneMatchError
-from sccello_tools.tokens import RaggedTokens, Tokenizer
+from sccello_tools.tokens import RaggedTokens, Tokenizer, match_gene_names
 
 from ._embed import loaded_model
 
@@ -85,6 +85,8 @@ class PerturbedCells(NamedTuple):
     def columns_of(self, genes: Sequence[str]) -> NDArray[np.int64]:
         """Return the variable of each gene, shape (n_genes,); of several variables of one gene, the first.
 
+        Genes are named as the variables, or by any symbol or Ensembl id.
+
         Raises
         ------
         GeneMatchError
@@ -94,8 +96,12 @@ class PerturbedCells(NamedTuple):
         if len(columns) > len(genes):
             msg = f"Some of the genes name several variables. Call adata.var_names_make_unique() first ({', '.join(map(repr, genes[:5]))})."
             raise GeneMatchError(msg)
+        absent = np.flatnonzero(columns < 0)
+        if len(absent):
+            found_tokens = match_gene_names([genes[i] for i in absent], min_matched=0).tokens
+            columns[absent] = np.where(found_tokens >= 0, self.column_of_token[found_tokens], -1)
         if unknown := [name for name, column in zip(genes, columns) if column < 0]:
-            msg = f"{len(unknown)} of {len(genes)} genes are not variables of the data: {', '.join(map(repr, unknown[:5]))}. Use their names, such as {', '.join(map(repr, self.names[:3]))}."
+            msg = f"{len(unknown)} of {len(genes)} genes are not variables of the data: {', '.join(map(repr, unknown[:5]))}. Use names of variables, such as {', '.join(map(repr, self.names[:3]))}, symbols or Ensembl ids."
             raise GeneMatchError(msg)
         if unmatched := [str(name) for name in self.names[columns[self.match.tokens[columns] < 0]]]:
             msg = f"{len(unmatched)} of {len(genes)} genes are not in the vocabulary of the model: {', '.join(map(repr, unmatched[:5]))}. Omit them; pp.match_genes reports which genes match."
