@@ -1,105 +1,214 @@
-"""Measure what annotation needs to know of the bundled model: prototypes, head, reference cells, calibration.
+"""Fit the annotation of `sccello-small` or its evaluation twin, and write `annotation.safetensors` into the model's folder.
 
-    python scripts/calibrate_bundled_model.py --data ../shared/data
+    python scripts/leave_studies_out.py --data ../shared/data --features runs/folds
+    python scripts/calibrate_bundled_model.py --data ../shared/data --model runs/sccello-small-eval --folds runs/folds --twin
 
-Reads `cells/train/` (and the synthetic cells that the model was trained on) only. The encoder has seen every donor of these
-cells, so donors held out here are easier than new ones; the cells that calibration asks about are therefore thinned: each keeps
-a random share of its counts, between a fifth and four fifths. Synthetic cells teach the head, but are neither asked about nor kept
-as reference: novelty is the distance to measured cells.
+Known types, prototypes and distances are fitted to cells drawn as in training (measured cells, in part thinned, and synthetic cells),
+embedded by the model itself. Evidence weights, novelty threshold and temperatures come from models that were trained without some of
+the studies (`leave_studies_out.py --features`), because the model itself has seen all of them. `cells/eval/` is never read.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import time
+from dataclasses import replace
 from pathlib import Path
 
-import anndata as ad
 import numpy as np
-from ablation import SYNTHETIC, training_cells
-from scipy import sparse
+import torch
+from labels.label_space import Targets, labels_of, read_label_map, term_of
+from leave_studies_out import FOLDS, recorded_in_training, split, unit_of
+from recipe.classifier import fit_head, organ_of, recorded_types, tissue_weights
+from recipe.sampling import Batch, SamplingConfig, rank_cells
+from recipe.setup import TrainingData, prepare, read_sources
+from recipe.sources import Cells
+from recipe.training import embed
 
 import sccello_tools as sccello
-from sccello_tools._anndata.counts import CountsSource
-from sccello_tools.annotation import KnownCells, calibrate
+from sccello_tools.annotation import CellMarkers, KnownTypes, LabelledCells, TissueWeights, save_evidence
+from sccello_tools.annotation.classifier import TypeDistances
+from sccello_tools.annotation.features import FeatureScale
+from sccello_tools.annotation.fit_evidence import HeldOut, calibrate_evidence
+from sccello_tools.annotation.known_types import CLASSIFIER_TEMPERATURE, mean_directions
 from sccello_tools.models.registry import update_entry
-from sccello_tools.tl._hidden_states import hidden_states
+from sccello_tools.ontology import CellOntology
+from sccello_tools.tokens import VOCABULARY_SIZE
 
 RESOURCES = Path(sccello.__file__).parent / "resources"
-LABEL = "cell_type_ontology_term_id"
+REFERENCE_STEP = 30_000_000  # draws from these steps never train
+N_REFERENCE, N_ON_PANELS = 24_000, 4_000
+N_HELD_OUT = 25  # cells per study and type
+N_SEEN = 15
+TEMPERATURE = 2.5
+"""Divisor of the logits. Chosen on held-out studies together with the weight of marker evidence, see docs/benchmarks.md."""
+MIN_CELLS = 3  # of a type, for a centre
 
 
-def thinned(adata: ad.AnnData, *, seed: int) -> ad.AnnData:
-    """Keep each count with a chance that is drawn once a cell."""
-    rng = np.random.default_rng(seed)
-    counts = sparse.csr_matrix(adata.X)
-    kept = np.repeat(rng.uniform(0.2, 0.8, counts.shape[0]), np.diff(counts.indptr))
-    counts.data = rng.binomial(counts.data.astype(np.int64), kept).astype(np.float32)
-    counts.eliminate_zeros()
-    return ad.AnnData(counts, obs=adata.obs.copy(), var=adata.var.copy())
+def fit_known(hidden: np.ndarray, cell: np.ndarray, labels: np.ndarray, targets: Targets, kept: np.ndarray) -> KnownTypes:  # fmt: skip
+    """Fit classifier, prototypes and distances of the ``kept`` types."""
+    head = fit_head(hidden, cell, labels, targets)
+    exact = targets.exact()
+    one = (exact.sum(1) == 1)[labels]
+    index = exact.argmax(1)[labels]
+    enough = kept & (np.bincount(index[one], minlength=len(kept)) >= MIN_CELLS)
+    place = np.cumsum(enough) - 1
+    rows = one & enough[index]
+    scaled = (hidden[rows] - head.mean) / head.std
+    scale = np.float32(CLASSIFIER_TEMPERATURE / TEMPERATURE)
+    return KnownTypes(
+        tuple(np.array(targets.types)[enough].tolist()),
+        FeatureScale(head.mean, head.std),
+        np.ascontiguousarray(head.weight.T[enough]) * scale,
+        head.bias[enough] * scale,
+        mean_directions(cell[rows], place[index[rows]], int(enough.sum())),
+        TypeDistances.of(scaled, place[index[rows]], int(enough.sum())),
+    )
 
 
-def groups_of(adata: ad.AnnData, source: str) -> np.ndarray:
-    """Donor of each cell; of synthetic cells, one of three made-up ones.
-
-    The sorted fractions of the Zheng cells are recorded as donors, but are types: they stay together.
-    """
-    if source == SYNTHETIC:
-        return np.array([f"{source} {row % 3}" for row in range(adata.n_obs)])
-    if source == "zheng_facs":
-        return np.full(adata.n_obs, source)
-    return np.array([f"{source} {donor}" for donor in adata.obs["donor"].astype(str)])
+def only(known: KnownTypes, types: tuple[str, ...]) -> KnownTypes:
+    """Return the types that are also in ``types``."""
+    rows = np.flatnonzero(np.isin(known.types, types))
+    distances = TypeDistances(known.distances.whitening, known.distances.centres[rows])
+    return replace(
+        known, types=tuple(np.array(known.types)[rows].tolist()), weight=known.weight[rows], bias=known.bias[rows],
+        prototypes=known.prototypes[rows], distances=distances,
+    )  # fmt: skip
 
 
-def embedded(sources: dict[str, ad.AnnData], model: sccello.models.LoadedModel) -> KnownCells:
-    """Embed all cells of all sources."""
-    ontology = sccello.ontology.CellOntology.load()
-    parts = []
-    for source, adata in sources.items():
-        states = hidden_states(adata, model, CountsSource(), use_rep=None)
-        types = [ontology.current(term) for term in adata.obs[LABEL].astype(str)]
-        parts.append(
-            (states.hidden, states.cells(slice(None)), np.array(types), groups_of(adata, source))
-        )
-    return KnownCells(*(np.concatenate(columns) for columns in zip(*parts)))
+def sample(cells: Cells, types: tuple[str, ...], n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Return at most n rows per study and type, and how many cells each stands among."""
+    terms = np.array([term_of(label) for label in labels_of(cells.obs)])
+    units = np.array([unit_of(*pair) for pair in zip(cells.obs.study, cells.obs.file, strict=True)])
+    usable = np.flatnonzero(np.isin(terms, types))
+    _, group = np.unique(np.char.add(np.char.add(units[usable], "|"), terms[usable]), return_inverse=True)  # fmt: skip
+    sizes = np.bincount(group)
+    chosen = np.concatenate([rng.permutation(np.flatnonzero(group == g))[:n] for g in range(len(sizes))])
+    chosen.sort()
+    return usable[chosen], sizes[group[chosen]]
+
+
+def labelled(cells: Cells, rows: np.ndarray, hidden: np.ndarray, cell: np.ndarray, frequency: np.ndarray) -> LabelledCells:  # fmt: skip
+    """Combine embeddings with counts and labels."""
+    obs = cells.obs.iloc[rows]
+    files, panels = np.unique(obs.file.to_numpy().astype(str), return_inverse=True)
+    measured = np.zeros((len(files), VOCABULARY_SIZE), bool)
+    for mask, file in zip(measured, files, strict=True):
+        mask[cells.genes[str(file)]] = True
+    units = np.array([unit_of(*pair) for pair in zip(obs.study, obs.file, strict=True)])
+    terms = np.array([term_of(label) for label in labels_of(obs)])
+    return LabelledCells(
+        hidden[rows].astype(np.float32), cell[rows].astype(np.float32), cells.counts[rows], terms, units, panels, measured,
+        np.zeros(len(rows), bool), frequency,
+    )  # fmt: skip
+
+
+def held_out(path: Path, fold: str, cells: Cells, types: tuple[str, ...], profiles, ontology: CellOntology, rng: np.random.Generator) -> HeldOut:  # fmt: skip  # noqa: ANN001 - Profiles
+    """Read the features of a fold and fit its classifier."""
+    features = np.load(path)
+    fold_types, labels = features["types"].astype(str).tolist(), features["labels"].astype(str).tolist()  # fmt: skip
+    targets = Targets.of(labels, fold_types, ontology)
+    known = fit_known(
+        features["ref_hidden"].astype(np.float32), features["ref_cell"].astype(np.float32), features["ref_label"], targets, features["present"]
+    )  # fmt: skip
+    known = only(known, types)
+    _, test, _ = split(cells, profiles, fold)
+    hidden, cell = (features[name].astype(np.float32) for name in ("hidden", "cell"))
+    if len(hidden) != len(test.obs):
+        msg = f"{path} has {len(hidden)} cells, the fold {len(test.obs)}. Re-run leave_studies_out.py --features."
+        raise ValueError(msg)
+    organs, recorded = recorded_types(recorded_in_training(fold), known.types, ontology)
+    tissues = TissueWeights(tuple(organs), tissue_weights(recorded).astype(np.float32))
+    rows, frequency = sample(test, known.types, N_HELD_OUT, rng)
+    # the tissues of a study are inferred from all its cells, as for the cells of a user
+    units = np.array([unit_of(*pair) for pair in zip(test.obs.study, test.obs.file, strict=True)])
+    log_weight = np.zeros((len(rows), len(known.types)), np.float32)
+    for unit in np.unique(units[rows]):
+        all_rows = np.flatnonzero(units == unit)
+        evidence = known.evidence(hidden[all_rows], cell[all_rows], None)
+        fractions = tissues.infer(np.exp(evidence.log_probabilities))
+        log_weight[units[rows] == unit] = np.log(fractions @ tissues.weights)
+    return HeldOut(labelled(test, rows, hidden, cell, frequency), known, log_weight)
+
+
+def draw(data: TrainingData, sampling: SamplingConfig, max_length: int, *, n: int, start: int, seed: int) -> Batch:  # fmt: skip
+    """Draw cells as training does."""
+    sampler = data.sampler(sampling, max_length=max_length, seed=seed)
+    batches = [sampler(REFERENCE_STEP + start + i, 500) for i in range(n // 500)]
+    return Batch(*(np.concatenate([getattr(b, name) for b in batches]) for name in Batch._fields))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder with cells/train")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--data", type=Path, required=True, help="folder with cells/, profiles/ and tissue_profiles.h5ad")  # fmt: skip
     parser.add_argument("--model", type=Path, default=RESOURCES / "models" / "sccello-small")
-    parser.add_argument("--synthetic-each", type=int, default=20)
-    parser.add_argument(
-        "--reference", type=int, default=120, help="most cells of a type that are kept as reference"
-    )
+    parser.add_argument("--folds", type=Path, required=True, help="folder of leave_studies_out.py --features")  # fmt: skip
+    parser.add_argument("--bank", type=Path, help="bank_measured.npz of train_bundled_model.py; saves embedding the cells again")  # fmt: skip
+    parser.add_argument("--twin", action="store_true", help="of the model without the held-out types")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    sccello.settings.verbosity = "info"
+    torch.set_num_threads(1)
+    started = time.monotonic()
+    ontology, markers = CellOntology.load(), CellMarkers.load()
     model = sccello.models.load(args.model, device="cpu")
-    sources = training_cells(args.data, synthetic_each=args.synthetic_each, seed=args.seed)
-    for adata in sources.values():
-        adata.obs_names_make_unique()
-    poorer = {name: thinned(adata, seed=args.seed) for name, adata in sources.items()}
-    found = calibrate(
-        embedded(sources, model),
-        sccello.ontology.CellOntology.load(),
-        weights_sha256=model.sha256,
-        held_out=embedded(poorer, model),
-        measured=np.concatenate(
-            [np.full(adata.n_obs, name != SYNTHETIC) for name, adata in sources.items()]
-        ),
-        n_reference=args.reference,
-        seed=args.seed,
+    recipe = json.loads((args.model / "metadata.json").read_text())["pretrain_config"]
+    sampling = SamplingConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in recipe["sampling"].items()})  # fmt: skip
+    max_length = model.config.max_positions
+    cells, profiles = read_sources(args.data, ontology, twin=args.twin)
+    data = prepare(cells, profiles, ontology, twin=args.twin)
+    print(f"{time.monotonic() - started:.0f} s: {len(data.targets.types)} types", flush=True)
+
+    drawn = [
+        draw(data, replace(sampling, panel=0.0), max_length, n=N_REFERENCE, start=0, seed=args.seed),
+        draw(data, replace(sampling, panel=1.0), max_length, n=N_ON_PANELS, start=100_000, seed=args.seed),
+    ]  # fmt: skip
+    states = [embed(model.network, batch) for batch in drawn]
+    hidden, cell = (np.concatenate([part[k] for part in states]) for k in (0, 1))
+    labels = np.concatenate([batch.labels for batch in drawn])
+    known = fit_known(hidden, cell, labels, data.targets, data.taught)
+    print(f"{time.monotonic() - started:.0f} s: {len(known.types)} types fitted", flush=True)
+
+    table = read_label_map()
+    if args.twin:
+        table = table[~table.source.str.startswith("release_only")]
+    organs, recorded = recorded_types(table, known.types, ontology)
+    tissues = TissueWeights(tuple(organs), tissue_weights(recorded).astype(np.float32))
+
+    twin_cells, twin_profiles = (cells, profiles) if args.twin else read_sources(args.data, ontology, twin=True)  # fmt: skip
+    folds = []
+    for i, fold in enumerate(FOLDS):
+        rng = np.random.default_rng((args.seed, i))
+        folds.append(held_out(args.folds / f"fold_{i}.npz", fold, twin_cells, known.types, twin_profiles, ontology, rng))  # fmt: skip
+        print(f"{time.monotonic() - started:.0f} s: fold {i}, {len(folds[-1].cells)} cells of {len(folds[-1].known.types)} types", flush=True)  # fmt: skip
+
+    rows, frequency = sample(data.cells, known.types, N_SEEN, np.random.default_rng(args.seed))
+    if args.bank:
+        bank = np.load(args.bank)
+        measured = bank["hidden"], bank["cell"]
+        seen = labelled(data.cells, rows, *measured, frequency)
+    else:
+        some = data.cells.take(rows)
+        seen = labelled(some, np.arange(len(rows)), *embed(model.network, rank_cells(some, max_length)), frequency)  # fmt: skip
+    fit = calibrate_evidence(known, folds, ontology, markers, seen=seen, prefers_subtypes=True)
+    terms = np.array([term_of(label) for label in labels_of(data.cells.obs)])
+    lengths = np.diff(data.cells.counts.indptr) + 1
+    fit = replace(
+        fit,
+        counts=np.array([(terms == t).sum() for t in known.types], np.int64),
+        token_range=tuple(float(x) for x in np.percentile(lengths, [1, 99])),
+        tissues=tissues,
     )
-    path = found.save(args.model)
+    path = save_evidence(fit, args.model, weights_sha256=model.sha256, ontology_release=ontology.release)  # fmt: skip
     if args.model.parent == RESOURCES / "models":
         update_entry(args.model.name, args.model)
+    print(fit.weights)
     print(
-        f"{path}: {path.stat().st_size / 1e6:.1f} MB, {len(found.types)} types, temperature {found.head.temperature:.2f}, "
-        f"zero-shot temperature {found.zero_shot_temperature:.2f}"
-    )
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB, {len(known.types)} types, known temperature {fit.known_temperature}, "
+        f"open temperature {fit.open_temperature}, fallback threshold {fit.fallback_threshold:.3f}, novelty threshold {fit.novelty.threshold:.2f}, "
+        f"{time.monotonic() - started:.0f} s"
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

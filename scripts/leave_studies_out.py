@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from labels.label_space import MALIGNANT, TUMOUR, labels_of, read_label_map, term_of
 from recipe.classifier import (
@@ -110,13 +111,19 @@ def scores(expected: np.ndarray, cells: Cells, types: tuple[str, ...], ontology:
     return found
 
 
+def recorded_in_training(fold: str) -> pd.DataFrame:
+    """Return the label map without the held-out studies of a fold."""
+    table = read_label_map()
+    file = table.source.str.split("/").str[-1]
+    study = file.map(lambda name: STUDIES.get(name, name))
+    held_out = study.isin(FOLDS[fold]) | file.isin(FOLDS[fold]) | (file == "pancreas")
+    kept = ~held_out | (table.kind == "profile")
+    return table[kept & ~table.source.str.startswith("release_only")]
+
+
 def with_priors(probs: np.ndarray, cells: Cells, fold: str, data: TrainingData, ontology: CellOntology) -> dict[str, np.ndarray]:  # fmt: skip
     """Return probabilities without a tissue prior, with the study's tissue given, and with tissues inferred from its cells."""
-    table = read_label_map()
-    study = table.source.str.split("/").str[-1].map(lambda file: STUDIES.get(file, file))
-    file = table.source.str.split("/").str[-1]
-    known = ~(study.isin(FOLDS[fold]) | file.isin(FOLDS[fold]) | (file == "pancreas"))
-    table = table[(known | (table.kind == "profile")) & ~table.source.str.startswith("release_only")]  # fmt: skip
+    table = recorded_in_training(fold)
     organs, recorded = recorded_types(table, data.targets.types, ontology)
     weights = tissue_weights(recorded)
     units = np.array([unit_of(*pair) for pair in zip(cells.obs.study, cells.obs.file, strict=True)])
@@ -130,8 +137,8 @@ def with_priors(probs: np.ndarray, cells: Cells, fold: str, data: TrainingData, 
     return {"no prior": probs, "tissue given": given, "tissue inferred": inferred}
 
 
-def run(arm: dict[str, Any], fold: str, seed: int, cells: Cells, profiles: Profiles, ontology: CellOntology, steps: int, work: Path) -> dict[str, Any]:  # fmt: skip
-    """Train without the studies of a fold and score them."""
+def run(arm: dict[str, Any], fold: str, seed: int, cells: Cells, profiles: Profiles, ontology: CellOntology, steps: int, work: Path, features: Path | None = None) -> dict[str, Any]:  # fmt: skip
+    """Train without the studies of a fold and score them; optionally write the embeddings for `calibrate_bundled_model.py`."""
     config = TrainingConfig(steps=steps, seed=seed)
     config = replace(config, **{k: v for k, v in arm.items() if hasattr(config, k)})
     sampling = replace(SamplingConfig(), **{k: v for k, v in arm.items() if not hasattr(config, k)})
@@ -149,8 +156,17 @@ def run(arm: dict[str, Any], fold: str, seed: int, cells: Cells, profiles: Profi
     reference = Batch(
         *(np.concatenate([getattr(b, name) for b in drawn]) for name in Batch._fields)
     )
-    head = fit_head(*embed(trainer.network, reference), reference.labels, data.targets)
+    reference_states = embed(trainer.network, reference)
+    head = fit_head(*reference_states, reference.labels, data.targets)
     hidden, cell = embed(trainer.network, rank_cells(test, config.max_length))
+    if features is not None:
+        features.mkdir(parents=True, exist_ok=True)
+        half = [x.astype(np.float16) for x in (*reference_states, hidden, cell)]
+        np.savez(
+            features / f"fold_{list(FOLDS).index(fold)}.npz",
+            **dict(zip(("ref_hidden", "ref_cell", "hidden", "cell"), half, strict=True)),
+            ref_label=reference.labels, labels=np.array(data.targets.labels), types=np.array(data.targets.types), present=data.taught,
+        )  # fmt: skip
     logits = head.logits(hidden, cell)
     logits[:, ~data.taught] = -1e4
     utility = utilities(data.targets.types, ontology)
@@ -185,6 +201,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, default=1_500)
     parser.add_argument("--out", type=Path, default=Path("runs/leave_studies_out.json"))
+    parser.add_argument("--features", type=Path, help="write embeddings of the first arm and seed here, for calibrate_bundled_model.py")  # fmt: skip
     args = parser.parse_args()
 
     torch.set_num_threads(1)  # results do not depend on the machine's number of cores
@@ -198,7 +215,7 @@ def main() -> None:
                 key = f"{arm}|{fold}|{seed}|{args.steps}"
                 if key in results:
                     continue
-                results[key] = run(ARMS[arm], fold, seed, cells, profiles, ontology, args.steps, args.out.parent)  # fmt: skip
+                results[key] = run(ARMS[arm], fold, seed, cells, profiles, ontology, args.steps, args.out.parent, args.features if (arm, seed) == (args.arms[0], args.seeds[0]) else None)  # fmt: skip
                 args.out.write_text(json.dumps(results, indent=1))
                 means = {name: np.round(np.mean(list(s.values()), axis=0), 3).tolist() for name, s in results[key]["scores"].items()}  # fmt: skip
                 print(key, f"{results[key]['seconds']:.0f} s", means, flush=True)
