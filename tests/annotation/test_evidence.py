@@ -21,8 +21,14 @@ from sccello_tools.annotation import (
     load_evidence,
     save_evidence,
 )
-from sccello_tools.annotation.classifier import fit_classifier
-from sccello_tools.annotation.coverage import TermChains, choose_level, coverage_threshold
+from sccello_tools.annotation.classifier import TypeDistances, fit_classifier
+from sccello_tools.annotation.coverage import (
+    TermChains,
+    assigned_types,
+    choose_level,
+    coverage_threshold,
+    utilities,
+)
 from sccello_tools.annotation.evidence import PAIR_FEATURES, EvidenceModel
 from sccello_tools.annotation.fit_evidence import MARKER_SHARE
 from sccello_tools.annotation.novelty import data_set_shift
@@ -170,6 +176,26 @@ def test_threshold_gives_expected_coverage() -> None:
     assert coverage_threshold(sums[:10], 0.1, fallback=0.7) == 0.7
 
 
+def test_utility_prefers_a_likely_subtype_to_its_parent_but_not_to_an_unrelated_type() -> None:
+    types = ["CL:0000084", "CL:0000624", "CL:0000236"]  # T cell, CD4-positive T cell, B cell
+    utility = utilities(types, ONTOLOGY)
+    assert np.diag(utility).tolist() == [2, 2, 2]
+    assert utility[0, 1] > 1 > utility[1, 0]  # a CD4 T cell is a T cell, but not every T cell is CD4-positive
+    probabilities = np.array([[0.5, 0.4, 0.1], [0.2, 0.1, 0.7], [0.9, 0.0, 0.1]])
+    assert assigned_types(probabilities).tolist() == [0, 2, 0]
+    assert assigned_types(probabilities, utility).tolist() == [1, 2, 0]  # impossible types stay so
+
+
+def test_distances_do_not_grow_with_the_dimension() -> None:
+    rng = np.random.default_rng(0)
+    types = np.repeat(np.arange(3), 400)
+    medians = []
+    for d in (16, 64):
+        points = rng.standard_normal((1200, d)).astype(np.float32)
+        medians.append(np.median(TypeDistances.of(points, types, 3).log_nearest(points)))
+    assert abs(medians[0] - medians[1]) < 0.2
+
+
 def test_chains_sum_along_the_ontology() -> None:
     known = ["CL:0000624", "CL:0000625", B]
     chains = TermChains.of(known, known, ONTOLOGY)
@@ -278,7 +304,8 @@ def test_contributions_add_up_to_the_difference_of_scores(
     shared = annotator.model.shared_scores(evidence)
     n = len(fit.known.types)
     at = np.arange(len(some))
-    scores = evidence.log_probabilities + MARKER_SHARE * shared[:, :n]
+    markers = annotator.model.shared_parts(evidence).markers[:, :n]
+    scores = evidence.log_probabilities + MARKER_SHARE * markers
     assert (part.assigned == scores.argmax(axis=1)).all()
     expected = scores[at, part.assigned] - scores[at, part.runner_up]
     np.testing.assert_allclose(part.known_parts.sum(axis=1), expected, rtol=1e-3, atol=1e-3)

@@ -90,7 +90,7 @@ def fit_classifier(
 
 @dataclass(frozen=True, eq=False)
 class TypeDistances:
-    """Mahalanobis distance to the mean of each type, with the covariance within types."""
+    """Mahalanobis distance to the mean of each type, with the covariance within types, per dimension of the embedding."""
 
     whitening: NDArray[np.float32]
     """(d, d): rows times this have unit covariance within types."""
@@ -114,13 +114,13 @@ class TypeDistances:
     def log_nearest(
         self, points: NDArray[np.float32], kept: NDArray[np.bool_] | None = None
     ) -> NDArray[np.float32]:
-        """Log squared distance to the nearest type, among ``kept`` ones if given; shape (n_cells,)."""
+        """Log squared distance per dimension to the nearest type, among ``kept`` ones if given; shape (n_cells,)."""
         centres = self.centres if kept is None else self.centres[kept]
         white = points @ self.whitening
         squares = (white**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1) - 2 * white @ centres.T
-        found: NDArray[np.float32] = np.log(np.maximum(squares.min(axis=1), 1e-6)).astype(
-            np.float32
-        )
+        found: NDArray[np.float32] = np.log(
+            np.maximum(squares.min(axis=1) / points.shape[1], 1e-6)
+        ).astype(np.float32)
         return found
 
 

@@ -99,6 +99,50 @@ class TermChains:
         return out
 
 
+def utilities(
+    types: Sequence[str], ontology: CellOntology, *, parents: Mapping[str, str] | None = None
+) -> NDArray[np.float32]:
+    """Return the utility of predicting the column type for a cell of the row type, (n_types, n_types).
+
+    It is 1 if the prediction is the true type or a subtype of it, plus the hierarchical F1 of both.
+
+    Examples
+    --------
+    >>> from sccello_tools.annotation.coverage import utilities
+    >>> from sccello_tools.ontology import CellOntology
+    >>> utilities(["CL:0000084", "CL:0000624"], CellOntology.load()).round(2).tolist()  # T cell, CD4 T cell
+    [[2.0, 1.85], [0.85, 2.0]]
+    """
+    parents = parents or {}
+
+    def above(name: str) -> frozenset[str]:
+        if name in ontology:
+            return up(ontology, name)
+        return (up(ontology, parents[name]) if name in parents else frozenset()) | {name}
+
+    ancestors = [above(name) for name in types]
+    terms = {term: i for i, term in enumerate(sorted(set().union(*ancestors)))}
+    member = np.zeros((len(types), len(terms)), dtype=np.float32)
+    for row, own in zip(member, ancestors):
+        row[[terms[term] for term in own]] = 1
+    n_terms = member.sum(axis=1)
+    f1 = 2 * (member @ member.T) / (n_terms[:, None] + n_terms)
+    recall = member[:, [terms[name] for name in types]].T
+    found: NDArray[np.float32] = (recall + f1).astype(np.float32)
+    return found
+
+
+def assigned_types(
+    probabilities: NDArray[np.floating], utility: NDArray[np.floating] | None = None
+) -> NDArray[np.int32]:
+    """Return the most probable type of each cell, or the one with the highest expected utility among those that are possible."""
+    if utility is None:
+        return probabilities.argmax(axis=1).astype(np.int32)
+    expected = np.where(probabilities > 0, probabilities @ utility, -1)
+    found: NDArray[np.int32] = expected.argmax(axis=1).astype(np.int32)
+    return found
+
+
 def choose_level(sums: NDArray[np.floating], threshold: float) -> NDArray[np.intp]:
     """Place in the chain of the first term whose confidence reaches a threshold; shape (n_cells,)."""
     enough = sums >= threshold

@@ -33,9 +33,9 @@ PAIR_FEATURES: Final = (
     "lin",
     "rank",
 )
-_MARKER_FEATURES: Final = PAIR_FEATURES[:5]
+MARKER_FEATURES: Final = PAIR_FEATURES[:5]
 SOURCES: Final = {
-    "markers": _MARKER_FEATURES,
+    "markers": MARKER_FEATURES,
     "embedding": ("log_pagerank", "lin", "log_probability", "distance"),
     "ontology": ("rank",),
     "prior": ("depth", "log_sources", "bias"),

@@ -79,6 +79,7 @@ def save_evidence(
         "token_range": [float(n) for n in np.nan_to_num(fit.token_range, posinf=1e9)],
         "parents": dict(fit.parents),
         "tissues": list(fit.tissues.names) if fit.tissues is not None else [],
+        "prefers_subtypes": fit.prefers_subtypes,
         "calibrated": fit.calibrated,
         "weights_sha256": weights_sha256,
         "ontology_release": ontology_release,
@@ -141,6 +142,7 @@ def load_evidence(path: str | Path) -> tuple[EvidenceFit, dict[str, str]]:
             token_range=(float(low), float(high)),
             parents=dict(metadata["parents"]),
             tissues=tissues,
+            prefers_subtypes=bool(metadata.get("prefers_subtypes", False)),
             calibrated=bool(metadata["calibrated"]),
         )
         return fit, {name: str(metadata[name]) for name in ("weights_sha256", "ontology_release")}

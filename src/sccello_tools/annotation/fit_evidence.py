@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -10,8 +10,17 @@ import numpy as np
 from sccello_tools._logging import logger
 from sccello_tools.errors import LabelError
 
-from .coverage import TermChains, choose_level, coverage_threshold, is_right, pooled_threshold
+from .coverage import (
+    TermChains,
+    assigned_types,
+    choose_level,
+    coverage_threshold,
+    is_right,
+    pooled_threshold,
+    utilities,
+)
 from .evidence import (
+    MARKER_FEATURES,
     PAIR_FEATURES,
     CellEvidence,
     EvidenceModel,
@@ -46,11 +55,21 @@ _FEATURE_SD = np.array([0.35, 0.35, 0.35, 0.2, 0.35, 3.0, 0.25, 0.3], dtype=np.f
 _AT_LEAST_0 = np.array([1, 1, -1, -1, 1, 1, 1, 1])
 _LEAST = -1e9
 _NOVEL_SHARE = 0.08  # of known cells of held-out studies that may be called novel
-MARKER_SHARE = (
-    0.3  # of the shared scores that is added to the classifier's log probabilities of known types
-)
-_KNOWN_TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.7, 2.0)
+MARKER_SHARE = 0.75
+"""Weight of the marker evidence in the label scores of known types."""
+_KNOWN_TEMPERATURES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.7, 2.0)
 _ALPHA = 0.1  # share of wrong terms at which the temperature of known types is set
+
+
+class HeldOut(NamedTuple):
+    """Cells of held-out studies, in the embedding of a model or classifier that has not seen these studies."""
+
+    cells: LabelledCells
+    """A sample per study and type; the types are known to the final classifier."""
+    known: KnownTypes
+    """Types that the other studies hold, in the same embedding."""
+    log_weight: NDArray[np.float32] | None = None
+    """(n_cells, n_types of ``known``) added to log probabilities, such as for the tissue of each study."""
 
 
 class _Block(NamedTuple):
@@ -85,6 +104,9 @@ class EvidenceFit:
     """Term of each known type that is a name of a user's own."""
     tissues: TissueWeights | None = None
     """How usual known types are in tissues, if it was learnt."""
+    prefers_subtypes: bool = False
+    """Whether a subtype of the true type counts as correct: known types are then chosen by their expected utility instead of by
+    their probability; see :func:`~sccello_tools.annotation.coverage.utilities`."""
     calibrated: bool = True
     """Whether confidence and novelty were calibrated on labelled cells."""
 
@@ -154,23 +176,14 @@ def fit_evidence(
         else [list(f) for f in folds]
     )
     known = KnownTypes.fit(cells, ontology)
-    scorer = MarkerScorer.of(markers, ontology)
-    usable = human_terms(ontology)
-    space = TermSpace.of(
-        known.types, ontology, markers, candidates=[t for t in markers.terms if t in usable]
-    )
-    model = EvidenceModel.of(space, scorer, EvidenceWeights.of([0] * 13), ontology)
-    scores = _marker_scores(cells, asked, scorer)
-    place = {t: i for i, t in enumerate(known.types)}
-    truth = np.array([place[t] for t in cells.types], dtype=np.intp)
-    blocks, within = [], []
+    held_out = []
     for number, group in enumerate(groups):
         out = np.isin(cells.studies, group)
         rows = asked[out[asked]]
         if not len(rows) or len(np.unique(cells.types[~out])) < 2:
             continue
         fitted = KnownTypes.fit(cells.take(np.flatnonzero(~out)), ontology)
-        blocks += _blocks(cells, rows, fitted, model, truth, scores)
+        held_out.append(HeldOut(replace(cells.take(rows), frequency=natural[rows]), fitted))
         logger.info(
             "fold %d of %d: %d types known, %d cells",
             number + 1,
@@ -178,12 +191,75 @@ def fit_evidence(
             len(fitted.types),
             len(rows),
         )
-    if all(block.novel.any() or cells.synthetic[block.rows].all() for block in blocks):
+    measured = asked[~cells.synthetic[asked]]
+    fit = calibrate_evidence(
+        known, held_out, ontology, markers, seen=cells.take(measured), weights=weights
+    )
+    place = {t: i for i, t in enumerate(known.types)}
+    index = [place[t] for t in cells.types]
+    lengths = np.diff(cells.counts[~cells.synthetic].indptr) + 1
+    low, high = np.percentile(lengths, [1, 99]) if len(lengths) else (0.0, np.inf)
+    return replace(
+        fit,
+        counts=np.bincount(index, minlength=len(known.types)).astype(np.int64),
+        token_range=(float(low), float(high)),
+        tissues=tissues,
+    )
+
+
+def calibrate_evidence(
+    known: KnownTypes,
+    held_out: Sequence[HeldOut],
+    ontology: CellOntology,
+    markers: CellMarkers,
+    *,
+    seen: LabelledCells | None = None,
+    weights: EvidenceWeights | None = None,
+    prefers_subtypes: bool = False,
+) -> EvidenceFit:
+    """Learn evidence weights, novelty and confidence from held-out studies.
+
+    Parameters
+    ----------
+    known
+        Types of the final classifier.
+    held_out
+        Held-out studies with what is known without them. Their embedding may be that of another model, of the same kind.
+    ontology
+        Cell Ontology.
+    markers
+        Marker genes.
+    seen
+        Cells in the embedding of ``known``, to which it was fitted: the usual novelty of types of a single study, which cannot be
+        held out, is estimated from them.
+    weights
+        Evidence weights to use instead of learning them.
+    prefers_subtypes
+        Whether a subtype of the true type counts as correct.
+
+    Raises
+    ------
+    LabelError
+        If no type occurs in two groups, or there are too few types to learn weights.
+    """
+    scorer = MarkerScorer.of(markers, ontology)
+    usable = human_terms(ontology)
+    space = TermSpace.of(
+        known.types, ontology, markers, candidates=[t for t in markers.terms if t in usable]
+    )
+    model = EvidenceModel.of(space, scorer, EvidenceWeights.of([0] * 13), ontology)
+    utility = utilities(known.types, ontology) if prefers_subtypes else None
+    blocks: list[_Block] = []
+    start = 0
+    for fold in held_out:
+        found = _blocks(fold, model, scorer)
+        blocks += [block._replace(rows=block.rows + start) for block in found]
+        start += len(fold.cells)
+    if not blocks or all(block.novel.any() for block in blocks):
         msg = "No cell type occurs in two groups, so nothing can be held out. Pass a batch_key (studies or donors) whose groups share cell types, or omit it."
         raise LabelError(msg)
-    measured = asked[~cells.synthetic[asked]]
-    within = _blocks(cells, measured, known, model, truth, scores, modes=("known",))
-    data, inside = _joined(blocks), _joined(within)
+    cells = _Asked.of([fold.cells for fold in held_out], known.types)
+    data = _joined(blocks)
     quarter = _quarters(cells, data.rows)
     is_learnt = weights is None
     weight = _row_weights(data, cells)
@@ -191,7 +267,7 @@ def fit_evidence(
         if not data.novel.any():
             msg = f"{len(known.types)} cell types are too few to learn evidence weights by leaving types out. Pass weights=, such as those of another fit."
             raise LabelError(msg)
-        weights = EvidenceWeights.of(_fit_weights(data, model, truth, weight))
+        weights = EvidenceWeights.of(_fit_weights(data, model, cells.truth, weight))
     novelty = np.zeros(len(data.rows), np.float32)
     known_scores = np.zeros((len(data.rows), len(known.types)), np.float32)
     open_scores = np.zeros((len(data.rows), len(space)), np.float16)
@@ -199,50 +275,41 @@ def fit_evidence(
         rest, held = np.flatnonzero(quarter != number), np.flatnonzero(quarter == number)
         part = weights
         if is_learnt and len(rest):
-            values = _fit_weights(_rows_of(data, rest), model, truth, weight[rest])
+            values = _fit_weights(_rows_of(data, rest), model, cells.truth, weight[rest])
             part = EvidenceWeights.of(values)
         n, ks, os = _scored(_rows_of(data, held), model, part)
         novelty[held], known_scores[held], open_scores[held] = n, ks, np.maximum(os, -1e4)
-    inside_novelty, inside_scores, _ = _scored(inside, model, weights)
-    real = ~cells.synthetic[data.rows]
-    calibration = _novelty_calibration(
-        data,
-        inside,
-        novelty,
-        inside_novelty,
-        known_scores,
-        inside_scores,
-        cells,
-        space,
-        real,
-        natural,
+    use = np.flatnonzero(~cells.synthetic[data.rows] & ~data.novel)
+    rows = data.rows[use]
+    usual = _Novelty(
+        novelty[use],
+        assigned_types(softmax(known_scores[use]), utility),
+        cells.studies[rows],
+        cells.types[rows],
+        cells.natural_weights(rows),
     )
-    temperature, fallback = _confidence(
-        data, known_scores, real & ~data.novel, cells, known, ontology, natural
-    )
-    open_temperature = _open_temperature(data, open_scores, truth, real)
-    index = [place[t] for t in cells.types]
-    lengths = np.diff(cells.counts[~cells.synthetic].indptr) + 1
-    low, high = np.percentile(lengths, [1, 99]) if len(lengths) else (0.0, np.inf)
+    if seen is not None:
+        inside = _joined(_blocks(HeldOut(seen, known), model, scorer, modes=("known",)))
+        n, ks, _ = _scored(inside, model, weights)
+        own = assigned_types(softmax(ks), utility)
+        usual = usual.completed(n, own, seen.studies[inside.rows], seen.types[inside.rows])
+    temperature, fallback = _confidence(known_scores[use], cells, rows, known, ontology, utility)
+    novel = np.flatnonzero(data.novel & ~cells.synthetic[data.rows])
     return EvidenceFit(
         known,
         weights,
-        calibration,
+        _novelty_calibration(usual, space),
         temperature,
-        open_temperature,
+        _open_temperature(open_scores[novel], cells.truth[data.rows[novel]]),
         fallback,
-        counts=np.bincount(index, minlength=len(known.types)).astype(np.int64),
-        token_range=(float(low), float(high)),
-        tissues=tissues,
+        prefers_subtypes=prefers_subtypes,
     )
 
 
-def label_scores(
-    shared: NDArray[np.float32], log_p: NDArray[np.float32], n_known: int
-) -> NDArray[np.float32]:
-    """Log probability of the known types after marker and ontology evidence, up to a constant; shape (n_cells, n_known)."""
+def label_scores(markers: NDArray[np.float32], log_p: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Log probability of the known types after marker evidence, up to a constant; shape (n_cells, n_known)."""
     return np.where(
-        np.isfinite(log_p), log_p + np.float32(MARKER_SHARE) * shared[:, :n_known], -np.inf
+        np.isfinite(log_p), log_p + np.float32(MARKER_SHARE) * markers[:, : log_p.shape[1]], -np.inf
     )
 
 
@@ -262,14 +329,37 @@ def _counts(cells: LabelledCells) -> NDArray[np.intp]:
     return np.bincount(group)[group]
 
 
-def _natural_weights(
-    studies: NDArray[np.str_], types: NDArray[np.str_], natural: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """Types count by their frequency in their study, studies by the square root of their calibration cells."""
-    group = np.unique(np.char.add(np.char.add(studies, "|"), types), return_inverse=True)[1]
-    weight = natural / np.bincount(group)[group]
-    study = np.unique(studies, return_inverse=True)[1]
-    return weight / np.bincount(study, weight)[study] * np.sqrt(np.bincount(study)[study])
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """Labels of the cells of all folds."""
+
+    types: NDArray[np.str_]
+    studies: NDArray[np.str_]
+    synthetic: NDArray[np.bool_]
+    natural: NDArray[np.intp]  # cells of the same type in the same study
+    truth: NDArray[np.intp]  # index of the known type
+
+    @classmethod
+    def of(cls, parts: Sequence[LabelledCells], known: Sequence[str]) -> _Asked:
+        place = {t: i for i, t in enumerate(known)}
+        types = np.concatenate([part.types for part in parts])
+        return cls(
+            types,
+            np.concatenate([part.studies for part in parts]),
+            np.concatenate([part.synthetic for part in parts]),
+            np.concatenate(
+                [part.frequency if len(part.frequency) else _counts(part) for part in parts]
+            ),
+            np.array([place[t] for t in types], dtype=np.intp),
+        )
+
+    def natural_weights(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Types count by their frequency in their study, studies by the square root of their calibration cells."""
+        studies, types = self.studies[rows], self.types[rows]
+        group = np.unique(np.char.add(np.char.add(studies, "|"), types), return_inverse=True)[1]
+        weight = self.natural[rows] / np.bincount(group)[group]
+        study = np.unique(studies, return_inverse=True)[1]
+        return weight / np.bincount(study, weight)[study] * np.sqrt(np.bincount(study)[study])
 
 
 def _marker_scores(
@@ -287,21 +377,26 @@ def _marker_scores(
 
 
 def _blocks(
-    cells: LabelledCells, rows: NDArray[np.intp], fitted: KnownTypes, model: EvidenceModel, truth: NDArray[np.intp], scores: dict[int, MarkerScores],
+    fold: HeldOut,
+    model: EvidenceModel,
+    scorer: MarkerScorer,
     modes: tuple[str, ...] = ("known", "novel"),
-) -> list[_Block]:  # fmt: skip
+) -> list[_Block]:
     """Features in both modes; types that the fold does not know are masked throughout."""
-    space = model.space
-    names = space.known
-    at = np.array([names.index(t) for t in fitted.types])
+    cells, fitted = fold.cells, fold.known
+    scores = _marker_scores(cells, np.arange(len(cells)), scorer)
+    names = model.space.known
+    place = {t: i for i, t in enumerate(names)}
+    truth = np.array([place[t] for t in cells.types], dtype=np.intp)
+    at = np.array([place[t] for t in fitted.types])
     n_known = len(names)
     in_fold = np.zeros(n_known, dtype=bool)
     in_fold[at] = True
-    below = space.below[:n_known] > 0  # [t, k]: k is t or below
+    below = model.space.below[:n_known] > 0  # [t, k]: k is t or below
     found = []
     for mode in modes:
-        for t in np.unique(truth[rows]):
-            some = rows[truth[rows] == t]
+        for t in np.unique(truth):
+            some = np.flatnonzero(truth == t)
             kept = in_fold & ~below[t] if mode == "novel" else in_fold
             if (mode == "known" and not (kept & below[t]).any()) or kept.sum() < (
                 3 if mode == "novel" else 2
@@ -310,7 +405,13 @@ def _blocks(
             markers = MarkerScores(
                 *(np.stack([scores[row][k] for row in some.tolist()]) for k in range(3))
             )
-            ev = fitted.evidence(cells.hidden[some], cells.cells[some], markers, kept=kept[at])
+            ev = fitted.evidence(
+                cells.hidden[some],
+                cells.cells[some],
+                markers,
+                kept=kept[at],
+                log_weight=None if fold.log_weight is None else fold.log_weight[some],
+            )
             log_p = np.full((len(some), n_known), -np.inf, np.float32)
             log_p[:, at] = ev.log_probabilities
             cosines = np.zeros((len(some), n_known), np.float32)
@@ -320,8 +421,15 @@ def _blocks(
             if mode == "novel":
                 is_open[t] = True
             found.append(
-                _Block(model.pair_features(ev).astype(np.float16), log_p, ev.log_distance, np.tile(is_open, (len(some), 1)), some, np.full(len(some), mode == "novel"))
-            )  # fmt: skip
+                _Block(
+                    model.pair_features(ev).astype(np.float16),
+                    log_p,
+                    ev.log_distance,
+                    np.tile(is_open, (len(some), 1)),
+                    some,
+                    np.full(len(some), mode == "novel"),
+                )
+            )
     return found
 
 
@@ -333,7 +441,7 @@ def _rows_of(data: _Block, rows: NDArray[np.intp]) -> _Block:
     return _Block(*(column[rows] for column in data))
 
 
-def _row_weights(data: _Block, cells: LabelledCells) -> NDArray[np.float64]:
+def _row_weights(data: _Block, cells: _Asked) -> NDArray[np.float64]:
     """Types of studies count by the power 0.3 of their cells; both modes alike; synthetic cells half."""
     key = np.char.add(np.char.add(cells.studies[data.rows], "|"), cells.types[data.rows])
     key = np.char.add(key, np.where(data.novel, "|n", "|k"))
@@ -344,7 +452,7 @@ def _row_weights(data: _Block, cells: LabelledCells) -> NDArray[np.float64]:
     return weight / weight.sum()
 
 
-def _quarters(cells: LabelledCells, rows: NDArray[np.intp], n: int = 4) -> NDArray[np.intp]:
+def _quarters(cells: _Asked, rows: NDArray[np.intp], n: int = 4) -> NDArray[np.intp]:
     names, member = np.unique(cells.studies[rows], return_inverse=True)
     return (np.arange(len(names)) % n)[member]
 
@@ -456,77 +564,106 @@ def _scored(
     is_open[:, :n_known] &= ~is_known
     opened = np.where(is_open, shared + by_cell[:, None] + prior, _LEAST).astype(np.float32)
     novelty = log_sum_exp(opened) - log_sum_exp(known.astype(np.float32))
-    return novelty, label_scores(shared, data.log_p, n_known), opened
-
-
-def _novelty_calibration(
-    data: _Block, inside: _Block, novelty: NDArray[np.float32], inside_novelty: NDArray[np.float32], scores: NDArray[np.float32], inside_scores: NDArray[np.float32],
-    cells: LabelledCells, space: TermSpace, real: NDArray[np.bool_], natural: NDArray[np.intp],
-) -> NoveltyCalibration:  # fmt: skip
-    """Usual novelty of the types from held-out studies, and of types of a single study from the fit to all, plus the mean difference."""
-    n_known = len(space.known)
-    similarity = space.lin[:n_known]
-    use = np.flatnonzero(real & ~data.novel)
-    held = {int(row): i for i, row in zip(use, data.rows[use])}
-    both = [(held[int(row)], i) for i, row in enumerate(inside.rows) if int(row) in held]
-    gap = float(np.mean([novelty[i] - inside_novelty[j] for i, j in both])) if both else 0.0
-    extra = np.array(
-        [i for i, row in enumerate(inside.rows) if int(row) not in held], dtype=np.intp
+    n_marker = len(MARKER_FEATURES)
+    markers = np.einsum(
+        "nfr,f->nr",
+        data.features[:, :n_marker, :n_known].astype(np.float32),
+        w[:n_marker],
+        optimize=True,
     )
-    values = np.concatenate([novelty[use], inside_novelty[extra] + gap])
-    assigned = np.concatenate([scores[use].argmax(axis=1), inside_scores[extra].argmax(axis=1)])
-    study = np.concatenate([cells.studies[data.rows[use]], cells.studies[inside.rows[extra]]])
+    return novelty, label_scores(markers, data.log_p), opened
+
+
+@dataclass(frozen=True, eq=False)
+class _Novelty:
+    """Novelty of known cells: the first ``len(weight)`` of held-out studies, the others expected."""
+
+    values: NDArray[np.float32]
+    assigned: NDArray[np.int32]
+    studies: NDArray[np.str_]
+    types: NDArray[np.str_]
+    weight: NDArray[np.float64]
+
+    def completed(
+        self, values: NDArray[np.float32], assigned: NDArray[np.int32], studies: NDArray[np.str_], types: NDArray[np.str_]
+    ) -> _Novelty:  # fmt: skip
+        """Add cells that the classifier was fitted to, of types that no study could be held out of; a mean difference is added."""
+        own, other = (
+            np.char.add(np.char.add(self.studies, "|"), self.types),
+            np.char.add(np.char.add(studies, "|"), types),
+        )
+        both = np.intersect1d(own, other)
+        gap = (
+            np.mean([self.values[own == key].mean() - values[other == key].mean() for key in both])
+            if len(both)
+            else 0.0
+        )
+        extra = ~np.isin(other, own)
+        return _Novelty(
+            np.concatenate([self.values, values[extra] + np.float32(gap)]),
+            np.concatenate([self.assigned, assigned[extra]]),
+            np.concatenate([self.studies, studies[extra]]),
+            np.concatenate([self.types, types[extra]]),
+            self.weight,
+        )
+
+
+def _novelty_calibration(usual: _Novelty, space: TermSpace) -> NoveltyCalibration:
+    """Usual novelty of the types, and the threshold over held-out studies, each with the offsets of the other studies."""
+    similarity = space.lin[: len(space.known)]
 
     def offsets(rows: NDArray[np.bool_]) -> NDArray[np.float32]:
         key = np.unique(
-            np.char.add(np.char.add(study[rows], "|"), assigned[rows].astype(str)),
+            np.char.add(np.char.add(usual.studies[rows], "|"), usual.assigned[rows].astype(str)),
             return_inverse=True,
         )[1]
         return usual_novelty(
-            values[rows], assigned[rows], np.bincount(key)[key] ** -0.5, similarity
+            usual.values[rows], usual.assigned[rows], np.bincount(key)[key] ** -0.5, similarity
         )
 
-    n_held = len(use)
+    n_held = len(usual.weight)
+    values, assigned, study = (
+        column[:n_held] for column in (usual.values, usual.assigned, usual.studies)
+    )
     corrected = np.zeros(n_held, np.float32)
     quartiles, weights = [], []
-    names = np.unique(study[:n_held])
+    names = np.unique(study)
     for name in names:
-        own = np.flatnonzero(study[:n_held] == name)
-        one = NoveltyCalibration(offsets(study != name), 0.0, 0.0)
+        own = np.flatnonzero(study == name)
+        one = NoveltyCalibration(offsets(usual.studies != name), 0.0, 0.0)
         corrected[own] = one.corrected(values[own], assigned[own])
         q, w = lower_quartiles(corrected[own], assigned[own])
         quartiles.append(q)
         weights.append(w)
     reference = float(np.average(np.concatenate(quartiles), weights=np.concatenate(weights)))
     for name in names:
-        own = np.flatnonzero(study[:n_held] == name)
+        own = np.flatnonzero(study == name)
         corrected[own] -= data_set_shift(corrected[own], assigned[own], reference)
-    asked = data.rows[use]
-    threshold = weighted_quantile(
-        corrected,
-        1 - _NOVEL_SHARE,
-        _natural_weights(cells.studies[asked], cells.types[asked], natural[asked]),
-    )
-    return NoveltyCalibration(offsets(np.ones(len(values), dtype=bool)), reference, threshold)
+    threshold = weighted_quantile(corrected, 1 - _NOVEL_SHARE, usual.weight)
+    everything = np.ones(len(usual.values), dtype=bool)
+    return NoveltyCalibration(offsets(everything), reference, threshold)
 
 
 def _confidence(
-    data: _Block, scores: NDArray[np.float32], use: NDArray[np.bool_], cells: LabelledCells, known: KnownTypes, ontology: CellOntology,
-    natural: NDArray[np.intp],
-) -> tuple[float, float]:  # fmt: skip
+    scores: NDArray[np.float32],
+    cells: _Asked,
+    rows: NDArray[np.intp],
+    known: KnownTypes,
+    ontology: CellOntology,
+    utility: NDArray[np.float32] | None,
+) -> tuple[float, float]:
     """Temperature at which the back-off of held-out studies covers the nominal share on average, and the threshold over all of them.
 
     The sum of probabilities of an answer is taken as its confidence. A temperature is judged by what it leads to: each held-out study
     gets its own threshold (see :func:`coverage_threshold`), and the share of right terms is averaged over studies.
     """
-    rows = np.flatnonzero(use)
-    labels, studies = cells.types[data.rows[rows]], cells.studies[data.rows[rows]]
-    weight = _natural_weights(studies, labels, natural[data.rows[rows]])
+    labels, studies = cells.types[rows], cells.studies[rows]
+    weight = cells.natural_weights(rows)
     chains = TermChains.of(known.types, known.types, ontology)
     best: tuple[float, float, float] = (np.inf, 1.0, 1.0)
     for temperature in _KNOWN_TEMPERATURES:
-        p = softmax(scores[rows] / np.float32(temperature))
-        assigned = p.argmax(axis=1)
+        p = softmax(scores / np.float32(temperature))
+        assigned = assigned_types(p, utility)
         sums = chains.sums(p, assigned).astype(np.float32)
         right = is_right(chains, assigned, labels, ontology)
         covered = []
@@ -541,17 +678,13 @@ def _confidence(
     return best[1], best[2]
 
 
-def _open_temperature(
-    data: _Block, scores: NDArray[np.float16], truth: NDArray[np.intp], real: NDArray[np.bool_]
-) -> float:
-    rows = np.flatnonzero(data.novel & real)
-    if not len(rows):
+def _open_temperature(scores: NDArray[np.float16], own: NDArray[np.intp]) -> float:
+    if not len(own):
         return 1.0
-    own = truth[data.rows[rows]]
-    s = scores[rows].astype(np.float32)
+    s = scores.astype(np.float32)
     losses = []
     grid = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
     for temperature in grid:
         p = softmax(s / np.float32(temperature))
-        losses.append(float(-np.log(np.maximum(p[np.arange(len(rows)), own], 1e-6)).mean()))
+        losses.append(float(-np.log(np.maximum(p[np.arange(len(own)), own], 1e-6)).mean()))
     return grid[int(np.argmin(losses))]

@@ -10,7 +10,13 @@ import numpy as np
 from sccello_tools import _keys
 from sccello_tools.errors import LabelError
 
-from .coverage import TermChains, choose_level, coverage_threshold
+from .coverage import (
+    TermChains,
+    assigned_types,
+    choose_level,
+    coverage_threshold,
+    utilities,
+)
 from .evidence import EvidenceModel, log_sum_exp
 from .fit_evidence import MARKER_SHARE, label_scores
 from .group_sums import GroupSums
@@ -117,6 +123,8 @@ class OpenWorldAnnotator:
     """The marker scorer for the columns of the counts."""
     known_chains: TermChains
     open_chains: TermChains
+    utility: NDArray[np.float32] | None
+    """(n_known, n_known) of predicting the column type for cells of the row type; ``None`` to assign the most probable type."""
     log_weight: NDArray[np.float32] | None
     """(n_known,) added to log probabilities of known types, such as for a tissue; ``None`` for all alike."""
     level: Level = "auto"
@@ -223,6 +231,7 @@ class OpenWorldAnnotator:
             None,
             TermChains.of(known, known, ontology, parents=own),
             TermChains.of(space.open, space.open, ontology, broader_is_right=False),
+            utilities(known, ontology, parents=own) if fit.prefers_subtypes else None,
             None if type_weights is None else log_factors(type_weights),
             level,
             alpha,
@@ -293,7 +302,7 @@ class OpenWorldAnnotator:
         for_novelty = self.model.known_scores(evidence) + shared[:, :n_known]
         for_novelty = np.where(np.isfinite(evidence.log_probabilities), for_novelty, _LEAST)
         novelty = log_sum_exp(opened) + by_cell - log_sum_exp(for_novelty)
-        choices = self._choice_scores(evidence, shared) if self.candidates else None
+        choices = self._choice_scores(evidence, parts) if self.candidates else None
         if sums is not None and groups is not None:
             sums.add(groups, usable, evidence.log_probabilities, parts, novelty, choices)
         novelty = np.where(usable, novelty, np.nan).astype(np.float32)
@@ -321,7 +330,7 @@ class OpenWorldAnnotator:
         evidence = self._evidence(hidden, cells, counts, usable)
         place = {t: i for i, t in enumerate(self.model.space.rows)}
         rows = np.array([place[t] for t in candidates])
-        scores = self._scores_of_rows(evidence, self.model.shared_scores(evidence), rows)
+        scores = self._scores_of_rows(evidence, self.model.shared_parts(evidence), rows)
         return np.where(usable[:, None], scores, np.nan).astype(np.float32)
 
     def finish(self, parts: Sequence[PartialAnnotation]) -> OpenAnnotation:
@@ -362,12 +371,21 @@ class OpenWorldAnnotator:
         markers = None if self.scorer is None or counts is None else self.scorer(counts)
         return self.fit.known.evidence(hidden, cells, markers, log_weight=self.log_weight)
 
+    def _assigned(
+        self, markers: NDArray[np.float32], log_p: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Probabilities of the known types and the type assigned to each cell."""
+        probabilities = softmax(
+            label_scores(markers, log_p) / np.float32(self.fit.known_temperature)
+        )
+        return probabilities, assigned_types(probabilities, self.utility)
+
     def _scores_of_rows(
-        self, evidence: CellEvidence, shared: NDArray[np.float32], rows: NDArray[np.intp]
+        self, evidence: CellEvidence, parts: SharedScores, rows: NDArray[np.intp]
     ) -> NDArray[np.float32]:
+        shared = parts.total
         by_cell, prior = self.model.open_scores(evidence)
-        n_known = self._open_rows.start
-        assigned = label_scores(shared, evidence.log_probabilities, n_known).argmax(axis=1)
+        assigned = self._assigned(parts.markers, evidence.log_probabilities)[1]
         correction = self.fit.novelty.offset_of(assigned) + np.float32(self.fit.novelty.threshold)
         opened = (by_cell - correction)[:, None] + prior[rows]
         below = self.model.space.below[rows]
@@ -376,11 +394,9 @@ class OpenWorldAnnotator:
         found: NDArray[np.float32] = shared[:, rows] + np.where(below.any(axis=1), known, opened)
         return found
 
-    def _choice_scores(
-        self, evidence: CellEvidence, shared: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
+    def _choice_scores(self, evidence: CellEvidence, parts: SharedScores) -> NDArray[np.float32]:
         if self.published is None:
-            return self._scores_of_rows(evidence, shared, self.candidate_rows)
+            return self._scores_of_rows(evidence, parts, self.candidate_rows)
         scores = self.published.scores(
             np.ascontiguousarray(evidence.cosines[:, self.model.space.placed])
         )
@@ -404,14 +420,14 @@ class OpenWorldAnnotator:
             self.model.space.n_sources
         )
         opened = shared[:, self._open_rows] + prior[self._open_rows].astype(np.float32)
-        known_p = softmax(
-            label_scores(shared, log_p, n_known) / np.float32(self.fit.known_temperature)
-        )
+        known_p, assigned = self._assigned(parts.markers, log_p)
         open_p = softmax(opened / np.float32(self.fit.open_temperature))
-        assigned, runner_up = _two_best(known_p)
+        runner_up = _best_other(known_p, assigned)
         best, second = _two_best(open_p)
         at = np.arange(n)
-        known_parts = MARKER_SHARE * _differences(parts, at, assigned, runner_up)
+        known_parts = _differences(parts, at, assigned, runner_up)
+        known_parts[:, :2] = 0
+        known_parts[:, 2] *= MARKER_SHARE
         # a type that is ruled out, as by a tissue, has no log probability
         floored = np.maximum(log_p, -100)
         known_parts[:, 0] += floored[at, assigned] - floored[at, runner_up]
@@ -513,6 +529,12 @@ def _codes(
         table[i] = codes + [codes[-1]] * (chains.width - len(codes))
     found: NDArray[np.int32] = table[assigned, level]
     return found
+
+
+def _best_other(p: NDArray[np.float32], best: NDArray[np.int32]) -> NDArray[np.int32]:
+    rest = p.copy()
+    rest[np.arange(len(p)), best] = -1
+    return rest.argmax(axis=1).astype(np.int32)
 
 
 def _two_best(p: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def fit_of_prototypes(prototypes: Prototypes, defaults: EvidenceFit) -> EvidenceFit:
     r"""Return an uncalibrated fit whose known types are those of learned prototypes.
 
-    Probabilities of the known types are :math:`\mathrm{softmax}(\cos(z, p_t) / \tau)`, as in the coherence loss of scCello. Distances are
-    :math:`2 d (1 - \cos(z, p_t)) / g`, where g is the median over prototypes of one minus the cosine to the nearest other one and d
-    the dimension of the embedding that the defaults were fitted to, so that they are of the order of Mahalanobis distances.
+    Probabilities of the known types are :math:`\mathrm{softmax}(\cos(z, p_t) / \tau)`, as in the coherence loss of scCello. Squared
+    distances are :math:`2 (1 - \cos(z, p_t)) / g`, where g is the median over prototypes of one minus the cosine to the nearest other
+    one, so that they are of the order of Mahalanobis distances per dimension.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def fit_of_prototypes(prototypes: Prototypes, defaults: EvidenceFit) -> Evidence
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -1)
     gap = max(float(np.median(1 - cosines.max(axis=1))), 1e-6)
-    scale = np.sqrt(defaults.known.prototypes.shape[1] / gap)
+    scale = np.sqrt(d / gap)  # distances are divided by the dimension
     known = KnownTypes(
         types,
         FeatureScale(np.zeros(d, dtype=np.float32), np.ones(d, dtype=np.float32)),
@@ -68,6 +68,7 @@ def fit_of_prototypes(prototypes: Prototypes, defaults: EvidenceFit) -> Evidence
         known=known,
         novelty=replace(defaults.novelty, offsets=np.full(n, usual, dtype=np.float32)),
         counts=np.zeros(n, dtype=np.int64),
+        prefers_subtypes=False,
         token_range=(0.0, float("inf")),
         parents={},
         tissues=None,
