@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import anndata
 import numpy as np
+import pandas as pd
 
 import sccello_tools as sccello
-from sccello_tools.ontology import CellOntology
+from sccello_tools.ontology import CellOntology, match_labels
+from sccello_tools.tokens import match_gene_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +68,7 @@ class Known(NamedTuple):
 def known_markers(folder: Path, types: list[str]) -> dict[str, Known]:
     """Known markers of each type that has any, itself or above it."""
     ontology = CellOntology.load()
-    table = sccello.datasets.cell_markers(folder / "cellmarkers.tsv.gz", ontology=ontology)
+    table = _published_markers(folder / "cellmarkers.tsv.gz", ontology)
     genes_of = table.groupby(TERM)["gene_id"].agg(frozenset).to_dict()
     genes_of = {t: g for t, g in genes_of.items() if t and len(g) >= MIN_MARKERS}
     known = {}
@@ -78,3 +80,24 @@ def known_markers(folder: Path, types: list[str]) -> dict[str, Known]:
         if found is not None:
             known[term] = Known(genes_of[found], found)
     return known
+
+
+def _published_markers(path: Path, ontology: CellOntology) -> pd.DataFrame:
+    """Read ``cellmarkers.tsv`` of the scCello repository: one row per type and gene, with term and Ensembl id."""
+    rows = pd.read_csv(path, sep="\t", dtype=str).dropna(subset=["cellType", "geneMarker"])
+    report = match_labels(rows["cellType"].tolist(), ontology)
+    terms = [report[name].id if report[name].is_mapped else "" for name in rows["cellType"]]
+    genes = [
+        list(dict.fromkeys(s.strip() for s in text.split(",") if s.strip()))
+        for text in rows["geneMarker"]
+    ]
+    long = pd.DataFrame(
+        {
+            TERM: np.repeat(terms, [len(own) for own in genes]),
+            "symbol": [s for own in genes for s in own],
+        }
+    )
+    distinct = long["symbol"].unique().tolist()
+    ids = match_gene_names(distinct, min_matched=1).gene_ids.tolist()
+    long["gene_id"] = long["symbol"].map(dict(zip(distinct, ids)))
+    return long[long["gene_id"] != ""]

@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sccello_tools.errors import GroupError, NotFoundError
+import sccello_tools as sccello
+from sccello_tools.errors import ArgumentError, GroupError, NotFoundError
 from sccello_tools.get import annotation_df
+from sccello_tools.tokens import GeneVocabulary, match_gene_names
 
 NAMES = ["B cell", "T cell"]
 STATUSES = ["known", "novel_subtype", "unknown"]
@@ -76,3 +78,56 @@ def test_missing_columns(adata):
         annotation_df(adata, key="other")
     with pytest.raises(GroupError, match=r"'cluster'.*'donor'.*groupby="):
         annotation_df(adata, "cluster")
+
+
+def test_evidence_and_markers_of_cells_and_groups():
+    adata = sccello.datasets.pancreas_tritschler()[::6].copy()
+    sccello.tl.annotate_novel(adata)
+    cells = annotation_df(adata, n_markers=2)
+    contributions = adata.obsm["sccello_cell_type_evidence"]
+    for source in ("embedding", "ontology", "markers", "prior"):
+        np.testing.assert_array_equal(cells[source], contributions[source])
+    assert cells["supporting_markers"].str.count(",").max() == 1
+    beta = cells["cell_type"] == "type B pancreatic cell"
+    assert (cells.loc[beta, "supporting_markers"].str.contains("INS")).mean() > 0.9
+    # a gene without a count is missing, one with a count supports
+    for genes, detected in (("supporting_markers", True), ("missing_markers", False)):
+        for cell, names in cells[genes].iloc[:20].items():
+            for symbol in filter(None, names.split(", ")):
+                count = sum(
+                    adata[cell, adata.var_names == column].X.sum()
+                    for column in _columns(adata, symbol)
+                )
+                assert (count > 0) == detected
+    groups = annotation_df(adata, "cell_type", n_markers=3)
+    assert groups.loc["pancreatic A cell", "supporting_markers"].startswith("GCG")
+    own = cells[
+        (adata.obs["cell_type"] == "pancreatic A cell")
+        & (cells["cell_type"] == "pancreatic A cell")
+    ]
+    assert groups.loc["pancreatic A cell", "markers"] == pytest.approx(
+        own["markers"].mean(), rel=1e-4
+    )
+    assert annotation_df(adata, n_markers=0)["supporting_markers"].isna().all()
+    adata.X = adata.X * 0.3
+    assert annotation_df(adata)["supporting_markers"].isna().all()
+    with pytest.raises(ArgumentError, match="n_markers must be >= 0"):
+        annotation_df(adata, n_markers=-1)
+
+
+def _columns(adata, symbol):
+    match = match_gene_names(adata.var_names)
+    symbols = GeneVocabulary.load().symbol_of
+    return [
+        name
+        for name, gene in zip(adata.var_names, match.gene_ids)
+        if symbols.get(gene, gene) == symbol
+    ]
+
+
+def test_a_group_has_the_term_of_its_cluster():
+    adata = sccello.datasets.pancreas_tritschler()[::6].copy()
+    sccello.tl.annotate_novel(adata, groupby="cell_type")
+    table = annotation_df(adata, "cell_type", n_markers=0)
+    expected = adata.obs.groupby("cell_type", observed=True)["sccello_cell_type_cluster"].first()
+    assert table["cell_type"].to_dict() == expected.astype(str).to_dict()

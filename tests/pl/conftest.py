@@ -60,6 +60,17 @@ def cells(ontology):
     return adata
 
 
+@pytest.fixture
+def explained(cells):
+    """The annotation with contributions of the sources of evidence, without counts."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(1, 1, size=(cells.n_obs, 4)).astype(np.float32)
+    columns = ["embedding", "ontology", "markers", "prior"]
+    cells.obsm["sccello_cell_type_evidence"] = pd.DataFrame(values, cells.obs_names, columns)
+    cells.obs["sccello_cell_type_runner_up"] = cells.obs["truth"]
+    return cells
+
+
 MARKER_FIELDS = (
     "scores",
     "mean_scores",
@@ -200,7 +211,7 @@ def voted():
 
 
 @pytest.fixture
-def plots(cells, marked, terms, grouped, curve, scores, voted):
+def plots(cells, explained, marked, terms, grouped, curve, scores, voted):
     """Every public plot as a function of the arguments that all plots share."""
     return {
         "compare_embeddings": lambda **o: pl.compare_embeddings(
@@ -211,6 +222,7 @@ def plots(cells, marked, terms, grouped, curve, scores, voted):
         "consensus": lambda **o: pl.consensus(voted, **o),
         "drug_response": lambda **o: pl.drug_response(grouped, **o),
         "embedding_quality": lambda **o: pl.embedding_quality(scores, **o),
+        "evidence": lambda **o: pl.evidence(explained, "truth", **o),
         "go_enrichment": lambda **o: pl.go_enrichment(terms, **o),
         "marker_genes": lambda **o: pl.marker_genes(marked, **o),
         "novelty": lambda **o: pl.novelty(cells, **o),

@@ -150,7 +150,7 @@ def test_markers_of_a_user_replace_those_of_the_same_term(pancreas):
     annotate_novel(
         pancreas, candidates=["type B pancreatic cell", "acinar cell"], evidence="markers"
     )
-    before = pancreas.obs["sccello_cell_type"].value_counts()["type B pancreatic cell"]
+    before = (pancreas.obs["sccello_cell_type"] == "type B pancreatic cell").sum()
     swapped = {
         "acinar cell": ["INS", "IAPP", "PCSK1"],
         "type B pancreatic cell": ["PRSS1", "CPA1", "CELA3A"],
@@ -161,7 +161,7 @@ def test_markers_of_a_user_replace_those_of_the_same_term(pancreas):
         evidence="markers",
         markers=swapped,
     )
-    after = pancreas.obs["sccello_cell_type"].value_counts()["type B pancreatic cell"]
+    after = (pancreas.obs["sccello_cell_type"] == "type B pancreatic cell").sum()
     assert after < before
     assert pancreas.uns["sccello_cell_type"]["markers"].shape[0] == 6
     with pytest.raises(ArgumentError, match="list of genes"):

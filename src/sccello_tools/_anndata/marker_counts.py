@@ -26,7 +26,7 @@ class MarkerCounts(NamedTuple):
     """A matrix of raw counts."""
 
     source: CountsSource
-    tokens: NDArray[np.int64]
+    tokens: NDArray[np.integer]
     """(n_columns,) token of each column, negative for variables outside the vocabulary."""
 
     def chunks(self, adata: AnnData, n_rows: int) -> Iterator[Chunk]:

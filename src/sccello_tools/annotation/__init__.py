@@ -9,6 +9,7 @@ from .evidence_file import default_fit, evidence_of, load_evidence, save_evidenc
 from .fit_evidence import EvidenceFit, fit_evidence
 from .known_types import KnownTypes, LabelledCells
 from .marker_scores import Background, BoundScorer, MarkerScorer, MarkerScores, MarkerSupport
+from .marker_support import MarkerNames, marker_names, marker_names_of_cells
 from .markers import CellMarkers
 from .open_world import (
     ALL_SOURCES,
@@ -36,6 +37,7 @@ __all__ = [
     "KnownTypes",
     "LabelledCells",
     "Lineages",
+    "MarkerNames",
     "MarkerScorer",
     "MarkerScores",
     "MarkerSupport",
@@ -57,6 +59,8 @@ __all__ = [
     "evidence_of",
     "fit_evidence",
     "load_evidence",
+    "marker_names",
+    "marker_names_of_cells",
     "resolve_candidates",
     "save_evidence",
     "tissue_types",

@@ -14,7 +14,7 @@ from .term_space import human_terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any, Final
+    from typing import Final
 
     from numpy.typing import NDArray
 
@@ -83,7 +83,7 @@ class EvidenceWeights:
         return np.array([getattr(self, field.name) for field in fields(self)], dtype=np.float32)
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> EvidenceWeights:
+    def of(cls, values: Sequence[float] | NDArray[np.floating]) -> EvidenceWeights:
         """Make weights of values in the order of the fields."""
         return cls(*(float(value) for value in values))
 
@@ -170,7 +170,18 @@ class EvidenceModel:
         if cells.markers is not None:
             from ._evidence_kernel import marker_features
 
-            marker_features(*self._marker_arguments(cells.markers), out[:, :5])
+            own, specific, negative = _filled(cells.markers)
+            marker_features(
+                own,
+                specific,
+                negative,
+                self.counted,
+                self.marker_of_row,
+                self.sibling_starts,
+                self.sibling_markers,
+                N_TOP,
+                out[:, :5],
+            )
         out[:, 5] = probabilities @ self.space.log_pagerank.T
         out[:, 6] = probabilities @ self.space.lin.T
         kept = self.space.placed & np.isfinite(cells.log_probabilities).any(axis=0)
@@ -203,11 +214,20 @@ class EvidenceModel:
         if cells.markers is not None and marker_weights.any():
             from ._evidence_kernel import add_marker_scores
 
-            own, specific, negative, *rest = self._marker_arguments(cells.markers)
+            own, specific, negative = _filled(cells.markers)
 
             def part(rows: slice) -> None:
                 add_marker_scores(
-                    own[rows], specific[rows], negative[rows], *rest, marker_weights, markers[rows]
+                    own[rows],
+                    specific[rows],
+                    negative[rows],
+                    self.counted,
+                    self.marker_of_row,
+                    self.sibling_starts,
+                    self.sibling_markers,
+                    N_TOP,
+                    marker_weights,
+                    markers[rows],
                 )
 
             over_rows(len(markers), part)
@@ -230,19 +250,12 @@ class EvidenceModel:
         found: NDArray[np.float32] = np.float32(self.weights.log_probability) * clipped
         return found
 
-    def _marker_arguments(self, markers: MarkerScores) -> tuple[Any, ...]:
-        if np.isnan(markers.own[:, :1]).any():  # cells without counts
-            markers = MarkerScores(*(np.nan_to_num(values) for values in markers))
-        return (
-            markers.own,
-            markers.specific,
-            markers.negative,
-            self.counted,
-            self.marker_of_row,
-            self.sibling_starts,
-            self.sibling_markers,
-            N_TOP,
-        )
+
+def _filled(markers: MarkerScores) -> MarkerScores:
+    """Replace the scores of cells without counts by 0."""
+    if np.isnan(markers.own[:, :1]).any():
+        return MarkerScores(*(np.nan_to_num(values) for values in markers))
+    return markers
 
 
 def log_sum_exp(scores: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -26,6 +26,8 @@ from .tissues import TissueWeights
 if TYPE_CHECKING:
     from typing import Any, Final
 
+    from numpy.typing import NDArray
+
     from sccello_tools.models import LoadedModel
 
 _KEY: Final = "sccello_annotation"
@@ -53,7 +55,7 @@ def save_evidence(
     Path of the file.
     """
     known = fit.known
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "scale_mean": known.scale.mean,
         "scale_spread": known.scale.spread,
         "classifier_weight": known.weight.astype(np.float16),

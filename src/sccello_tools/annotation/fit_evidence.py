@@ -41,6 +41,7 @@ from .term_space import TermSpace, human_terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -434,11 +435,13 @@ def _blocks(
 
 
 def _joined(blocks: list[_Block]) -> _Block:
-    return _Block(*(np.concatenate(columns) for columns in zip(*blocks)))
+    columns: list[Any] = [np.concatenate(column) for column in zip(*blocks)]
+    return _Block(*columns)
 
 
 def _rows_of(data: _Block, rows: NDArray[np.intp]) -> _Block:
-    return _Block(*(column[rows] for column in data))
+    columns: list[Any] = [column[rows] for column in data]
+    return _Block(*columns)
 
 
 def _row_weights(data: _Block, cells: _Asked) -> NDArray[np.float64]:
@@ -449,7 +452,8 @@ def _row_weights(data: _Block, cells: _Asked) -> NDArray[np.float64]:
     weight = np.bincount(group)[group] ** -0.7 * np.where(cells.synthetic[data.rows], 0.5, 1)
     if data.novel.any() and not data.novel.all():
         weight[data.novel] *= weight[~data.novel].sum() / weight[data.novel].sum()
-    return weight / weight.sum()
+    found: NDArray[np.float64] = weight / weight.sum()
+    return found
 
 
 def _quarters(cells: _Asked, rows: NDArray[np.intp], n: int = 4) -> NDArray[np.intp]:

@@ -120,7 +120,7 @@ class MarkerScorer:
         specific = _keep_largest(_specific_weights(own, names, markers, ontology), _N_SPECIFIC)
         negative = _weight_matrix(markers, names, positive=False)
         stacked = [_keep_largest(own, _N_MARKERS), specific, negative]
-        pattern = sum(matrix != 0 for matrix in stacked).tocsc()
+        pattern = sparse.csc_matrix(abs(stacked[0]) + abs(stacked[1]) + abs(stacked[2]))
         pattern.sort_indices()
         columns = np.repeat(np.arange(VOCABULARY_SIZE), np.diff(pattern.indptr))
         weights = np.stack(
@@ -253,10 +253,15 @@ class BoundScorer:
         over_rows(counts.shape[0], part)
         return MarkerScores(out[:, 0], out[:, 1], out[:, 2])
 
-    def support(self, counts: sparse.csr_matrix | sparse.csr_array, term: str) -> MarkerSupport:
-        """Measure the markers of one term in a group of cells, those that support the term most first.
+    def expression(
+        self, counts: sparse.csr_matrix | sparse.csr_array, term: str
+    ) -> tuple[NDArray[np.str_], NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
+        """Return the measured positive markers of a term with their expression in cells.
 
-        Markers at the end, expected but not expressed, are missing.
+        Returns
+        -------
+        Ensembl ids (n_markers,); standardised expression and whether there is a count, (n_cells, n_markers); expected standardised
+        expression (the weights), (n_markers,).
         """
         scorer = self.scorer
         index = scorer.terms.index(term)
@@ -266,21 +271,40 @@ class BoundScorer:
         measured[self.tokens[self.tokens >= 0]] = True
         entries = entries[measured[gene[entries]] & (scorer.standard[gene[entries], 1] > 0)]
         tokens, expected = gene[entries], scorer.entry_weights[entries, 0]
+        z, detected = self.standardised(counts, tokens)
+        gene_of = GeneVocabulary.load().gene_of
+        genes = np.array([gene_of[int(token)] for token in tokens], dtype=str)
+        return genes, z, detected, expected
+
+    def standardised(
+        self, counts: sparse.csr_matrix | sparse.csr_array, tokens: NDArray[np.integer]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return standardised expression of genes in cells, and whether there is a count, (n_cells, n_tokens) each.
+
+        Genes that the counts do not measure count as not expressed.
+        """
         matrix, columns = _summed(sparse.csr_matrix(counts), self.tokens)
         totals = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1e-9)
-        x = matrix[:, np.searchsorted(columns, tokens)].toarray()
-        mean, scale = scorer.standard[tokens, 0], scorer.standard[tokens, 1]
+        place = np.minimum(np.searchsorted(columns, tokens), len(columns) - 1)
+        x = matrix[:, place].toarray() * (columns[place] == tokens)
+        mean, scale = self.scorer.standard[tokens, 0], self.scorer.standard[tokens, 1]
         z = np.clip((np.log1p(x * (1e4 / totals)[:, None]) - mean) * scale, _LOWER, _UPPER)
-        expression = z.mean(axis=0)
-        contribution = expression * expected
-        order = np.argsort(-contribution, kind="stable")
-        gene_of = GeneVocabulary.load().gene_of
+        return z.astype(np.float32), x > 0
+
+    def support(self, counts: sparse.csr_matrix | sparse.csr_array, term: str) -> MarkerSupport:
+        """Measure the markers of one term in a group of cells, those that support the term most first.
+
+        Markers at the end, expected but not expressed, are missing.
+        """
+        genes, z, detected, expected = self.expression(counts, term)
+        mean = z.mean(axis=0)
+        order = np.argsort(-mean * expected, kind="stable")
         return MarkerSupport(
-            np.array([gene_of[int(t)] for t in tokens[order]]),
-            expression[order].astype(np.float32),
-            (x > 0).mean(axis=0)[order].astype(np.float32),
+            genes[order],
+            mean[order],
+            detected.mean(axis=0)[order].astype(np.float32),
             expected[order],
-            contribution[order].astype(np.float32),
+            (mean * expected)[order],
         )
 
 

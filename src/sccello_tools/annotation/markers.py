@@ -96,7 +96,8 @@ class CellMarkers:
         if table.empty:
             msg = f"None of the {len(distinct)} genes of the marker table matches the vocabulary ({', '.join(map(repr, distinct[:5]))}). Pass human gene symbols or Ensembl ids."
             raise ArgumentError(msg)
-        table = table.groupby([TERM, GENE, "positive"], as_index=False)["evidence"].max()
+        most = table.groupby([TERM, GENE, "positive"])["evidence"].max()
+        table = most.reset_index()
         # the more terms share a gene, the less it says
         shared = table[table["positive"]].groupby(GENE)[TERM].nunique()
         n_terms = table[TERM].nunique()

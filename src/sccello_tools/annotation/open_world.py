@@ -292,7 +292,7 @@ class OpenWorldAnnotator:
         return_scores
             Keep the scores of :attr:`columns`.
         """
-        usable = np.isfinite(hidden).all(axis=1) & np.isfinite(cells).all(axis=1)
+        usable = _usable(hidden, cells)
         evidence = self._evidence(hidden, cells, counts, usable)
         parts = self.model.shared_parts(evidence)
         shared = parts.total
@@ -326,7 +326,7 @@ class OpenWorldAnnotator:
         -------
         (n, n_candidates); NaN for cells without embedding.
         """
-        usable = np.isfinite(hidden).all(axis=1) & np.isfinite(cells).all(axis=1)
+        usable = _usable(hidden, cells)
         evidence = self._evidence(hidden, cells, counts, usable)
         place = {t: i for i, t in enumerate(self.model.space.rows)}
         rows = np.array([place[t] for t in candidates])
@@ -515,6 +515,11 @@ class OpenWorldAnnotator:
         chains = (*self.known_chains.chains, *self.open_chains.chains)
         names = sorted({t for chain in chains for t in chain.terms} | set(self.candidates))
         return tuple(names), {t: i for i, t in enumerate(names)}
+
+
+def _usable(hidden: NDArray[np.float32], cells: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Cells with both representations, (n,)."""
+    return np.asarray(np.isfinite(hidden).all(axis=1) & np.isfinite(cells).all(axis=1), dtype=bool)
 
 
 def _codes(

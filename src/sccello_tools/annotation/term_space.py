@@ -106,7 +106,7 @@ class TermSpace:
         rows = [*place, *terms, *further]
         in_ontology = [t for t, ok in zip(place, placed) if ok]
         pagerank = np.zeros((len(rows), len(known)))
-        real = [i for i, t in enumerate(rows) if t in ontology]
+        real = np.flatnonzero([t in ontology for t in rows])
         pagerank[np.ix_(real, np.flatnonzero(placed))] = pagerank_rows(
             ontology, [rows[i] for i in real], columns=in_ontology
         )

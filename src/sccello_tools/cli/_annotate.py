@@ -59,7 +59,7 @@ def annotate(
     groupby: Annotated[
         str | None,
         typer.Option(
-            help="Column of obs with clusters; the majority term of each is also written."
+            help="Column of obs with clusters, which are also annotated, by the evidence of all their cells."
         ),
     ] = None,
     layer: common.Layer = None,
@@ -146,16 +146,16 @@ def annotate(
             common.use_groups(labelled, label_key, option="--label-key")
         tl.annotate(adata, labelled, label_key=label_key, batch_key=batch_key, **options)
     write_any(adata, out)
-    _report(adata, out, as_json=as_json)
+    _report(adata, out, groupby=groupby, as_json=as_json)
 
 
-def _report(adata: AnnData, out: Path, *, as_json: bool) -> None:
+def _report(adata: AnnData, out: Path, *, groupby: str | None, as_json: bool) -> None:
     from sccello_tools.get import annotation_df
 
-    cells = annotation_df(adata, key=_KEY)
+    cells = annotation_df(adata, key=_KEY, n_markers=0)
     types = cells["cell_type"].value_counts()
     status = cells["status"].value_counts()
-    summary = {
+    summary: dict[str, Any] = {
         "file": str(out),
         "cells": adata.n_obs,
         "annotated": int(cells["cell_type"].notna().sum()),
@@ -165,6 +165,8 @@ def _report(adata: AnnData, out: Path, *, as_json: bool) -> None:
         "model": adata.uns[_KEY]["model"],
     }
     if as_json:
+        summary["calibrated"] = bool(adata.uns[_KEY].get("calibrated", True))
+        summary["evidence"] = _evidence(adata, groupby or _KEY)
         common.print_json(summary)
         return
     confidence = cells.groupby("cell_type", observed=True)["confidence"].mean()
@@ -177,3 +179,25 @@ def _report(adata: AnnData, out: Path, *, as_json: bool) -> None:
     for name, n in summary["status"].items():
         typer.echo(f"{name}: {n:,}")
     typer.echo(f"{out}: cell type, confidence, status and novelty in obs[{_KEY!r}...]")
+
+
+def _evidence(adata: AnnData, groupby: str) -> list[dict[str, Any]]:
+    """Return the term of each cluster, or each predicted type, with its reasons."""
+    from sccello_tools.get import annotation_df
+
+    table = annotation_df(adata, groupby, key=_KEY)
+    rows = []
+    for group, row in table[table["n_cells"] > 0].iterrows():
+        found: dict[str, Any] = {"group": str(group)}
+        for name, value in row.items():
+            if str(name).endswith("_markers"):
+                found[str(name)] = [gene for gene in str(value or "").split(", ") if gene]
+            elif value is None or value != value:  # noqa: PLR0124 - NaN, which JSON does not have
+                found[str(name)] = None
+            elif isinstance(value, str):
+                found[str(name)] = value
+            else:
+                found[str(name)] = round(float(value), 4)
+        found["n_cells"] = int(row["n_cells"])
+        rows.append(found)
+    return rows

@@ -229,7 +229,7 @@ def finish(table: pa.Table, annotator: OpenWorldAnnotator) -> dict[str, Any]:
     from sccello_tools.annotation import PartialAnnotation
 
     n = len(table)
-    columns = {}
+    columns: dict[str, Any] = {}
     for name in PartialAnnotation._fields:
         if PARTIAL + name not in table.column_names:
             columns[name] = np.empty((n, 0), dtype=np.float32)

@@ -8,6 +8,7 @@ from ._confusion import confusion
 from ._consensus import consensus
 from ._drug_response import drug_response
 from ._embedding_quality import embedding_quality
+from ._evidence import evidence
 from ._go_enrichment import go_enrichment
 from ._marker_genes import marker_genes
 from ._novelty import novelty
@@ -23,6 +24,7 @@ __all__ = [
     "consensus",
     "drug_response",
     "embedding_quality",
+    "evidence",
     "go_enrichment",
     "marker_genes",
     "novelty",

@@ -234,7 +234,8 @@ def annotate_novel(
         )
     if _keys.N_TOKENS in target.obs:
         n_tokens = target.obs[_keys.N_TOKENS].to_numpy()
-        warn_of_uncalibrated_cells(n_tokens, fit.token_range)
+        low, high = fit.token_range  # of genes with counts; tokens are cut to the positions
+        warn_of_uncalibrated_cells(n_tokens, (min(low, loaded.config.max_positions), high))
     tissues = inferred_tissues(annotator, fit, states) if tissue is None else {}
     if tissues and fit.tissues is not None:
         fractions = np.array([tissues.get(name, 0.0) for name in fit.tissues.names])

@@ -12,6 +12,7 @@ from sccello_tools import _keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -86,7 +87,7 @@ def write_annotation(
     """
     shown = [names.name(term) for term in slots.terms]
     ids = [names.id(term) for term in slots.terms]
-    columns: dict[str, object] = {
+    columns: dict[str, Any] = {
         key: category(slots.codes, shown),
         key + _keys.TERM_ID_SUFFIX: category(slots.codes, ids),
         key + _keys.CONFIDENCE_SUFFIX: slots.confidence.astype(np.float32),

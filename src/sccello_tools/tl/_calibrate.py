@@ -235,7 +235,7 @@ def _labelled_cells(
     )
 
 
-def gene_counts(tokens: NDArray[np.int64]) -> sparse.csr_matrix:
+def gene_counts(tokens: NDArray[np.integer]) -> sparse.csr_matrix:
     """Return the matrix that sums the columns of each gene, shape (n_columns, n_tokens)."""
     columns = np.flatnonzero(tokens >= 0)
     ones = np.ones(len(columns), dtype=np.float32)

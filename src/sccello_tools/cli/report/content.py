@@ -12,6 +12,7 @@ from sccello_tools import __version__, _keys
 from sccello_tools._anndata.columns import require_obs
 from sccello_tools._anndata.terms import type_column
 from sccello_tools.get import annotation_df, marker_genes_df
+from sccello_tools.get.deciding_genes import SOURCES
 from sccello_tools.ontology import CellOntology
 from sccello_tools.pl.colors import UNKNOWN, category_colors, lineage_colors
 from sccello_tools.pl.term_tree import TermTree
@@ -57,6 +58,21 @@ class MarkerRow:
 
 
 @dataclass(frozen=True)
+class EvidenceRow:
+    """Why cells of a type received it."""
+
+    name: str
+    cells: int
+    runner_up: str
+    sources: tuple[tuple[str, float], ...]
+    """Mean contribution of each source in log odds against the runner-up."""
+    supporting: tuple[str, ...]
+    """Symbols of expressed marker genes."""
+    missing: tuple[str, ...]
+    """Symbols of expected marker genes that are not expressed."""
+
+
+@dataclass(frozen=True)
 class Content:
     """Everything that the report shows as text."""
 
@@ -74,6 +90,7 @@ class Content:
     batches: tuple[str, ...]
     batch_fractions: tuple[tuple[str, tuple[float, ...]], ...]
     """Type, and its fraction in each batch, the most frequent first."""
+    evidence: tuple[EvidenceRow, ...]
     markers: tuple[MarkerRow, ...]
     markers_of: str
     """Column of the groups of the marker genes, if it is not that of the cell types."""
@@ -90,7 +107,7 @@ def content_of(adata: AnnData, key: str, *, batch_key: str | None, n_genes: int)
     """
     ontology = CellOntology.load()
     column = type_column(adata, key, ontology)
-    cells = annotation_df(adata, key=key)
+    cells = annotation_df(adata, key=key, n_markers=0)
     status = cells["status"].value_counts()
     novel = None
     if status.sum():
@@ -111,6 +128,7 @@ def content_of(adata: AnnData, key: str, *, batch_key: str | None, n_genes: int)
         statuses=tuple((str(name), int(status[name])) for name in _keys.STATUSES if status[name]),
         batches=batches,
         batch_fractions=fractions,
+        evidence=_evidence(adata, key),
         markers=_markers(adata, n_genes),
         markers_of="" if groupby == key else groupby,
         parameters=_parameters(adata, key, ontology),
@@ -170,6 +188,27 @@ def _batches(
     order = np.argsort(-fractions.max(axis=1), kind="stable")
     rows = ((column.names[i], tuple(map(float, fractions[i]))) for i in order if column.counts[i])
     return tuple(names), tuple(rows)
+
+
+def _evidence(adata: AnnData, key: str) -> tuple[EvidenceRow, ...]:
+    """Lines for annotations with contributions of sources, the most frequent types first."""
+    if key + _keys.EVIDENCE_SUFFIX not in adata.obsm:
+        return ()
+    table = annotation_df(adata, key, key=key)
+    table = table[table["n_cells"] > 0].sort_values("n_cells", ascending=False, kind="stable")
+    rows = []
+    for name, row in table.iterrows():
+        sources = tuple((s, float(row[s])) for s in SOURCES if np.isfinite(row[s]))
+        genes = [
+            tuple(gene for gene in (row[column] or "").split(", ") if gene)
+            for column in ("supporting_markers", "missing_markers")
+        ]
+        rows.append(
+            EvidenceRow(
+                str(name), int(row["n_cells"]), str(row["runner_up"] or ""), sources, *genes
+            )
+        )
+    return tuple(rows)
 
 
 def _markers(adata: AnnData, n_genes: int) -> tuple[MarkerRow, ...]:
