@@ -28,6 +28,7 @@ __all__ = [
     "OutputExistsError",
     "ResponseError",
     "ScCelloError",
+    "SchemaError",
     "TrainingError",
     "WeightsError",
 ]
@@ -133,6 +134,10 @@ class CorpusError(ScCelloError, ValueError):
 
 class FilesError(ScCelloError, ValueError):
     """Results of embed_files or annotate_files are damaged, incomplete or incompatible with the request, or workers were lost."""
+
+
+class SchemaError(ScCelloError, ValueError):
+    """Cells lack what the schema of an archive requires."""
 
 
 class MissingExtraError(ScCelloError, ImportError):

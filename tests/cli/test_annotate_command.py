@@ -109,3 +109,67 @@ def test_a_column_that_does_not_exist(files, tmp_path):
     result = call(files / "query.h5ad", "-o", tmp_path / "out.h5ad", "--groupby", "leiden")
     assert result.exit_code == 1
     assert "--groupby: obs has no column 'leiden'" in result.output
+
+
+FIELDS = {
+    "title": "Islets",
+    "assay_ontology_term_id": "EFO:0009899",
+    "development_stage_ontology_term_id": "unknown",
+    "disease_ontology_term_id": "PATO:0000461",
+    "donor_id": "@donor",
+    "is_primary_data": "false",
+    "self_reported_ethnicity_ontology_term_id": "unknown",
+    "sex_ontology_term_id": "unknown",
+    "suspension_type": "@suspension",
+    "tissue_ontology_term_id": "UBERON:0000006",
+    "tissue_type": "tissue",
+}
+
+
+def settings(**changes):
+    values = {**FIELDS, **changes}
+    return [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
+
+
+@pytest.mark.filterwarnings("ignore:.*not genes of GENCODE")
+def test_files_for_archives(files, tmp_path):
+    out, cas = tmp_path / "out.h5ad", tmp_path / "cas.json"
+    options = ["--cellxgene", "--cas", cas, *settings(author_name="Ada Lovelace")]
+    result = call(files / "query.h5ad", "-o", out, *options)
+    assert result.exit_code == 0, result.output
+    assert "cellxgene-schema validate" in result.output
+    obs = anndata.read_h5ad(out).obs
+    cells = anndata.read_h5ad(files / "query.h5ad")
+    assert obs["donor_id"].astype(str).tolist() == cells.obs["donor"].astype(str).tolist()
+    assert (obs["cell_type_ontology_term_id"] == obs["sccello_cell_type_ontology_term_id"]).all()
+    document = json.loads(cas.read_text())
+    counted = {a["cell_label"]: len(a["cell_ids"]) for a in document["annotations"]}
+    assert counted == obs["sccello_cell_type"].value_counts().to_dict()
+
+
+def test_missing_fields_are_reported_before_the_annotation(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(sccello.tl, "annotate_novel", None)  # would fail if it were called
+    out = tmp_path / "out.h5ad"
+    result = call(files / "query.h5ad", "-o", out, "--cellxgene", "--set", "tissue_type=tissue")
+    assert result.exit_code == 1
+    assert "10 required fields" in result.output
+    assert "--set NAME=VALUE" in result.output
+    result = call(files / "query.h5ad", "-o", out, "--cas", tmp_path / "cas.json")
+    assert result.exit_code == 1
+    assert "author_name is missing" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--set", "title=x"], "--cellxgene"),
+        (["--cellxgene", "--set", "title"], "NAME=VALUE"),
+        (["--cellxgene", "--workers", "1"], "--cellxgene applies to a single file"),
+        (["--cellxgene", "-o", "out.zarr"], ".h5ad files only"),
+    ],
+)
+def test_options_of_archives(files, tmp_path, options, says):
+    result = call(files / "query.h5ad", "-o", tmp_path / "out.h5ad", *options)
+    assert result.exit_code == 2
+    assert says in " ".join(result.output.replace("│", " ").split())

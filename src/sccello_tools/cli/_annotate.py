@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from . import _common as common
+from ._archives import check_fields, field_options
 from ._collections import annotate_collection, on_error
 
 if TYPE_CHECKING:
@@ -76,6 +77,29 @@ def annotate(
             help="With several files or --workers: also write copies of them with the columns in obs.",
         ),
     ] = False,
+    cellxgene: Annotated[
+        bool,
+        typer.Option(
+            "--cellxgene",
+            help="Write OUT (.h5ad) as the CELLxGENE schema requires; needs values for its fields, see --set.",
+        ),
+    ] = False,
+    cas: Annotated[
+        Path | None,
+        typer.Option(
+            "--cas",
+            metavar="FILE",
+            help="Also write the annotation as Cell Annotation Schema JSON; needs --set title=... and --set author_name=...",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Value of a field of --cellxgene or --cas for all cells, or NAME=@COLUMN to copy a column of obs. Repeatable.",
+        ),
+    ] = None,
     overwrite: common.Overwrite = False,
     as_json: common.Json = False,
 ) -> None:
@@ -95,10 +119,12 @@ def annotate(
 
     sccello annotate query.h5ad -o out.h5ad --reference atlas.h5ad --label-key cell_type
 
+    sccello annotate pbmc.h5ad -o out.h5ad --cellxgene --set tissue_type=tissue --set donor_id=@donor   [dim]# and the other required fields[/dim]
+
     sccello annotate atlas_*.h5ad -o folder --workers 8 --write-back   [dim]# resumes if interrupted[/dim]
     """
-    from sccello_tools import tl
-    from sccello_tools._io import check_output
+    from sccello_tools import export, tl
+    from sccello_tools._io import check_output, write_json
     from sccello_tools.files import WRITABLE, read_any, write_any
 
     if reference is not None and (candidates or tissue):
@@ -124,9 +150,15 @@ def annotate(
     chosen = candidates[0] if candidates and len(candidates) == 1 else candidates
     if reference is None:
         options |= {"candidates": chosen or None, "tissue": tissue or None}
+    values = field_options(settings, cellxgene=cellxgene, cas=cas, out=out)
     if len(sources) > 1 or n_workers is not None:
-        if reference is not None or groupby is not None:
-            other = "--reference" if reference is not None else "--groupby"
+        single = {
+            "--reference": reference,
+            "--groupby": groupby,
+            "--cellxgene": cellxgene or None,
+            "--cas": cas,
+        }
+        if other := next((name for name, value in single.items() if value is not None), ""):
             msg = f"{other} applies to a single file; pass one input and omit --workers."
             raise typer.BadParameter(msg)
         options |= {"n_workers": n_workers or 1, "errors": on_error(skip=skip_bad_files)}
@@ -134,7 +166,10 @@ def annotate(
         return
     needed = common.expected_size(sources[0])
     check_output(out, suffixes=WRITABLE, overwrite=overwrite, needed=needed)
+    if cas is not None:
+        check_output(cas, suffixes=(".json",), overwrite=overwrite)
     adata = read_any(sources[0])
+    check_fields(adata, values, cellxgene=cellxgene, cas=cas)
     if groupby is not None:
         common.use_groups(adata, groupby, option="--groupby")
     if reference is None:
@@ -145,11 +180,18 @@ def annotate(
             labelled = read_any(reference)
             common.use_groups(labelled, label_key, option="--label-key")
         tl.annotate(adata, labelled, label_key=label_key, batch_key=batch_key, **options)
-    write_any(adata, out)
-    _report(adata, out, groupby=groupby, as_json=as_json)
+    if cas is not None:
+        write_json(cas, export.cell_annotation_schema(adata, values, key=_KEY))
+    written = adata
+    if cellxgene:
+        written = export.cellxgene(adata, values, key=_KEY, layer=layer, gene_ids=gene_ids)
+    write_any(written, out)
+    _report(adata, out, groupby=groupby, as_json=as_json, is_cellxgene=cellxgene)
 
 
-def _report(adata: AnnData, out: Path, *, groupby: str | None, as_json: bool) -> None:
+def _report(
+    adata: AnnData, out: Path, *, groupby: str | None, as_json: bool, is_cellxgene: bool
+) -> None:
     from sccello_tools.get import annotation_df
 
     cells = annotation_df(adata, key=_KEY, n_markers=0)
@@ -179,6 +221,8 @@ def _report(adata: AnnData, out: Path, *, groupby: str | None, as_json: bool) ->
     for name, n in summary["status"].items():
         typer.echo(f"{name}: {n:,}")
     typer.echo(f"{out}: cell type, confidence, status and novelty in obs[{_KEY!r}...]")
+    if is_cellxgene:
+        typer.echo(f"Check the file with: cellxgene-schema validate {out}")
 
 
 def _evidence(adata: AnnData, groupby: str) -> list[dict[str, Any]]:
