@@ -19,6 +19,7 @@ OUT = ROOT / "docs" / "_static" / "architecture.svg"
 PURPOSE = {
     "cli": "command line, report",
     "pl": "figures",
+    "export": "formats of archives",
     "pp": "public, one function per file",
     "files": "collections of files (dask)",
     "training": "methods",
@@ -32,7 +33,7 @@ PURPOSE = {
 TORCH, ANNDATA, PLAIN = "#e8d9f1", "#d5e8f5", "#eeeeee"
 COLOUR = {
     **dict.fromkeys(
-        ("cli", "pl", "files", "pp", "tl", "get", "datasets", "scvi", "_anndata"), ANNDATA
+        ("cli", "pl", "export", "files", "pp", "tl", "get", "datasets", "scvi", "_anndata"), ANNDATA
     ),
     **dict.fromkeys(("training", "drug", "engine", "perturbation", "models", "nn"), TORCH),
 }
