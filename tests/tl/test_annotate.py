@@ -149,6 +149,8 @@ def test_a_damaged_reference_is_named(halves, tmp_path):
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(FileExistsError, match=r"full.*new folder"):
         build_reference(reference, "cell_type").save(tmp_path / "full")
+    with pytest.raises(FileExistsError, match="is a file"):
+        build_reference(reference, "cell_type").save(tmp_path / "full" / "thesis.txt")
 
 
 def test_new_types_are_learnt_and_the_old_ones_stay(pancreas, tmp_path):

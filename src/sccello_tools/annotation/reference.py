@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sccello_tools._io import write_json
+from sccello_tools._io import check_output, write_json
 from sccello_tools.errors import ConfigError, LabelError, OutputExistsError, WeightsError
 
 from .backoff import Lineages
@@ -233,14 +233,16 @@ class Reference:
 
         Raises
         ------
-        FileExistsError
-            If the folder holds other files.
+        OutputExistsError
+            If ``folder`` is a file, or a folder with other content.
+        OutputError
+            If the folder cannot be written to.
         """
         folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()) and not (folder / _FILE).exists():
+        check_output(folder)
+        if any(folder.iterdir()) and not (folder / _FILE).exists():
             msg = f"{folder} is not empty and does not contain a reference. Pass a new folder."
             raise OutputExistsError(msg)
-        folder.mkdir(parents=True, exist_ok=True)
         files = [part.save(folder) for part in self.parts]
         metadata = {
             "format": _FORMAT,
