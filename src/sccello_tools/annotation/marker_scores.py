@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -34,6 +34,7 @@ _SD_OFFSET = (
 )
 _N_MARKERS = 150  # markers of a term that count, those of highest weight
 _N_SPECIFIC = 60  # of those, markers that distinguish a term from its siblings
+_N_SETS = 3
 _MIN_MEASURED = 3  # measured markers that a term needs to be scored
 _ROWS_PER_THREAD = 128
 N_TOP: Final = 3
@@ -88,7 +89,7 @@ class MarkerScorer:
     entry_terms: NDArray[np.int32]
     """(n_entries,) index of the term."""
     entry_weights: NDArray[np.float32]
-    """(n_entries, 3): all positive markers, specific markers, negative markers."""
+    """(n_entries, 4): all positive markers, specific markers, negative markers, and zeros."""
     standard: NDArray[np.float32]
     """(n_tokens, 5): see :func:`marker_t_values`."""
 
@@ -114,6 +115,8 @@ class MarkerScorer:
         background
             Mean and sd of expression; the packaged ones if not given.
         """
+        if terms is None and background is None:
+            return _scorer_of_all(markers, ontology)
         background = background or Background.load()
         names = tuple(markers.terms if terms is None else terms)
         own = _weight_matrix(markers, names, positive=True)
@@ -124,7 +127,11 @@ class MarkerScorer:
         pattern.sort_indices()
         columns = np.repeat(np.arange(VOCABULARY_SIZE), np.diff(pattern.indptr))
         weights = np.stack(
-            [np.asarray(m.tocsr()[pattern.indices, columns]).ravel() for m in stacked], axis=1
+            [
+                *(np.asarray(m.tocsr()[pattern.indices, columns]).ravel() for m in stacked),
+                np.zeros(len(columns)),
+            ],
+            axis=1,
         )
         known = background.sd > 0
         scale = np.where(known, 1 / (background.sd + _SD_OFFSET), 0)
@@ -158,7 +165,7 @@ class MarkerScorer:
         measured[tokens[tokens >= 0]] = True
         usable = measured & (self.standard[:, 1] > 0)
         zero = self.standard[:, 2].astype(np.float64)
-        n_sets, n_terms = self.entry_weights.shape[1], len(self.terms)
+        n_sets, n_terms = _N_SETS, len(self.terms)
         gene = np.repeat(np.arange(VOCABULARY_SIZE), np.diff(self.entry_starts))
         kept = usable[gene]
         base, sums, squares, n_markers = (np.zeros((n_sets, n_terms)) for _ in range(4))
@@ -185,7 +192,13 @@ class MarkerScorer:
             sums.astype(np.float32),
             inverse.astype(np.float32),
             n_markers[0].astype(np.int64),
+            *_repeated(np.asarray(tokens, dtype=np.int32)),
         )
+
+
+@lru_cache(maxsize=4)
+def _scorer_of_all(markers: CellMarkers, ontology: CellOntology) -> MarkerScorer:
+    return MarkerScorer.of(markers, ontology, terms=markers.terms)
 
 
 class MarkerSupport(NamedTuple):
@@ -215,16 +228,16 @@ class BoundScorer:
     inverse_norm: NDArray[np.float32]
     n_measured: NDArray[np.int64]
     """(n_terms,) positive markers that the columns hold."""
+    slots: NDArray[np.int32]
+    """(n_columns,) place of the column's gene among the genes of several columns; -1 for other columns."""
+    slot_tokens: NDArray[np.int32]
+    """Tokens of the genes of several columns."""
 
     def __call__(self, counts: sparse.csr_matrix | sparse.csr_array) -> MarkerScores:
         """Score (n_cells, n_columns) raw counts."""
         from ._marker_kernel import marker_t_values
 
         counts = sparse.csr_matrix(counts)
-        tokens = self.tokens
-        used = tokens[tokens >= 0]
-        if len(np.unique(used)) < len(used):  # several columns of one gene: their counts are summed
-            counts, tokens = _summed(counts, tokens)
         if self.scorer.standard.shape[0] != VOCABULARY_SIZE:
             msg = f"Background of {self.scorer.standard.shape[0]} tokens; required are {VOCABULARY_SIZE}."
             raise ArgumentError(msg)
@@ -238,7 +251,9 @@ class BoundScorer:
                 counts.indptr[rows.start : rows.stop + 1],
                 counts.indices,
                 data,
-                tokens,
+                self.tokens,
+                self.slots,
+                self.slot_tokens,
                 scorer.standard,
                 scorer.entry_starts,
                 scorer.entry_terms,
@@ -319,9 +334,20 @@ def _n_total(scorer: MarkerScorer) -> NDArray[np.float64]:
     return np.stack(
         [
             np.bincount(scorer.entry_terms, scorer.entry_weights[:, k] != 0, len(scorer.terms))
-            for k in range(scorer.entry_weights.shape[1])
+            for k in range(_N_SETS)
         ]
     )
+
+
+def _repeated(tokens: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Find the genes of several columns; see :class:`BoundScorer`."""
+    distinct, counts = np.unique(tokens[tokens >= 0], return_counts=True)
+    repeated = distinct[counts > 1]
+    slots = np.full(len(tokens), -1, dtype=np.int32)
+    if len(repeated):
+        is_one = np.isin(tokens, repeated)
+        slots[is_one] = np.searchsorted(repeated, tokens[is_one])
+    return slots, repeated.astype(np.int32)
 
 
 def _summed(

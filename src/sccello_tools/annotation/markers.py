@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sccello_tools.errors import ArgumentError, LabelError
+from sccello_tools.errors import ArgumentError, GeneMatchError, LabelError
 from sccello_tools.ontology import CellOntology, match_label
 from sccello_tools.tokens import GeneVocabulary, match_gene_names
 
@@ -83,7 +83,11 @@ class CellMarkers:
         term_of = {name: _resolve(name, ontology) for name in names.unique()}
         genes = frame[gene_column].astype(str)
         distinct = genes.unique().tolist()
-        gene_of = dict(zip(distinct, match_gene_names(distinct, min_matched=1).gene_ids.tolist()))
+        try:
+            ids = match_gene_names(distinct, min_matched=1).gene_ids.tolist()
+        except GeneMatchError:
+            ids = [""] * len(distinct)
+        gene_of = dict(zip(distinct, ids))
         table = pd.DataFrame(
             {
                 TERM: names.map(term_of).to_numpy(),

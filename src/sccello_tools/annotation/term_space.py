@@ -92,36 +92,14 @@ class TermSpace:
         extra
             Further terms to score.
         """
-        parents = parents or {}
-        place = [parents.get(name, name) for name in known]
-        placed = np.array([term in ontology for term in place], dtype=bool)
-        taken = {term for name in place if name in ontology for term in up(ontology, name)}
-        if candidates is None:
-            usable = human_terms(ontology)
-            terms = [t for t in markers.terms if t in usable and t not in taken]
-        else:
-            terms = [t for t in dict.fromkeys(candidates) if t not in set(known)]
-        there = {*known, *terms}
-        further = [t for t in dict.fromkeys(extra) if t not in there]
-        rows = [*place, *terms, *further]
-        in_ontology = [t for t, ok in zip(place, placed) if ok]
-        pagerank = np.zeros((len(rows), len(known)))
-        real = np.flatnonzero([t in ontology for t in rows])
-        pagerank[np.ix_(real, np.flatnonzero(placed))] = pagerank_rows(
-            ontology, [rows[i] for i in real], columns=in_ontology
-        )
-        return cls(
+        return _space(
+            cls,
             tuple(known),
-            tuple(terms),
-            placed,
-            _below(rows, place, ontology, n_known=len(known)),
-            lin_similarity(rows, place, ontology),
-            np.log(np.maximum(pagerank, _LEAST_SIMILARITY)).astype(np.float32),
-            np.ascontiguousarray(pagerank[:, placed]),
-            np.array([ontology.depth(t) if t in ontology else 0 for t in rows], dtype=np.float32),
-            markers.n_sources(rows).astype(np.float32),
-            tuple(tuple(siblings_of(t, ontology)) for t in rows),
-            tuple(further),
+            ontology,
+            markers,
+            tuple(sorted((parents or {}).items())),
+            None if candidates is None else tuple(candidates),
+            tuple(extra),
         )
 
     def take_known(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -129,6 +107,49 @@ class TermSpace:
         above = (self.below @ kept.astype(np.float32)) > 0
         above[: len(self.known)] = kept
         return above
+
+
+@lru_cache(maxsize=4)
+def _space(
+    cls: type[TermSpace],
+    known: tuple[str, ...],
+    ontology: CellOntology,
+    markers: CellMarkers,
+    parents: tuple[tuple[str, str], ...],
+    candidates: tuple[str, ...] | None,
+    extra: tuple[str, ...],
+) -> TermSpace:
+    own_parents = dict(parents)
+    place = [own_parents.get(name, name) for name in known]
+    placed = np.array([term in ontology for term in place], dtype=bool)
+    taken = {term for name in place if name in ontology for term in up(ontology, name)}
+    if candidates is None:
+        usable = human_terms(ontology)
+        terms = [t for t in markers.terms if t in usable and t not in taken]
+    else:
+        terms = [t for t in dict.fromkeys(candidates) if t not in set(known)]
+    there = {*known, *terms}
+    further = [t for t in dict.fromkeys(extra) if t not in there]
+    rows = [*place, *terms, *further]
+    in_ontology = [t for t, ok in zip(place, placed) if ok]
+    pagerank = np.zeros((len(rows), len(known)))
+    real = np.flatnonzero([t in ontology for t in rows])
+    pagerank[np.ix_(real, np.flatnonzero(placed))] = pagerank_rows(
+        ontology, [rows[i] for i in real], columns=in_ontology
+    )
+    return cls(
+        tuple(known),
+        tuple(terms),
+        placed,
+        _below(rows, place, ontology, n_known=len(known)),
+        lin_similarity(rows, place, ontology),
+        np.log(np.maximum(pagerank, _LEAST_SIMILARITY)).astype(np.float32),
+        np.ascontiguousarray(pagerank[:, placed]),
+        np.array([ontology.depth(t) if t in ontology else 0 for t in rows], dtype=np.float32),
+        markers.n_sources(rows).astype(np.float32),
+        tuple(tuple(siblings_of(t, ontology)) for t in rows),
+        tuple(further),
+    )
 
 
 @lru_cache(maxsize=8)
