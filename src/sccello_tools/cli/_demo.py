@@ -52,12 +52,12 @@ def demo(
         tl.embed(adata, model=loaded)
     name = str(adata.uns["X_sccello"]["model"])
     annotation: dict[str, float] = {}
-    if (loaded.folder / ANNOTATION_FILE).is_file():
+    if loaded.labels or (loaded.folder / ANNOTATION_FILE).is_file():
         with _timed(seconds, "annotate"):
             tl.annotate_novel(adata, model=loaded)
             annotation = _annotation_scores(adata)
     else:
-        logger.warning("%s has no %s: the annotation is skipped", name, ANNOTATION_FILE)
+        logger.warning("%s has no labels: the annotation is skipped", name)
     with _timed(seconds, "principal components"):
         adata.obsm["X_pca"] = _pca(adata)
     with _timed(seconds, "score both embeddings"):

@@ -73,7 +73,8 @@ def annotate_files(
 ) -> AnnotatedFiles:
     """Annotate all cells of a collection of files with Cell Ontology terms, optionally on a dask cluster.
 
-    The columns are those of :func:`sccello_tools.tl.annotate_novel`. Results go to one Parquet file per input and a summary table.
+    The columns are those of ``obs`` of :func:`sccello_tools.tl.annotate_novel`; the shift of novelty and the threshold of confidence are
+    those of each file as a whole. Results go to one Parquet file per input and a summary table.
     If the call is interrupted at any moment and called again with the same arguments, finished blocks are kept, as in
     :func:`sccello_tools.embed_files`.
 
@@ -81,7 +82,7 @@ def annotate_files(
     ----------
     %(files)s
     model
-        %(model)s It needs annotation statistics, which the bundled model has and :func:`sccello_tools.tl.calibrate` computes.
+        %(model)s A model without calibration annotates from its prototypes; see :func:`sccello_tools.tl.calibrate`.
     layer
         %(layer)s
     gene_ids
@@ -117,7 +118,7 @@ def annotate_files(
     OutputError
         If ``out`` cannot be written to, or the disk is full.
     ModelNotFoundError, DownloadError, HashMismatchError, WeightsError, BackendError
-        If the model cannot be loaded or run, or has no annotation statistics.
+        If the model cannot be loaded or run, or has neither calibration nor labelled prototypes.
     MissingExtraError
         If dask or zarr is needed and not installed.
 

@@ -169,7 +169,7 @@ def _draw_novelty(ax: Axes, adata: AnnData, key: str, colors: Sequence[str], loc
         return
     values, own_colors, names = zip(*drawn)
     ax.hist(values, bins=24, stacked=True, color=own_colors, label=names)
-    ax.set(xlabel="Novelty (log2 of relative distance)", ylabel="Number of cells", title="Novelty")
+    ax.set(xlabel="Novelty (log odds)", ylabel="Number of cells", title="Novelty")
     ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # room for the legend
     draw_legend(ax, ax.get_legend_handles_labels()[0], loc)
 

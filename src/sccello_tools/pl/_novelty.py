@@ -162,6 +162,6 @@ def _draw_novelty(
     draw_cells(ax, points, colors, basis=basis, order=order)
     ax.set_title("Novelty", fontsize=11)
     bar = figure_of(ax).colorbar(scale, ax=ax, shrink=0.6, aspect=20, pad=0.02)
-    bar.set_label("log2 of relative distance to known cells", fontsize=8)
+    bar.set_label("Novelty (log odds)", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
