@@ -136,9 +136,9 @@ def assigned_types(
     probabilities: NDArray[np.floating], utility: NDArray[np.floating] | None = None
 ) -> NDArray[np.int32]:
     """Return the most probable type of each cell, or the one with the highest expected utility among those that are possible."""
-    if utility is None:
-        return probabilities.argmax(axis=1).astype(np.int32)
-    expected = np.where(probabilities > 0, probabilities @ utility, -1)
+    expected = probabilities
+    if utility is not None:
+        expected = np.where(probabilities > 0, probabilities @ utility, -1)
     found: NDArray[np.int32] = expected.argmax(axis=1).astype(np.int32)
     return found
 

@@ -626,9 +626,8 @@ def _novelty_calibration(usual: _Novelty, space: TermSpace) -> NoveltyCalibratio
         )
 
     n_held = len(usual.weight)
-    values, assigned, study = (
-        column[:n_held] for column in (usual.values, usual.assigned, usual.studies)
-    )
+    values, assigned = usual.values[:n_held], usual.assigned[:n_held]
+    study = usual.studies[:n_held]
     corrected = np.zeros(n_held, np.float32)
     quartiles, weights = [], []
     names = np.unique(study)
