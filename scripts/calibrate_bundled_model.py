@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from labels.label_space import Targets, labels_of, read_label_map, term_of
+from labels.label_space import MALIGNANT, Targets, labels_of, read_label_map, term_of
 from leave_studies_out import FOLDS, recorded_in_training, split, unit_of
 from recipe.classifier import fit_head, organ_of, recorded_types, tissue_weights
 from recipe.sampling import Batch, SamplingConfig, rank_cells
@@ -27,7 +27,15 @@ from recipe.sources import Cells
 from recipe.training import embed
 
 import sccello_tools as sccello
-from sccello_tools.annotation import CellMarkers, KnownTypes, LabelledCells, TissueWeights, save_evidence
+from sccello_tools.annotation import (
+    CellMarkers,
+    EvidenceFit,
+    KnownTypes,
+    LabelledCells,
+    OpenWorldAnnotator,
+    TissueWeights,
+    save_evidence,
+)
 from sccello_tools.annotation.classifier import TypeDistances
 from sccello_tools.annotation.features import FeatureScale
 from sccello_tools.annotation.fit_evidence import HeldOut, calibrate_evidence
@@ -132,6 +140,34 @@ def held_out(path: Path, fold: str, cells: Cells, types: tuple[str, ...], profil
     return HeldOut(labelled(test, rows, hidden, cell, frequency), known, log_weight)
 
 
+def recall_on_held_out(fit: EvidenceFit, folds: list[HeldOut], ontology: CellOntology, markers: CellMarkers) -> list[dict[str, object]]:  # fmt: skip
+    """Return recall, hierarchical F1 and most frequent answers of each study and type, by models that have not seen the study."""
+    place = {t: i for i, t in enumerate(fit.known.types)}
+    found = []
+    for fold in folds:
+        cells, types = fold.cells, np.array(fold.known.types)
+        offsets = fit.novelty.offsets[[place[t] for t in types]]
+        of_fold = replace(fit, known=fold.known, novelty=replace(fit.novelty, offsets=offsets), tissues=None)
+        for study in np.unique(cells.studies):
+            rows = np.flatnonzero(cells.studies == study)
+            tokens = np.where(cells.measured[cells.panels[rows[0]]], np.arange(VOCABULARY_SIZE), -1)
+            annotator = OpenWorldAnnotator.of(of_fold, ontology, markers, tokens=tokens).in_tissue(np.exp(fold.log_weight[rows[0]]))  # fmt: skip
+            part = annotator.partial(cells.hidden[rows], cells.cells[rows], cells.counts[rows])
+            given, novel = types[part.assigned], annotator.finish([part]).novelty > 0
+            for term in np.unique(cells.types[rows]):
+                own = cells.types[rows] == term
+                up = {t: ontology.ancestors(t, include_self=True) for t in {term, *given[own]}}
+                names, counts = np.unique(given[own], return_counts=True)
+                found.append({
+                    "study": str(study), "type": str(term), "name": ontology.name(str(term)), "n_cells": int(cells.frequency[rows][own][0]), "n_scored": int(own.sum()),
+                    "recall": float(np.mean([term in up[t] for t in given[own]])), "exact": float((given[own] == term).mean()),
+                    "hierarchical_f1": float(np.mean([2 * len(up[term] & up[t]) / (len(up[term]) + len(up[t])) for t in given[own]])),
+                    "novel": float(novel[own].mean()), "malignant": float((given[own] == MALIGNANT).mean()),
+                    "answers": {ontology.name(str(names[i])): int(counts[i]) for i in np.argsort(-counts)[:3]},
+                })  # fmt: skip
+    return found
+
+
 def draw(data: TrainingData, sampling: SamplingConfig, max_length: int, *, n: int, start: int, seed: int) -> Batch:  # fmt: skip
     """Draw cells as training does."""
     sampler = data.sampler(sampling, max_length=max_length, seed=seed)
@@ -146,6 +182,7 @@ def main() -> None:
     parser.add_argument("--folds", type=Path, required=True, help="folder of leave_studies_out.py --features")  # fmt: skip
     parser.add_argument("--bank", type=Path, help="bank_measured.npz of train_bundled_model.py; saves embedding the cells again")  # fmt: skip
     parser.add_argument("--twin", action="store_true", help="of the model without the held-out types")  # fmt: skip
+    parser.add_argument("--report", type=Path, help="write recall by held-out study and type, as JSON")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -200,6 +237,8 @@ def main() -> None:
         token_range=tuple(float(x) for x in np.percentile(lengths, [1, 99])),
         tissues=tissues,
     )
+    if args.report:
+        args.report.write_text(json.dumps(recall_on_held_out(fit, folds, ontology, markers), indent=1))
     path = save_evidence(fit, args.model, weights_sha256=model.sha256, ontology_release=ontology.release)  # fmt: skip
     if args.model.parent == RESOURCES / "models":
         update_entry(args.model.name, args.model)

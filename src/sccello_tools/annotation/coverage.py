@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sccello_tools.ontology import CellOntology
 
 _N_THRESHOLDS = 200
+_SUBTYPE = 0.75  # utility of a subtype of the true type, relative to the type itself
 _FEWEST = 50
 """Known cells that a data set needs for a threshold of its own."""
 
@@ -104,14 +105,15 @@ def utilities(
 ) -> NDArray[np.float32]:
     """Return the utility of predicting the column type for a cell of the row type, (n_types, n_types).
 
-    It is 1 if the prediction is the true type or a subtype of it, plus the hierarchical F1 of both.
+    It is the hierarchical F1 of both, plus 1 for the true type itself or 0.75 for a subtype of it: a T cell may be a CD4 T cell, but if
+    subtypes counted as much as the type itself, the type would never be assigned.
 
     Examples
     --------
     >>> from sccello_tools.annotation.coverage import utilities
     >>> from sccello_tools.ontology import CellOntology
     >>> utilities(["CL:0000084", "CL:0000624"], CellOntology.load()).round(2).tolist()  # T cell, CD4 T cell
-    [[2.0, 1.85], [0.85, 2.0]]
+    [[2.0, 1.58], [0.83, 2.0]]
     """
     parents = parents or {}
 
@@ -127,7 +129,8 @@ def utilities(
         row[[terms[term] for term in own]] = 1
     n_terms = member.sum(axis=1)
     f1 = 2 * (member @ member.T) / (n_terms[:, None] + n_terms)
-    recall = member[:, [terms[name] for name in types]].T
+    recall = member[:, [terms[name] for name in types]].T * _SUBTYPE
+    np.fill_diagonal(recall, 1)
     found: NDArray[np.float32] = (recall + f1).astype(np.float32)
     return found
 

@@ -56,7 +56,7 @@ _FEATURE_SD = np.array([0.35, 0.35, 0.35, 0.2, 0.35, 3.0, 0.25, 0.3], dtype=np.f
 _AT_LEAST_0 = np.array([1, 1, -1, -1, 1, 1, 1, 1])
 _LEAST = -1e9
 _NOVEL_SHARE = 0.08  # of known cells of held-out studies that may be called novel
-MARKER_SHARE = 0.75
+MARKER_SHARE = 0.5
 """Weight of the marker evidence in the label scores of known types."""
 _KNOWN_TEMPERATURES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.7, 2.0)
 _ALPHA = 0.1  # share of wrong terms at which the temperature of known types is set
@@ -655,10 +655,10 @@ def _confidence(
     ontology: CellOntology,
     utility: NDArray[np.float32] | None,
 ) -> tuple[float, float]:
-    """Temperature at which the back-off of held-out studies covers the nominal share on average, and the threshold over all of them.
+    """Temperature at which the back-off covers the nominal share in the median held-out study, and the threshold over all of them.
 
     The sum of probabilities of an answer is taken as its confidence. A temperature is judged by what it leads to: each held-out study
-    gets its own threshold (see :func:`coverage_threshold`), and the share of right terms is averaged over studies.
+    gets its own threshold (see :func:`coverage_threshold`), and the median over studies of the share of right terms is compared.
     """
     labels, studies = cells.types[rows], cells.studies[rows]
     weight = cells.natural_weights(rows)
@@ -675,7 +675,8 @@ def _confidence(
             threshold = coverage_threshold(sums[own], _ALPHA, weight=weight[own])
             level = choose_level(sums[own], threshold)
             covered.append(np.average(right[own, level], weights=weight[own]))
-        error = abs(float(np.mean(covered)) - (1 - _ALPHA))
+        # the median: of some studies, no type of the label's lineage is known
+        error = abs(float(np.median(covered)) - (1 - _ALPHA))
         if error < best[0]:
             best = (error, temperature, pooled_threshold(sums, right, weight, _ALPHA))
     return best[1], best[2]
