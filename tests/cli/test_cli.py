@@ -399,6 +399,17 @@ def test_models_as_json(run):
     assert {"source", "available", "licence"} <= set(records[0])
 
 
+def test_models_info(run):
+    code, printed, _ = run("models", "info", "sccello-zeroshot")
+    assert code == 0
+    assert "katarinayuan/scCello-zeroshot" in printed
+    code, printed, _ = run("models", "info", "sccello-small", "--json")
+    assert json.loads(printed)["kind"] == "encoder"
+    code, _, said = run("models", "info", "sccello-smal")
+    assert code == 1
+    assert "sccello-small" in said
+
+
 def test_quiet_and_offline(run):
     run("-q", "--offline", "models", "--json")
     assert sccello.settings.verbosity == "warning"

@@ -539,3 +539,14 @@ def test_the_golden_checkpoint_and_a_model_of_the_published_size(
     large = load(published_size_model_folder, device="cpu")
     assert (large.n_parameters, len(large.prototypes)) == (10_681_094, 395)
     assert large.prototypes.ids == golden.prototypes.ids
+
+
+def test_a_model_is_found_again_by_its_address(golden_model_folder, tmp_path, monkeypatch):
+    assert load(device="cpu").address == "sccello-small"
+    monkeypatch.chdir(golden_model_folder.parent)
+    model = load("checkpoint", device="cpu")
+    monkeypatch.chdir(tmp_path)
+    assert load(model.address, device="cpu").sha256 == model.sha256
+    # a folder that happens to be named like a model of the manifest is another model
+    other = shutil.copytree(golden_model_folder, tmp_path / "sccello-small")
+    assert load(other, device="cpu").address == str(other)

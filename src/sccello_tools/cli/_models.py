@@ -1,4 +1,4 @@
-"""``sccello models``: list models and upload one."""
+"""``sccello models``: list models, describe one, upload one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ models = typer.Typer(rich_markup_mode="rich", no_args_is_help=False)
 @models.callback(invoke_without_command=True)
 @run_command
 def list_models(context: typer.Context, *, as_json: Json = False) -> None:
-    """List the models that can be loaded by name, or upload one.
+    """List the models that can be loaded by name, describe one, or upload one.
 
     `--model` also accepts a folder that `sccello pretrain` wrote, or a repository on the Hugging Face Hub, hf://owner/name@revision.
 
@@ -24,6 +24,8 @@ def list_models(context: typer.Context, *, as_json: Json = False) -> None:
     sccello models
 
     sccello models --json | jq -r '.[].name'
+
+    sccello models info sccello-zeroshot
 
     sccello models push my_model owner/my-model --licence CC-BY-4.0
     """
@@ -50,6 +52,30 @@ def list_models(context: typer.Context, *, as_json: Json = False) -> None:
         cells = ["" if value is pd.NA or value is None else escape(str(value)) for value in others]
         shown.add_row(escape(name), "yes" if available else "no", *cells)
     Console().print(shown)
+
+
+@models.command()
+@run_command
+def info(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, folder or hf://owner/name.")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Describe a model: source, files with their hashes, size, licence, training data.
+
+    [bold]Examples[/bold]
+
+    sccello models info sccello-zeroshot
+
+    sccello models info my_model --json | jq .licence
+    """
+    from sccello_tools import models as catalog
+
+    found = catalog.info(model)
+    if as_json:
+        typer.echo(found.entry.model_dump_json(exclude_none=True))
+    else:
+        typer.echo(repr(found))
 
 
 @models.command()

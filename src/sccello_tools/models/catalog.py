@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .hub import is_available, model_folder
+from .labels import read_labels
 from .load import find_model
 from .registry import CARD_FILE, read_manifest
 
@@ -40,6 +41,13 @@ class ModelInfo:
         return path if path.is_file() else None
 
     @property
+    def n_cell_types(self) -> int | None:
+        """Number of cell types of the prototypes, if known."""
+        if self.entry.label_space is not None:
+            return self.entry.label_space.n_labels
+        return len(read_labels(self.entry, self.folder).ids) or None if self.is_available else None
+
+    @property
     def homepage(self) -> str | None:
         """Page of the model on the Hugging Face Hub."""
         return None if self.entry.repo is None else f"https://huggingface.co/{self.entry.repo}"
@@ -61,8 +69,7 @@ class ModelInfo:
             "hidden size": entry.hidden_size,
             "representation": entry.representation,
             "vocabulary": entry.vocabulary and entry.vocabulary.name,
-            "cell types": entry.label_space
-            and f"{entry.label_space.n_labels} ({entry.label_space.name})",
+            "cell types": self.n_cell_types,
             "tissue": entry.tissue,
             "ontology": entry.ontology_release,
             "training data": entry.training_data and entry.training_data.description,
@@ -147,7 +154,7 @@ def _row(entry: ModelEntry) -> dict[str, object]:
         "source": entry.source,
         "available": is_available(entry),
         "tissue": entry.tissue,
-        "n_cell_types": entry.label_space and entry.label_space.n_labels,
+        "n_cell_types": ModelInfo(entry, model_folder(entry), is_available(entry)).n_cell_types,
         "n_parameters": entry.n_parameters,
         "hidden_size": entry.hidden_size,
         "size_mb": None if entry.n_bytes is None else round(entry.n_bytes / 1e6, 1),

@@ -62,6 +62,16 @@ class LoadedModel:
         return self.entry.ontology_release
 
     @property
+    def address(self) -> str:
+        """What :func:`load` finds this model by: its name, ``"hf://owner/name@revision"`` or the path of its folder."""
+        entry = self.entry
+        if read_manifest().get(entry.name) == entry:
+            return entry.name
+        if entry.repo is not None:
+            return f"{HUB_SCHEME}{entry.repo}@{entry.revision}"
+        return str(self.folder.resolve())
+
+    @property
     def n_parameters(self) -> int:
         """Number of parameters, heads included."""
         return sum(parameter.numel() for parameter in self.network.parameters())
@@ -267,7 +277,8 @@ def find_model(
     if not folder.is_dir():
         msg = f"There is no folder {folder}. Pass the folder that contains {CONFIG_FILE} and {WEIGHTS_FILES[0]}, or a name that models.list() shows."
         raise ModelNotFoundError(msg)
-    return entry_from_folder(folder)
+    # absolute: further files of the model are read later, possibly from another working directory
+    return entry_from_folder(folder.absolute())
 
 
 def _read(entry: ModelEntry, folder: Path, device: torch.device) -> LoadedModel:

@@ -130,7 +130,7 @@ def build_reference(
         states.hidden,
         labels,
         dict(zip(column.names, column.terms)),
-        model=states.model.name,
+        model=states.model.address,
         weights_sha256=states.model.sha256,
         ontology=ontology,
         groups=None if batch_key is None else np.asarray(obs_column(adata, batch_key), dtype=str),

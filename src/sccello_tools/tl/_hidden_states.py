@@ -182,5 +182,5 @@ def _not_an_embedding(adata: AnnData, key: str, model: LoadedModel) -> str:
         what = f"it was computed by {made.get('model')!r} (weights {str(made.get('weights_sha256'))[:12]}…)"
     return (
         f"adata.obsm[{key!r}] is not an embedding of model {model.name!r} (weights {model.sha256[:12]}…): {what}. "
-        f"Call tl.embed(adata, model={model.name!r}) first, pass the model that computed it, or omit use_rep."
+        f"Call tl.embed(adata, model={model.address!r}) first, pass the model that computed it, or omit use_rep."
     )

@@ -204,7 +204,7 @@ def model_of(
     try:
         find_model(reference.model)
     except ModelNotFoundError as error:
-        msg = f"The reference was built with model {reference.model!r}, which is not one of models.list(). Pass its folder in model=."
+        msg = f"The reference was built with model {reference.model!r}, which is not found here. Pass its name or folder in model=."
         raise ConfigError(msg) from error
     return reference.model
 
@@ -214,7 +214,7 @@ def check_same_model(model: LoadedModel, reference: Reference) -> None:
     if model.sha256 != reference.weights_sha256:
         msg = (
             f"The reference was built with model {reference.model!r} (weights {reference.weights_sha256[:12]}…), the cells are embedded by "
-            f"{model.name!r} ({model.sha256[:12]}…). Pass the model of the reference in model=."
+            f"{model.address!r} ({model.sha256[:12]}…). Pass the model of the reference in model=."
         )
         raise ConfigError(msg)
 
