@@ -144,7 +144,7 @@ def write_corpus(folder: Path, n_cells: int, n_tokens: int, cells_per_shard: int
             ids = rng.integers(2, CLS_ID, (n, n_tokens)).astype(np.int32)
             ids[:, 0] = CLS_ID
             tokens = RaggedTokens(np.arange(0, ids.size + 1, n_tokens), ids.ravel())
-            made = shard(tokens, labels[start : start + n], terms, (), {}, source=name, first_row=start, schema=schema)  # fmt: skip
+            made = shard(tokens, labels[start : start + n], terms, (), (), {}, source=name, first_row=start, schema=schema)  # fmt: skip
             blocks = tuple(min(1024, n - j) for j in range(0, n, 1024))
             record = ShardRecord(
                 name=f"{number:05d}-{i:06d}", config=config.digest, fingerprint=seen, first_row=start, last_row=start + n,
