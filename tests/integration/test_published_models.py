@@ -90,11 +90,12 @@ def run(monkeypatch, capsys) -> Callable[..., tuple[str, str]]:
     return call
 
 
-def check_annotation(obs: pd.DataFrame) -> None:
-    """Every cell has a term of the ontology, a confidence in [0, 1] and a status."""
+def check_annotation(obs: pd.DataFrame, *, confidence: bool = True) -> None:
+    """Every cell has a term of the ontology and, where the method has one, a confidence in [0, 1]."""
     ontology = sccello.ontology.CellOntology.load()
     assert set(obs[f"{TYPE}_ontology_term_id"].astype(str)) <= set(ontology.terms)
-    assert obs[f"{TYPE}_confidence"].between(0, 1).all()
+    if confidence:
+        assert obs[f"{TYPE}_confidence"].between(0, 1).all()
 
 
 # --- embedding
@@ -123,6 +124,22 @@ def test_embed_files(path, model, folder, tmp_path) -> None:
 
 
 # --- annotation
+
+
+@pytest.mark.parametrize("method", ["combined", "published"])
+def test_annotate_novel_by_prototypes(cells, model, method) -> None:
+    with pytest.warns(UserWarning, match=r"tl\.calibrate"):
+        sccello.tl.annotate_novel(cells, model=model, method=method)
+    check_annotation(cells.obs, confidence=method == "combined")
+    assert not cells.uns[TYPE]["calibrated"]
+
+
+def test_annotate_files_by_prototypes(cells, path, folder, model, tmp_path) -> None:
+    with pytest.warns(UserWarning, match=r"tl\.calibrate"):
+        found = sccello.annotate_files(path, tmp_path / "out", model=folder, cells_per_block=20)
+    with pytest.warns(UserWarning, match=r"tl\.calibrate"):
+        sccello.tl.annotate_novel(cells, model=model)
+    assert found.read("cells")[TYPE].astype(str).tolist() == cells.obs[TYPE].astype(str).tolist()
 
 
 def test_annotate_from_a_reference(cells, model, tmp_path) -> None:

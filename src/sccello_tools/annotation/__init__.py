@@ -18,7 +18,7 @@ from .open_world import (
     OpenWorldAnnotator,
     PartialAnnotation,
 )
-from .prepare import annotator_for, weights_in_tissue
+from .prepare import annotator_for, calibration_warning, weights_in_tissue
 from .protocol import ProtocolScore, closed_set_protocol
 from .reference import Reference
 from .reference_parts import Neighbors
@@ -52,6 +52,7 @@ __all__ = [
     "add_types",
     "allowed_types",
     "annotator_for",
+    "calibration_warning",
     "check_tissues",
     "closed_set_protocol",
     "conformal_threshold",

@@ -71,6 +71,21 @@ def annotator_for(
     )
 
 
+def calibration_warning(fit: EvidenceFit, name: str) -> str | None:
+    """Return the warning about a model without calibration, or None.
+
+    Parameters
+    ----------
+    fit
+        What was learnt of the model.
+    name
+        Name of the model.
+    """
+    if fit.calibrated:
+        return None
+    return f"Model {name!r} is not calibrated: types are those of its prototypes, and confidence and novelty are not calibrated. Calibrate it on labelled cells with tl.calibrate."
+
+
 def weights_in_tissue(
     fit: EvidenceFit, tissue: str | Sequence[str], ontology: CellOntology
 ) -> NDArray[np.floating]:

@@ -185,9 +185,11 @@ def annotate_files(
     return found
 
 
-def _check_annotator(setup: Setup, config: FilesConfig) -> None:
-    """Raise errors about the annotation's arguments before any file is read; runs on a worker."""
+def _check_annotator(setup: Setup, config: FilesConfig) -> str | None:
+    """Raise errors about the annotation's arguments before any file is read, and return a warning; runs on a worker."""
+    from sccello_tools.annotation import calibration_warning, evidence_of
     from sccello_tools.models import load
 
     model = load(setup.model, device=setup.device)
     annotator_of(model, cast("AnnotateConfig", config).parameters)
+    return calibration_warning(evidence_of(model), model.name)

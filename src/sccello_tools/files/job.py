@@ -99,7 +99,7 @@ def files_job(
     n_workers: int,
     errors: OnError,
     tokens_allowed: bool = False,
-    check: Callable[[Setup, FilesConfig], object] | None = None,
+    check: Callable[[Setup, FilesConfig], str | None] | None = None,
 ) -> Iterator[FilesJob]:
     """Check everything that can be checked before any cell is read, and lock the output folder.
 
@@ -114,7 +114,7 @@ def files_job(
     tokens_allowed
         Whether corpora of tokens are valid inputs.
     check
-        Called on a worker with the setup and the configuration.
+        Called on a worker with the setup and the configuration; may return a warning.
     """
     if errors not in {"raise", "report"}:
         msg = f"errors must be 'raise' or 'report', got {errors!r}"
@@ -125,8 +125,8 @@ def files_job(
     with executor(client, n_workers) as run:
         facts = on_worker(run, partial(facts_of, setup))
         config = config_of(facts)
-        if check is not None:
-            on_worker(run, partial(check, setup, config))
+        if check is not None and (warning := on_worker(run, partial(check, setup, config))):
+            warn_user(warning)
         earlier = earlier_manifest(setup.out, config, list(named), FilesManifest)
         look = Look(config, setup.min_matched, tokens_allowed)
         manifest = FilesManifest(

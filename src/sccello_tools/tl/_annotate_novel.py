@@ -187,6 +187,7 @@ def annotate_novel(
         CONTRIBUTIONS,
         CellMarkers,
         annotator_for,
+        calibration_warning,
         evidence_of,
         resolve_candidates,
     )
@@ -228,10 +229,8 @@ def annotate_novel(
             )
         else:
             annotator = annotator.for_columns(found_counts.tokens)
-    if not fit.calibrated:
-        warn_user(
-            f"Model {loaded.name!r} is not calibrated: types are those of its prototypes, and confidence and novelty are not calibrated. Calibrate it on labelled cells with tl.calibrate."
-        )
+    if warning := calibration_warning(fit, loaded.name):
+        warn_user(warning)
     if _keys.N_TOKENS in target.obs:
         n_tokens = target.obs[_keys.N_TOKENS].to_numpy()
         low, high = fit.token_range  # of genes with counts; tokens are cut to the positions
