@@ -22,6 +22,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from sccello_tools.models import LoadedModel
+
 
 TABLES = "SCCELLO_BENCH_TABLES"
 
@@ -135,6 +137,16 @@ def print_table(
         }
         with Path(path).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def load_models(names: Sequence[str]) -> dict[str, LoadedModel]:
+    """Load models on the CPU, keyed by their names, or by their addresses if two have the same name."""
+    import sccello_tools as sccello
+
+    loaded = [sccello.models.load(name, device="cpu") for name in names]
+    short = [model.name for model in loaded]
+    keys = [model.name if short.count(model.name) == 1 else model.address for model in loaded]
+    return dict(zip(keys, loaded))
 
 
 def against(value: float, wanted: float, *, at_least: bool = True) -> str:

@@ -1,6 +1,6 @@
 """Score an embedding on every evaluation file with known types, beside logistic regression and PCA on the same cells.
 
-python benchmarks/embedding.py --data ../shared/data [--model sccello-small] [--json out.json]
+python benchmarks/embedding.py --data ../shared/data [--model sccello-small ...] [--json out.json]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
-from _common import print_table
+from _common import load_models, print_table
 from scipy import sparse
 
 import sccello_tools as sccello
@@ -81,7 +81,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, help="folder with cells/train and cells/eval")
-    parser.add_argument("--model", default="sccello-small")
+    parser.add_argument("--model", nargs="+", default=["sccello-small"], help="one or more")
     parser.add_argument("--no-baselines", action="store_true")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -97,15 +97,15 @@ def main() -> None:
     }
     labels = np.concatenate([adata.obs[LABEL].astype(str).to_numpy() for adata in train])
 
-    for adata in (*train, *queries.values()):
-        sccello.tl.embed(adata, model=args.model)
-    reference = np.concatenate([adata.obsm["X_sccello"] for adata in train])
-    predictions = {
-        f"{Path(args.model).name} + 15 neighbours": {
+    predictions = {}
+    for model_name, model in load_models(args.model).items():
+        for adata in (*train, *queries.values()):
+            sccello.tl.embed(adata, model=model)
+        reference = np.concatenate([adata.obsm["X_sccello"] for adata in train])
+        predictions[f"{model_name} + 15 neighbours"] = {
             name: knn_vote(reference, labels, query.obsm["X_sccello"])
             for name, query in queries.items()
         }
-    }
     if not args.no_baselines:
         fitted = baselines(train, labels, queries)
         del fitted["logistic regression, probabilities"]

@@ -1,6 +1,6 @@
 """Fine-tuning to labels that pretraining never saw, scored on donors that fine-tuning never saw.
 
-    python benchmarks/finetuning.py --data ../shared/data [--model sccello-small] [--modes linear lora full] [--json out.json]
+    python benchmarks/finetuning.py --data ../shared/data [--model sccello-small ...] [--modes linear lora full] [--json out.json]
 
 Blood cells of six donors, control or stimulated with interferon-beta: two donors are set aside for the score, the other four train and
 stop early. Labels: the condition alone, and the authors' cell types (9) by condition. The bundled model saw the counts of all six donors
@@ -11,6 +11,7 @@ Logistic regression on log1p(CP10k) of the vocabulary's genes learns from the sa
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import tempfile
 import time
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
-from _common import print_table
+from _common import load_models, print_table
 from embedding import log_cp10k
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -54,7 +55,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--model", default="sccello-small")
+    parser.add_argument("--model", nargs="+", default=["sccello-small"], help="one or more")
     parser.add_argument("--modes", nargs="+", default=["linear", "lora"])
     parser.add_argument("--cells", type=int, default=600, help="most cells of a training donor")
     parser.add_argument("--epochs", type=int, default=6, help="most epochs of lora and full")
@@ -64,14 +65,13 @@ def main() -> None:
     if args.data is None:
         print("Skipped: the cells do not ship. Pass their folder in --data.")
         return
-    model = sccello.models.load(args.model, device="cpu")
+    models = load_models(args.model)
     kang = ad.read_h5ad(args.data / "cells" / "train" / "kang_pbmc_6donors.h5ad")
     condition, own = (kang.obs[c].astype(str) for c in ("condition", "original_label"))
     kang.obs["type and condition"] = own + ", " + condition
     aside = kang.obs["donor"].astype(str).isin(TEST_DONORS).to_numpy()
     train = sample(kang[~aside], args.cells, 0)
     test = sample(kang[aside], args.cells, 0)
-    sccello.tl.embed(test, model=model)
     print(
         f"{train.n_obs} cells of {train.obs['donor'].nunique()} donors train, {test.n_obs} of 2 others score"
     )
@@ -92,7 +92,10 @@ def main() -> None:
                 "seconds": time.perf_counter() - start,
             }
         ]
-        for mode in args.modes:
+        for model_name, mode in itertools.product(models, args.modes):
+            model = models[model_name]
+            method = mode if len(models) == 1 else f"{model_name}, {mode}"
+            sccello.tl.embed(test, model=model)  # serves all linear models
             for seed in range(args.seeds):
                 epochs = None if mode == "linear" else args.epochs
                 with tempfile.TemporaryDirectory() as folder:
@@ -112,8 +115,8 @@ def main() -> None:
                 table = test.obsm["sccello_prediction_scores"]
                 row = scores(truth, table.to_numpy(), list(table.columns))
                 row |= {"seconds": seconds, "held_out_macro_f1": held_out["macro_f1"]}
-                found.setdefault(mode, []).append(row)
-                print(key, mode, seed, row, flush=True)
+                found.setdefault(method, []).append(row)
+                print(key, method, seed, row, flush=True)
         out[key] = found
         rows = []
         for method, runs in found.items():

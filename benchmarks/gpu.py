@@ -56,6 +56,17 @@ def main() -> None:
         f"{sum(half[-last:]) / last:.2f}. Steps of 12 cells are noisy: forms in bfloat16 that differ in nothing the loss sees are as far apart.",
         machine=machine,
     )  # fmt: skip
+    if functions := report.get("functions"):
+        print_table(
+            "Functions on one GPU, embedding included",
+            ("function", "cells", "seconds", "cells/s"),
+            [
+                (row["function"], f"{row['cells']:,}", f"{row['seconds']:.2f}", f"{row['cells'] / row['seconds']:,.1f}")
+                for row in functions
+            ],
+            "One run, after one of 8 cells. The run on dask includes the start of the worker process.",
+            machine=machine,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

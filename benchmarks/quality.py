@@ -1,6 +1,6 @@
 """Embeddings by the paper's scores, beside what a user would compute instead, on cells that never trained.
 
-    python benchmarks/quality.py --data ../shared/data [--model sccello-small] [--json out.json]
+    python benchmarks/quality.py --data ../shared/data [--model sccello-small ...] [--json out.json]
 
 Zero-shot: our encoder has not seen the file. PCA, Harmony and scVI are fitted on the very cells that they are scored on, as a user would do it.
 "Random weights" is our encoder before its first step, with the same architecture: what training is worth. Types that are scored are the
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import anndata as ad
 import numpy as np
 import torch
-from _common import print_table
+from _common import load_models, print_table
 from embedding import EVALUATION, LABEL, log_cp10k, token_counts
 from sklearn.decomposition import PCA
 
@@ -106,7 +106,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--model", default="sccello-small")
+    parser.add_argument("--model", nargs="+", default=["sccello-small"], help="one or more")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cells", type=int, default=1_500, help="most cells of a file")
     parser.add_argument("--scvi-epochs", type=int, default=40)
@@ -116,7 +116,7 @@ def main() -> None:
     if args.data is None:
         print("Skipped: the evaluation cells do not ship. Pass their folder in --data.")
         return
-    model = sccello.models.load(args.model, device="cpu")
+    models = load_models(args.model)
     results: dict[str, dict[str, list[list[float]]]] = {}
     for name in FILES:
         adata = ad.read_h5ad(args.data / "cells" / "eval" / f"{name}.h5ad")
@@ -124,25 +124,30 @@ def main() -> None:
         rows = np.random.default_rng(0).permutation(adata.n_obs)[: args.cells]
         adata = adata[np.sort(rows)].copy()
         adata.obs_names_make_unique()
-        sccello.tl.embed(adata, model=model)
-        sccello.tl.embed(adata, model=model, representation="cell", key_added="cell")
         key = batch_key_of(adata)
         genes = variable_genes(adata)
         components = pca(adata, genes)
-        fixed = {
-            f"{model.name}, <cls>": adata.obsm["X_sccello"],
-            f"{model.name}, cell head": adata.obsm["cell"],
-            "PCA-50": pca(adata),
-            "2,000 variable genes + PCA-50": components,
-        }
+        fixed = {}
+        for model_name, model in models.items():
+            for representation, shown in (("cls", "<cls>"), ("cell", "cell head")):
+                sccello.tl.embed(adata, model=model, representation=representation)
+                fixed[f"{model_name}, {shown}"] = adata.obsm["X_sccello"]
+        fixed["PCA-50"] = pca(adata)
+        fixed["2,000 variable genes + PCA-50"] = components
         if key:
             fixed["the same + Harmony"] = harmony(components, adata, key)
         drawn: dict[str, Callable[[int], np.ndarray]] = {
-            "random weights, <cls>": lambda s, a=adata: random_weights(a, model, s),
             "scVI": lambda s, a=adata, g=genes, k=key: scvi_latent(
                 a, g, k, seed=s, epochs=args.scvi_epochs
             ),
         }
+        # of each size of model once
+        sizes = {m.config.model_dump_json(): m for m in reversed(models.values())}
+        for model in sizes.values():
+            shown = "" if len(sizes) == 1 else f" of the size of {model.name}"
+            drawn[f"random weights{shown}, <cls>"] = lambda s, a=adata, m=model: random_weights(
+                a, m, s
+            )
         found = {
             method: [score(x, adata, label, seed) for seed in range(args.seeds)]
             for method, x in fixed.items()

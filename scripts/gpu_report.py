@@ -1,10 +1,12 @@
-"""Throughput and memory on this machine's GPU, embedding and pretraining, against what the hardware could do.
+"""Throughput and memory on this machine's GPU: embedding, pretraining and the functions of `tl`, against what the hardware could do.
 
     python scripts/gpu_report.py [--cells 4000] [--steps 30] [--json benchmarks/results/gpu.json]
+    python scripts/gpu_report.py --functions-on cpu --cells 12     # only the functions of `tl`, on a CPU: checks this script
 
 Embeds real cells (the shipped pancreas study, drawn with replacement, up to 2,048 tokens) with the bundled model and with one of the
-published size, by every attention backend that runs here; then takes training steps of the published size. Floating-point operations
-are counted from the model's shape; the limit is measured, as a large matrix product in bfloat16.
+published size, by every attention backend that runs here; takes training steps of the published size; times annotation, marker genes,
+perturbation and a file on a dask cluster with one worker. Floating-point operations are counted from the model's shape; the limit is
+measured, as a large matrix product in bfloat16.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +32,10 @@ from sccello_tools.ontology import CellOntology
 from sccello_tools.training.pretrain import LabelledTokens, PretrainConfig, fit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
+
+    import anndata as ad
 
     from sccello_tools.tokens import RaggedTokens
 
@@ -121,6 +128,59 @@ def embedding(n_cells: int, limit: float) -> list[dict[str, Any]]:
     return rows
 
 
+def functions(device: str, n_cells: int, rows: list[dict[str, Any]]) -> None:
+    """Time functions of `tl` on real cells, embedding included, after a run on a few of them."""
+    adata = sccello.datasets.pancreas_tritschler()
+    drawn = np.random.default_rng(0).integers(0, adata.n_obs, n_cells)
+    cells = adata[drawn].copy()
+    cells.obs_names_make_unique()
+    n_screened = min(n_cells, 50)  # marker genes are screened in so many cells per group
+    genes = ["ENSG00000254647", "ENSG00000115263"]  # INS, GCG
+    perturb = {"device": device, "n_cells_per_group": n_screened}
+    work: dict[str, Callable[[ad.AnnData], object]] = {
+        "annotate_novel, float32": lambda x: annotate(x, device, "float32"),
+        "annotate_novel, bfloat16": lambda x: annotate(x, device, "bfloat16"),
+        "annotate, half of the cells as reference": lambda x: sccello.tl.annotate(
+            x[::2].copy(), x[1::2].copy(), label_key="cell_type_ontology_term_id", device=device
+        ),
+        "perturb, 2 genes, 100 controls": lambda x: sccello.tl.perturb(x, genes, **perturb),
+        "marker_genes, perturb": lambda x: sccello.tl.marker_genes(x, **perturb),
+        "marker_genes, fast": lambda x: sccello.tl.marker_genes(x, method="fast", **perturb),
+        "embed_files, dask, one worker": lambda x: on_dask(x, device),
+    }
+    print(f"\nfunctions on {device}, {n_cells:,} cells; screens and perturbations of {n_screened}")
+    print(f"{'function':>42} {'s':>9} {'cells/s':>9}")
+    for name, function in work.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # duplicates of cells, cells outside the calibration
+            function(cells[:8].copy())
+            begin = time.perf_counter()
+            function(cells.copy())
+            spent = time.perf_counter() - begin
+        n = n_screened if name.startswith(("perturb", "marker")) else n_cells
+        rows.append({"function": name, "device": device, "cells": n, "seconds": spent})
+        print(f"{name:>42} {spent:9.2f} {n / spent:9,.1f}", flush=True)
+
+
+def annotate(adata: ad.AnnData, device: str, precision: str) -> None:
+    """Embed and annotate."""
+    sccello.tl.embed(adata, device=device, precision=precision)
+    sccello.tl.annotate_novel(adata, device=device)
+
+
+def on_dask(adata: ad.AnnData, device: str) -> None:
+    """Embed a file on a cluster of one process, its start included."""
+    from distributed import Client, LocalCluster
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        LocalCluster(n_workers=1, threads_per_worker=1, memory_limit=0, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):  # fmt: skip
+        adata.write_h5ad(f"{folder}/cells.h5ad")
+        sccello.embed_files(f"{folder}/cells.h5ad", f"{folder}/out", client=client, device=device)
+
+
 class _Clock(L.Callback):
     """Notes the time after each step."""
 
@@ -192,7 +252,13 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=4_000)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--functions-on", metavar="DEVICE", help="only time functions of tl, on this device"
+    )
     args = parser.parse_args()
+    if args.functions_on:
+        functions(args.functions_on, args.cells, [])
+        return
     if not torch.cuda.is_available():
         print("No CUDA device here: nothing to report.")
         return
@@ -205,6 +271,7 @@ def main() -> None:
         "copy_gb_per_s": bandwidth / 1e9,
         "embedding": [],
         "training": [],
+        "functions": [],
     }
     print(
         f"{report['device']}, torch {torch.__version__}; matrix product in bfloat16: {limit:.0f} TFLOP/s; "
@@ -213,6 +280,7 @@ def main() -> None:
     try:
         report["embedding"] = embedding(args.cells, limit)
         training(args.steps, report["training"])
+        functions("cuda", args.cells, report["functions"])
     finally:
         if args.json:
             args.json.write_text(json.dumps(report, indent=1) + "\n")
