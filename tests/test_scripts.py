@@ -47,9 +47,10 @@ def of_notebook(path: Path) -> Code:
 
 
 def of_page(path: Path) -> Code:
-    blocks = re.findall(
-        r"^```(?:python|py)\n(.*?)^```", path.read_text("utf-8"), re.MULTILINE | re.DOTALL
-    )
+    text = path.read_text("utf-8")
+    blocks = re.findall(r"^```(?:python|py)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    blocks += re.findall(r"`(sccello\.[\w.]+\([^`]*\))`", text)  # calls in the text
+    blocks = [re.sub(r",\s*\.\.\.(?=[}\]])", "", block) for block in blocks]  # omitted entries
     sources = [
         "".join(example.source for example in doctest.DocTestParser().get_examples(block))
         if block.lstrip().startswith(">>>")

@@ -67,7 +67,10 @@ def published(hub, published_files, unseen_types, script, monkeypatch):
         script,
         "bundled_cells",
         lambda: [
-            c._replace(tokens=c.tokens.take(np.arange(0, 560, 8)).truncate(64), labels=c.labels[:560:8], batches=c.batches[:560:8])
+            c._replace(
+                tokens=c.tokens.take(np.arange(0, 560, 8)).truncate(64), labels=c.labels[:560:8],
+                batches=c.batches[:560:8], adata=c.adata[:560:8].copy(),
+            )
             for c in bundled()
         ],
     )  # fmt: skip
@@ -101,12 +104,22 @@ def test_the_whole_run(published, script, tmp_path, capsys, unseen_types):
     )
     page = out.read_text()
     printed = capsys.readouterr().out
-    for section in ("Weights", "Tokens", "Embeddings", "Cell-type separation", "Novel cell types"):
+    for section in (
+        "Weights",
+        "Tokens",
+        "Embeddings",
+        "Annotation",
+        "Cell-type separation",
+        "Novel cell types",
+    ):
         assert f"## {section}" in page
         assert f"## {section}" in printed
     weights = dict(row[:2] for row in rows_of(page, "Weights"))
     assert REVISION in weights["source"]
     assert weights["labels"].startswith("398, of which 395 are distinct")
+    annotated = rows_of(page, "Annotation")[2:]
+    assert [row[1] for row in annotated] == ["embedding", "embedding, ontology, markers"] * 2
+    assert all(int(row[2]) > 0 and 0 <= float(row[3]) <= 1 for row in annotated)
     quality = {row[0]: row[1:] for row in rows_of(page, "Cell-type separation")}
     assert quality["celltype_data1"][:2] == ["118", "5"]
     assert quality["**paper, unseen types**"][2] == "0.687"
