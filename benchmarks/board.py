@@ -106,6 +106,14 @@ ENTRIES = (
     ),
     Entry(
         SPEED,
+        "annotation_speed",
+        "Annotation of embedded cells in memory, and of a file of which chunks are in memory.",
+        full=("--file-cells", "1000000"),
+        quick=("--cells", "1000"),
+        takes_data=False,
+    ),
+    Entry(
+        SPEED,
         "growth",
         "How time grows with cells, genes, tokens, candidates and ontology terms.",
         full=("--plot", "docs/_static/growth.png"),
@@ -155,12 +163,6 @@ ENTRIES = (
     ),
     Entry(
         QUALITY,
-        "mouse",
-        "Mouse cells, annotated by their human orthologues.",
-        needs_data=True,
-    ),
-    Entry(
-        QUALITY,
         "finetuning",
         "Fine-tuning to labels that pretraining never saw.",
         needs_data=True,
@@ -178,6 +180,7 @@ ELSEWHERE = {
     "markers": ("marker_genes.md", "--data DATA --docs docs/marker_genes.md"),
     "drug_response": ("drug_response.md", "--data DATA"),
     "load": ("robustness.md", ""),
+    "mouse": ("mouse.md", "--data DATA --docs docs/mouse.md"),
 }
 
 
