@@ -539,7 +539,8 @@ def _codes(
 def _best_other(p: NDArray[np.float32], best: NDArray[np.int32]) -> NDArray[np.int32]:
     rest = p.copy()
     rest[np.arange(len(p)), best] = -1
-    return rest.argmax(axis=1).astype(np.int32)
+    found: NDArray[np.int32] = rest.argmax(axis=1).astype(np.int32)
+    return found
 
 
 def _two_best(p: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

@@ -93,7 +93,6 @@ class TermSpace:
             Further terms to score.
         """
         return _space(
-            cls,
             tuple(known),
             ontology,
             markers,
@@ -111,7 +110,6 @@ class TermSpace:
 
 @lru_cache(maxsize=4)
 def _space(
-    cls: type[TermSpace],
     known: tuple[str, ...],
     ontology: CellOntology,
     markers: CellMarkers,
@@ -137,7 +135,7 @@ def _space(
     pagerank[np.ix_(real, np.flatnonzero(placed))] = pagerank_rows(
         ontology, [rows[i] for i in real], columns=in_ontology
     )
-    return cls(
+    return TermSpace(
         tuple(known),
         tuple(terms),
         placed,

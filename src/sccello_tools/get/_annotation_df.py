@@ -106,7 +106,7 @@ def annotation_df(
         "novelty": _column(adata, _keys.NOVELTY, no_values),
         "runner_up": pd.Categorical(_column(adata, key + _keys.RUNNER_UP_SUFFIX, no_values)),
     }
-    evidence = adata.obsm.get(key + _keys.EVIDENCE_SUFFIX)
+    evidence: Any = adata.obsm.get(key + _keys.EVIDENCE_SUFFIX)
     for name in SOURCES:
         given = isinstance(evidence, pd.DataFrame) and name in evidence
         columns[name] = evidence[name].to_numpy() if given else no_values
@@ -122,9 +122,10 @@ def annotation_df(
     groups = pd.Categorical(obs_column(adata, groupby))
     of_groups = None
     if record.get("groupby") == groupby and key + _keys.CLUSTER_SUFFIX in adata.obs:
-        of_groups = adata.obs[
-            [key + _keys.CLUSTER_SUFFIX, key + _keys.CLUSTER_SUFFIX + _keys.TERM_ID_SUFFIX]
-        ]
+        cluster = key + _keys.CLUSTER_SUFFIX
+        of_groups = pd.DataFrame(
+            {name: obs_column(adata, name) for name in (cluster, cluster + _keys.TERM_ID_SUFFIX)}
+        )
     table = _by_group(cells, groups, groupby, of_groups)
     found = None
     if n_markers:

@@ -88,7 +88,7 @@ def evidence(
     used = np.flatnonzero((table["n_cells"] > 0) & table["cell_type"].notna())
     groups = np.asarray(pd.Categorical(obs_column(adata, column)).codes)
     genes = _genes(table.iloc[used])
-    dots = group_expression(adata, groups, used, genes, key=key) if genes else None
+    dots = group_expression(adata, groups, used.tolist(), genes, key=key) if genes else None
     table = table.iloc[used]
     height = 1.6 + 0.3 * max(len(table), 1)
     width = 5.0 + (1.0 + 0.21 * len(genes) if dots is not None else 0.0)
