@@ -180,10 +180,19 @@ def test_utility_prefers_a_likely_subtype_to_its_parent_but_not_to_an_unrelated_
     types = ["CL:0000084", "CL:0000624", "CL:0000236"]  # T cell, CD4-positive T cell, B cell
     utility = utilities(types, ONTOLOGY)
     assert np.diag(utility).tolist() == [2, 2, 2]
+<<<<<<< HEAD
     assert utility[0, 1] > 1 > utility[1, 0]  # a CD4 T cell is a T cell, but not every T cell is CD4-positive
     probabilities = np.array([[0.5, 0.4, 0.1], [0.2, 0.1, 0.7], [0.9, 0.0, 0.1], [0.85, 0.1, 0.05]])
     assert assigned_types(probabilities).tolist() == [0, 2, 0, 0]
     assert assigned_types(probabilities, utility).tolist() == [1, 2, 0, 0]  # impossible types are never assigned
+=======
+    assert (
+        utility[0, 1] > 1 > utility[1, 0]
+    )  # a CD4 T cell is a T cell, but not every T cell is CD4-positive
+    probabilities = np.array([[0.5, 0.4, 0.1], [0.2, 0.1, 0.7], [0.9, 0.0, 0.1]])
+    assert assigned_types(probabilities).tolist() == [0, 2, 0]
+    assert assigned_types(probabilities, utility).tolist() == [1, 2, 0]  # impossible types stay so
+>>>>>>> 8129d55 (Without the embedding as a source, known types are assigned by the other sources alone)
 
 
 def test_distances_do_not_grow_with_the_dimension() -> None:
@@ -417,3 +426,20 @@ def test_empty_cells_have_no_term(fit: EvidenceFit, cells: LabelledCells) -> Non
     assert found.status[1] == ""
     assert np.isnan(found.confidence[1])
     assert (found.codes[[0, 2]] >= 0).all()
+
+
+def test_without_the_embedding_markers_alone_decide(fit: EvidenceFit, cells: LabelledCells) -> None:
+    annotator = OpenWorldAnnotator.of(
+        fit, ONTOLOGY, CellMarkers.load(), tokens=np.arange(N_TOKENS), evidence=["markers"]
+    )
+    part = annotator.partial(cells.hidden, cells.cells, cells.counts)
+    shuffled = np.random.default_rng(0).permutation(len(cells))
+    other = annotator.partial(cells.hidden[shuffled], cells.cells[shuffled], cells.counts)
+    np.testing.assert_array_equal(part.assigned, other.assigned)
+    types = np.array(fit.known.types)[part.assigned]
+    assert (types == cells.types).mean() > 0.5  # eight types with raised markers
+    np.testing.assert_allclose(part.known_parts[:, :2], 0)
+    ontology = OpenWorldAnnotator.of(fit, ONTOLOGY, CellMarkers.load(), evidence=["ontology"])
+    part = ontology.partial(cells.hidden, cells.cells)
+    assert len(np.unique(part.assigned)) > 1
+    assert part.known_parts[:, 1].any()

@@ -134,6 +134,8 @@ class OpenWorldAnnotator:
     published: Candidates | None = None
     """The candidates with their PageRank rows, for the published method."""
     candidate_rows: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, dtype=np.intp))
+    uses_embedding: bool = True
+    """Whether the embedding is a source of evidence; otherwise all known types are equally probable without the other sources."""
 
     @property
     def _open_rows(self) -> slice:
@@ -238,6 +240,7 @@ class OpenWorldAnnotator:
             chosen,
             published,
             np.array([place[t] for t in chosen if published is None], dtype=np.intp),
+            "embedding" in evidence,
         )
         return made if tokens is None else made.for_columns(tokens)
 
@@ -369,7 +372,17 @@ class OpenWorldAnnotator:
     ) -> CellEvidence:
         hidden, cells = np.where(usable[:, None], hidden, 0), np.where(usable[:, None], cells, 0)
         markers = None if self.scorer is None or counts is None else self.scorer(counts)
-        return self.fit.known.evidence(hidden, cells, markers, log_weight=self.log_weight)
+        found = self.fit.known.evidence(hidden, cells, markers, log_weight=self.log_weight)
+        if self.uses_embedding:
+            return found
+        uniform = np.zeros_like(found.log_probabilities)
+        if self.log_weight is not None:
+            uniform += self.log_weight
+        return found._replace(log_probabilities=uniform - log_sum_exp(uniform)[:, None])
+
+    def _for_known(self, parts: SharedScores) -> NDArray[np.float32]:
+        """Scores that are added to the log probabilities of known types, see :func:`label_scores`."""
+        return parts.markers if self.uses_embedding else parts.markers + parts.ontology
 
     def _assigned(
         self, markers: NDArray[np.float32], log_p: NDArray[np.float32]
@@ -385,7 +398,7 @@ class OpenWorldAnnotator:
     ) -> NDArray[np.float32]:
         shared = parts.total
         by_cell, prior = self.model.open_scores(evidence)
-        assigned = self._assigned(parts.markers, evidence.log_probabilities)[1]
+        assigned = self._assigned(self._for_known(parts), evidence.log_probabilities)[1]
         correction = self.fit.novelty.offset_of(assigned) + np.float32(self.fit.novelty.threshold)
         opened = (by_cell - correction)[:, None] + prior[rows]
         below = self.model.space.below[rows]
@@ -420,13 +433,14 @@ class OpenWorldAnnotator:
             self.model.space.n_sources
         )
         opened = shared[:, self._open_rows] + prior[self._open_rows].astype(np.float32)
-        known_p, assigned = self._assigned(parts.markers, log_p)
+        known_p, assigned = self._assigned(self._for_known(parts), log_p)
         open_p = softmax(opened / np.float32(self.fit.open_temperature))
         runner_up = _best_other(known_p, assigned)
         best, second = _two_best(open_p)
         at = np.arange(n)
         known_parts = _differences(parts, at, assigned, runner_up)
-        known_parts[:, :2] = 0
+        known_parts[:, 0] = 0
+        known_parts[:, 1] *= 0 if self.uses_embedding else MARKER_SHARE
         known_parts[:, 2] *= MARKER_SHARE
         # a type that is ruled out, as by a tissue, has no log probability
         floored = np.maximum(log_p, -100)
