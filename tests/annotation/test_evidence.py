@@ -180,19 +180,10 @@ def test_utility_prefers_a_likely_subtype_to_its_parent_but_not_to_an_unrelated_
     types = ["CL:0000084", "CL:0000624", "CL:0000236"]  # T cell, CD4-positive T cell, B cell
     utility = utilities(types, ONTOLOGY)
     assert np.diag(utility).tolist() == [2, 2, 2]
-<<<<<<< HEAD
     assert utility[0, 1] > 1 > utility[1, 0]  # a CD4 T cell is a T cell, but not every T cell is CD4-positive
     probabilities = np.array([[0.5, 0.4, 0.1], [0.2, 0.1, 0.7], [0.9, 0.0, 0.1], [0.85, 0.1, 0.05]])
     assert assigned_types(probabilities).tolist() == [0, 2, 0, 0]
     assert assigned_types(probabilities, utility).tolist() == [1, 2, 0, 0]  # impossible types are never assigned
-=======
-    assert (
-        utility[0, 1] > 1 > utility[1, 0]
-    )  # a CD4 T cell is a T cell, but not every T cell is CD4-positive
-    probabilities = np.array([[0.5, 0.4, 0.1], [0.2, 0.1, 0.7], [0.9, 0.0, 0.1]])
-    assert assigned_types(probabilities).tolist() == [0, 2, 0]
-    assert assigned_types(probabilities, utility).tolist() == [1, 2, 0]  # impossible types stay so
->>>>>>> 8129d55 (Without the embedding as a source, known types are assigned by the other sources alone)
 
 
 def test_distances_do_not_grow_with_the_dimension() -> None:
