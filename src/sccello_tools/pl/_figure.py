@@ -79,6 +79,17 @@ def blues(ax: Axes) -> LinearSegmentedColormap:
     return LinearSegmentedColormap.from_list("blues", [shade(ax, 0), *high])
 
 
+def diverging(ax: Axes) -> LinearSegmentedColormap:
+    """Return a colormap from blue by the background to red, both of which contrast with it."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    light = ("#2166ac", "#92c5de", "#f4a582", "#b2182b")
+    dark = ("#9ecae1", "#2171b5", "#c0392b", "#fcae91")
+    low, lower, higher, high = dark if is_dark(ax) else light
+    middle = shade(ax, 0.08)  # not quite the background, so that dots without effect are visible
+    return LinearSegmentedColormap.from_list("diverging", [low, lower, middle, higher, high])
+
+
 def despine(ax: Axes) -> None:
     """Remove the upper and the right border."""
     ax.spines[["top", "right"]].set_visible(False)

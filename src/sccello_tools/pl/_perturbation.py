@@ -11,7 +11,17 @@ from sccello_tools._docs import shared_docs
 from sccello_tools.errors import ArgumentError
 from sccello_tools.get import perturbation_df
 
-from ._figure import BLUE, axes_of, check_legend, despine, draw_legend, finish, save_path, shade
+from ._figure import (
+    BLUE,
+    axes_of,
+    check_legend,
+    despine,
+    diverging,
+    draw_legend,
+    finish,
+    save_path,
+    shade,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +39,7 @@ _LABELS = {
     "log2_ratio": "$\\log_2$ (shift / median shift of random genes)",
     "toward": "Shift toward the target",
 }
-_MAX_LABEL = 20  # characters
+_MAX_LABEL = 30  # characters
 
 
 @shared_docs
@@ -78,7 +88,7 @@ def perturbation(
     gene_symbols
         Column of ``adata.var`` with the symbols to write. If None, Ensembl ids get the symbol of the vocabulary.
     cmap
-        Colormap of a matrix.
+        Colormap of a matrix; if None, from blue by the background to red.
     ncols
         Number of volcano plots per row.
     legend_loc
@@ -227,7 +237,7 @@ def _matrix(
     width = 2.2 + 0.07 * longest + 0.32 * len(names)
     figure, drawn = axes_of(ax, figsize or (width, 1.6 + 0.24 * len(symbols)))
     edges = np.where(dots["significant"].to_numpy(), shade(drawn, 0.9), shade(drawn, 0.3))
-    options: dict[str, Any] = {"cmap": cmap or "RdBu_r", "vmin": -limit, "vmax": limit}
+    options: dict[str, Any] = {"cmap": cmap or diverging(drawn), "vmin": -limit, "vmax": limit}
     points = drawn.scatter(
         x,
         y,
