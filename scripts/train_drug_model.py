@@ -69,7 +69,7 @@ def register(folder: Path) -> None:
             source="bundled",
             **NOT_OURS,
             representation="cls",
-            n_parameters=sccello.models.load(
+            n_parameters=sccello.drug.load(
                 folder
             ).n_parameters,  # the file holds axes and vectors, too
         )
@@ -92,7 +92,7 @@ def main() -> None:
     scores: dict = {}
     for path in args.scores or []:
         scores |= json.loads(path.read_text())
-    model = sccello.models.load(args.out)
+    model = sccello.drug.load(args.out)
     run = json.loads((args.out / "training.json").read_text())
     (args.out / "README.md").write_text(card(model, run, scores))
     register(args.out)
