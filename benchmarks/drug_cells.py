@@ -64,7 +64,7 @@ def by_line(adata: ad.AnnData, model, groupby: str, *, center: bool = False) -> 
 
 
 def score_cells(data: Path, model_name: str) -> dict[str, object]:
-    model = sccello.models.load(model_name)
+    model = sccello.drug.load(model_name)
     if leaked := set(LINES.values()) & set(model.cell_lines):
         msg = f"{sorted(leaked)} were in the model's training"
         raise SystemExit(msg)
