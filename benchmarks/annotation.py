@@ -14,7 +14,7 @@ import json
 import time
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anndata as ad
 import numpy as np
@@ -43,6 +43,7 @@ from sccello_tools.metrics import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -66,6 +67,7 @@ LUNG_LINES = "lung_lines_mixology"
 N_OTHERS, N_DRAWS = 100, 10
 PANELS = (50, 100, 200, 300, 500, 1_000)
 N_PANEL_DRAWS = 2
+PREVIOUS = "previous bundled model"
 HAS_EVIDENCE = "evidence" in signature(sccello.tl.annotate_novel).parameters
 
 
@@ -102,11 +104,14 @@ def is_novel(adata: ad.AnnData, key: str) -> NDArray[np.bool_]:
     return adata.obs[f"{key}_status"].astype(str).isin(["novel_subtype", "unknown"]).to_numpy()
 
 
-def known_types(queries: dict[str, ad.AnnData], truths: dict[str, Truth], models: dict[str, LoadedModel], reference: Reference | None, *, celltypist: bool) -> dict[str, Any]:  # fmt: skip
+def known_types(queries: dict[str, ad.AnnData], truths: dict[str, Truth], models: dict[str, LoadedModel], reference: Reference | None, before: dict[str, Any], *, celltypist: bool) -> dict[str, Any]:  # fmt: skip
     """Accuracy and mean recall of known types by method and file, and recall of each type."""
     predictions: dict[str, dict[str, NDArray[np.str_]]] = {}
     for label, model in models.items():
-        variants: dict[str, dict[str, Any]] = {label: {}, f"{label}, tissue given": {"tissue": None}}
+        variants: dict[str, dict[str, Any]] = {
+            label: {},
+            f"{label}, tissue given": {"tissue": None},
+        }
         if HAS_EVIDENCE:
             variants[f"{label}, without markers"] = {"evidence": ("embedding", "ontology")}
         for name, options in variants.items():
@@ -116,16 +121,28 @@ def known_types(queries: dict[str, ad.AnnData], truths: dict[str, Truth], models
                 given = {k: TISSUES[file] if k == "tissue" else v for k, v in options.items()}
                 try:
                     predictions[name][file] = annotated(query, model, "x", level="type", **given)
-                except sccello.errors.LabelError as error:  # a tissue that the model has no record of
+                except (
+                    sccello.errors.LabelError
+                ) as error:  # a tissue that the model has no record of
                     print(f"{name}, {file}: {error}")
                     predictions[name][file] = annotated(query, model, "x", level="type")
     if HAS_EVIDENCE:
-        predictions["marker scores alone"] = {file: marker_predictions(queries[file], models) for file in EVALUATION}
+        predictions["marker scores alone"] = {
+            file: marker_predictions(queries[file], models) for file in EVALUATION
+        }
     if reference is not None:
-        predictions["logistic regression"] = {f: reference.classes[p.argmax(1)] for f, p in regression_probabilities(reference, queries).items() if f in EVALUATION}
-        predictions["PCA-50 + 15 neighbours"] = neighbor_predictions(reference, {f: queries[f] for f in EVALUATION})
+        predictions["logistic regression"] = {
+            f: reference.classes[p.argmax(1)]
+            for f, p in regression_probabilities(reference, queries).items()
+            if f in EVALUATION
+        }
+        predictions["PCA-50 + 15 neighbours"] = neighbor_predictions(
+            reference, {f: queries[f] for f in EVALUATION}
+        )
         if celltypist:
-            predictions["CellTypist"] = celltypist_predictions(reference, {f: queries[f] for f in EVALUATION})
+            predictions["CellTypist"] = celltypist_predictions(
+                reference, {f: queries[f] for f in EVALUATION}
+            )
     scores: dict[str, dict[str, list[float]]] = {}
     by_type: dict[str, dict[str, dict[str, list[float]]]] = {}
     for file in EVALUATION:
@@ -140,6 +157,8 @@ def known_types(queries: dict[str, ad.AnnData], truths: dict[str, Truth], models
                 t: [float(np.isin(found[file][truth.labels == t], list(answers)).mean()), int((truth.labels == t).sum())]
                 for t, answers in truth.accepted.items()
             }  # fmt: skip
+        if before:
+            scores[file][PREVIOUS] = before["known"]["scores"][file]["evaluation twin"]
     methods = list(scores[EVALUATION[0]])
     rows = []
     for method in methods:
@@ -165,7 +184,7 @@ def marker_predictions(query: ad.AnnData, models: dict[str, LoadedModel]) -> NDA
     return np.array(columns)[table[columns].to_numpy().argmax(1)]
 
 
-def unseen_types(queries: dict[str, ad.AnnData], model: LoadedModel, known: tuple[str, ...], reference: Reference | None, ontology: CellOntology) -> dict[str, Any]:  # fmt: skip
+def unseen_types(queries: dict[str, ad.AnnData], model: LoadedModel, known: tuple[str, ...], reference: Reference | None, before: dict[str, Any], ontology: CellOntology) -> dict[str, Any]:  # fmt: skip
     """Assign cells of unseen types to one of 103 candidates."""
     others = resolve_candidates(None, ontology, exclude=[*known, *UNSEEN.values()])
     variants: dict[str, dict[str, Any]] = {"all evidence": {}, "published score": {"method": "published"}}  # fmt: skip
@@ -207,15 +226,22 @@ def unseen_types(queries: dict[str, ad.AnnData], model: LoadedModel, known: tupl
         table = np.array([[draw[file][name] for file in UNSEEN] for draw in draws])
         mean, spread = table.mean((0, 1)), table.mean(1).std(0)
         rows.append([name, *(f"{v:.3f}" for v in table.mean(0)[:, 0]), *(f"{m:.3f} ± {s:.3f}" for m, s in zip(mean, spread))])  # fmt: skip
+    found_means = {name: {file: np.mean([d[file][name] for d in draws], axis=0).tolist() for file in UNSEEN} for name in draws[0][next(iter(UNSEEN))]}  # fmt: skip
+    if before:
+        found_means[PREVIOUS] = before["unseen"]["all evidence"]
+        means = np.array([found_means[PREVIOUS][file] for file in UNSEEN])
+        rows.append(
+            [PREVIOUS, *(f"{v:.3f}" for v in means[:, 0]), *(f"{v:.3f}" for v in means.mean(0))]
+        )
     print_table(
         f"Unseen types among {N_OTHERS + 3} candidates, {N_DRAWS} draws",
         ["method", *UNSEEN, "accuracy", "accuracy at 5", "hierarchical F1"],
         rows,
     )
-    return {name: {file: np.mean([d[file][name] for d in draws], axis=0).tolist() for file in UNSEEN} for name in draws[0][next(iter(UNSEEN))]}  # fmt: skip
+    return found_means
 
 
-def open_world(queries: dict[str, ad.AnnData], truths: dict[str, Truth], model: LoadedModel) -> dict[str, Any]:  # fmt: skip
+def open_world(queries: dict[str, ad.AnnData], truths: dict[str, Truth], model: LoadedModel, before: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
     """Terms of cells of unseen types without candidates, and the share of cells called novel."""
     out: dict[str, Any] = {}
     rows = []
@@ -238,14 +264,22 @@ def open_world(queries: dict[str, ad.AnnData], truths: dict[str, Truth], model: 
             entry["found"] = float(novel[truth.novel].mean())
             entry["n_novel"] = int(truth.novel.sum())
         out[file] = entry
-        cell = lambda v: "" if v is None else f"{v:.3f}" if isinstance(v, float) else f"{v[0]:.3f} / {v[1]:.3f}"  # noqa: E731
-        rows.append([file, cell(entry["known_called_novel"]), *(cell(entry.get(k)) for k in ("found", "best_open_term", "end_to_end", "end_to_end_backed_off"))])  # fmt: skip
+        if before:
+            entry[PREVIOUS] = before["open_world"][file]
+        rows.append([file, cell(entry["known_called_novel"]), *(cell(entry.get(k)) for k in ("found", "best_open_term", "end_to_end", "end_to_end_backed_off")), *(cell(entry[PREVIOUS].get(k)) for k in ("known_called_novel", "found", "end_to_end") if before)])  # fmt: skip
     print_table(
         "Open world, no candidates: exact term / hierarchical F1 of cells of unseen types",
-        ["file", "known cells called novel", "unseen cells called novel", "best open term", "assigned, level='type'", "assigned, level='auto'"],
+        ["file", "known cells called novel", "unseen cells called novel", "best open term", "assigned, level='type'", "assigned, level='auto'", *(["previous: known called novel", "previous: unseen called novel", "previous: assigned"] if before else [])],
         rows,
     )  # fmt: skip
     return out
+
+
+def cell(value: float | list[float] | None) -> str:
+    """A number, or a pair, of a table."""
+    if value is None:
+        return ""
+    return " / ".join(f"{v:.3f}" for v in np.atleast_1d(value))
 
 
 def best_open_terms(query: ad.AnnData, model: LoadedModel) -> NDArray[np.str_] | None:
@@ -279,7 +313,7 @@ def annotator_of(query: ad.AnnData, model: LoadedModel) -> tuple[Any, NDArray[np
     return annotator, hidden, cell, counts
 
 
-def open_set(queries: dict[str, ad.AnnData], truths: dict[str, Truth], model: LoadedModel, reference: Reference | None) -> dict[str, Any]:  # fmt: skip
+def open_set(queries: dict[str, ad.AnnData], truths: dict[str, Truth], model: LoadedModel, reference: Reference | None, before: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
     """AUROC of cells of unseen types against known ones of the same file."""
     out: dict[str, dict[str, float]] = {}
     regression = {} if reference is None else regression_probabilities(reference, {f: queries[f] for f in OPEN_SET})  # fmt: skip
@@ -293,17 +327,19 @@ def open_set(queries: dict[str, ad.AnnData], truths: dict[str, Truth], model: Lo
             "1 - largest probability": 1 - probabilities.max(1),
         }
         if HAS_EVIDENCE and reference is not None:
-            scores |= novelty_baselines(query, *annotator_of(query, model), reference, model)
+            scores |= novelty_baselines(*annotator_of(query, model), reference, model)
         if reference is not None:
             scores["logistic regression: 1 - largest probability"] = 1 - regression[file].max(1)
         out[file] = {name: open_set_auroc(np.asarray(s, float)[asked], truth.novel[asked]) for name, s in scores.items()}  # fmt: skip
+        if before:
+            out[file][PREVIOUS] = before["open_set"][file]["novelty"]
     methods = list(out[OPEN_SET[0]])
     rows = [[m, *(f"{out[f][m]:.3f}" for f in OPEN_SET), f"{np.mean([out[f][m] for f in OPEN_SET]):.3f}"] for m in methods]  # fmt: skip
     print_table("Open set: AUROC of cells of unseen types against known ones", ["score", *OPEN_SET, "mean"], rows)  # fmt: skip
     return out
 
 
-def coverage(queries: dict[str, ad.AnnData], truths: dict[str, Truth], models: dict[str, LoadedModel]) -> dict[str, Any]:  # fmt: skip
+def coverage(queries: dict[str, ad.AnnData], truths: dict[str, Truth], models: dict[str, LoadedModel], before: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
     """Share of correct terms at nominal 90 %, calibration error, share of cells with a most specific term."""
     out: dict[str, Any] = {}
     rows = []
@@ -324,6 +360,9 @@ def coverage(queries: dict[str, ad.AnnData], truths: dict[str, Truth], models: d
                 "coverage_of_types": float(truth.right(typed)[truth.known].mean()),
             }
             rows.append([label, file, *(f"{v:.3f}" for v in out[label][file].values())])
+    if before:
+        out[PREVIOUS] = before["coverage"]["evaluation twin"]
+        rows += [[PREVIOUS, file, *(f"{v:.3f}" for v in row.values())] for file, row in out[PREVIOUS].items()]  # fmt: skip
     print_table(
         "Coverage at nominal 90 % of cells of known types",
         ["model", "file", "all known cells", "not called novel", "calibration error", "share without back-off", "without back-off, all"],
@@ -332,7 +371,7 @@ def coverage(queries: dict[str, ad.AnnData], truths: dict[str, Truth], models: d
     return out
 
 
-def panels(queries: dict[str, ad.AnnData], truths: dict[str, Truth], model: LoadedModel) -> dict[str, Any]:  # fmt: skip
+def panels(queries: dict[str, ad.AnnData], truths: dict[str, Truth], model: LoadedModel, before: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
     """Mean recall and coverage with random and curated gene panels."""
     from embedding import token_counts
 
@@ -346,9 +385,10 @@ def panels(queries: dict[str, ad.AnnData], truths: dict[str, Truth], model: Load
         tokens = match_gene_names(query.var_names).tokens
         rate = np.where(tokens >= 0, detected[np.maximum(tokens, 0)], 0)
         column = np.flatnonzero(rate > 0.005)
-        curated = curated_columns(tokens)
+        curated = curated_columns(tokens) if HAS_EVIDENCE else column
         for size in (*PANELS, 0):
-            for kind in ("random", "curated") if size else ("all genes",):
+            kinds = ("random", *(("curated",) if HAS_EVIDENCE else ()))
+            for kind in kinds if size else ("all genes",):
                 for draw in range(N_PANEL_DRAWS if kind == "random" else 1):
                     rng = np.random.default_rng((draw, size))
                     if kind == "random":
@@ -367,6 +407,7 @@ def panels(queries: dict[str, ad.AnnData], truths: dict[str, Truth], model: Load
                         [score.accuracy, score.mean_recall, float(truth.right(backed)[truth.known].mean()), float(novel[truth.known].mean())]
                     )  # fmt: skip
     means = {kind: {size: np.mean(v, axis=0).tolist() for size, v in sizes.items()} for kind, sizes in out.items()}  # fmt: skip
+    means |= {f"{PREVIOUS}, {kind}": sizes for kind, sizes in before.get("panels", {}).items() if kind != "curated"}  # fmt: skip
     rows = [[kind, size if size != "0" else "all", *(f"{v:.3f}" for v in values)] for kind, sizes in means.items() for size, values in sizes.items()]  # fmt: skip
     print_table(
         "Gene panels, mean over files",
@@ -379,8 +420,6 @@ def panels(queries: dict[str, ad.AnnData], truths: dict[str, Truth], model: Load
 
 def curated_columns(tokens: NDArray[np.integer]) -> NDArray[np.intp]:
     """Columns of the best markers of all terms, one of each term in turn, without repeats."""
-    if not HAS_EVIDENCE:
-        return np.flatnonzero(tokens >= 0)
     from sccello_tools.annotation import CellMarkers
     from sccello_tools.tokens import GeneVocabulary
 
@@ -427,7 +466,12 @@ def main() -> None:
     parser.add_argument("--shipped", help="model that knows the held-out types")
     parser.add_argument("--celltypist", action="store_true", help="also train CellTypist (minutes)")
     parser.add_argument("--no-baselines", action="store_true")
-    parser.add_argument("--reference", type=Path, help="file that keeps the baselines' training matrix")
+    parser.add_argument(
+        "--reference", type=Path, help="file that keeps the baselines' training matrix"
+    )
+    parser.add_argument(
+        "--before", type=Path, help="results of this script for another model, shown beside"
+    )
     parser.add_argument("--skip", nargs="*", default=[], choices=["unseen", "panels", "speed"])
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -456,18 +500,22 @@ def main() -> None:
     truths = {name: Truth(adata, known, taught, ontology) for name, adata in queries.items()}
     reference = None if args.no_baselines else Reference.load(args.data, args.reference)
 
+    before = json.loads(args.before.read_text()) if args.before else {}
+
     out: dict[str, Any] = {"models": {label: [m.name, m.sha256] for label, m in models.items()}}
-    out["known"] = known_types(queries, truths, models, reference, celltypist=args.celltypist)
-    out["coverage"] = coverage(queries, truths, models)
-    out["open_world"] = open_world(queries, truths, twin)
-    out["open_set"] = open_set(queries, truths, twin, reference)
+    out["known"] = known_types(
+        queries, truths, models, reference, before, celltypist=args.celltypist
+    )
+    out["coverage"] = coverage(queries, truths, models, before)
+    out["open_world"] = open_world(queries, truths, twin, before)
+    out["open_set"] = open_set(queries, truths, twin, reference, before)
     if "unseen" not in args.skip:
-        out["unseen"] = unseen_types(queries, twin, known, reference, ontology)
+        out["unseen"] = unseen_types(queries, twin, known, reference, before, ontology)
     out["lung_lines"] = lung_lines(folder / f"{LUNG_LINES}.h5ad", twin)
     if "speed" not in args.skip:
         out["speed"] = speed(queries["pbmc3k"], twin)
     if "panels" not in args.skip:
-        out["panels"] = panels(queries, truths, twin)
+        out["panels"] = panels(queries, truths, twin, before)
     if args.json:
         args.json.write_text(json.dumps(out, indent=1))
 

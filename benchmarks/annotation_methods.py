@@ -7,7 +7,7 @@ import sys
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anndata as ad
 import numpy as np
@@ -18,6 +18,8 @@ from scipy import sparse
 import sccello_tools as sccello
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from numpy.typing import NDArray
 
     from sccello_tools.models import LoadedModel
@@ -114,12 +116,18 @@ class Reference:
         prepared = prepare(*read_sources(data, ontology, twin=True), ontology, twin=True)
         terms = np.array([label.split("|")[0] for label in prepared.targets.labels])
         group = np.char.add(np.char.add(prepared.cells.obs.file.to_numpy().astype(str), "|"), terms[prepared.cell_labels])  # fmt: skip
-        rows = np.concatenate([rng.permutation(np.flatnonzero(group == g))[:n_each] for g in np.unique(group)])
-        sampler = prepared.sampler(SamplingConfig(synthetic=1.0, panel=0.0), max_length=N_TOKENS, seed=seed)
+        rows = np.concatenate(
+            [rng.permutation(np.flatnonzero(group == g))[:n_each] for g in np.unique(group)]
+        )
+        sampler = prepared.sampler(
+            SamplingConfig(synthetic=1.0, panel=0.0), max_length=N_TOKENS, seed=seed
+        )
         drawn = [sampler(40_000_000 + i, 250, counts=True) for i in range(n_synthetic // 250)]
         synthetic = sparse.vstack([_counts_of(batch) for batch in drawn])
         counts = sparse.vstack([prepared.cells.counts[rows], synthetic]).tocsr()
-        labels = np.concatenate([terms[prepared.cell_labels[rows]], *(terms[b.labels] for b in drawn)])
+        labels = np.concatenate(
+            [terms[prepared.cell_labels[rows]], *(terms[b.labels] for b in drawn)]
+        )
         logged = log_normalised(counts)
         squares = logged.copy()
         squares.data **= 2
@@ -147,7 +155,9 @@ def _counts_of(batch: Any) -> sparse.csr_matrix:
     columns = np.concatenate([row[1 : n + 1] for row, n in zip(batch.ids, lengths)])
     values = np.concatenate([row[1 : n + 1] for row, n in zip(batch.counts, lengths)])
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    return sparse.csr_matrix((values.astype(np.float32), columns, starts), shape=(len(lengths), N_TOKENS))
+    return sparse.csr_matrix(
+        (values.astype(np.float32), columns, starts), shape=(len(lengths), N_TOKENS)
+    )
 
 
 def fit_regression(x: NDArray[np.float32], index: NDArray[np.intp], n_classes: int, *, strength: float = 1.0, max_iter: int = 100) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
@@ -217,7 +227,7 @@ def celltypist_predictions(reference: Reference, queries: dict[str, ad.AnnData])
     }  # fmt: skip
 
 
-def novelty_baselines(query: ad.AnnData, annotator: Any, hidden: NDArray[np.float32], cell: NDArray[np.float32], counts: sparse.csr_matrix, reference: Reference, model: LoadedModel) -> dict[str, NDArray[np.floating]]:  # fmt: skip
+def novelty_baselines(annotator: Any, hidden: NDArray[np.float32], cell: NDArray[np.float32], counts: sparse.csr_matrix, reference: Reference, model: LoadedModel) -> dict[str, NDArray[np.floating]]:  # fmt: skip
     """Scores of novelty from the same embedding, classifier and markers; high for novel cells."""
     from sccello_tools.annotation import CellMarkers, OpenWorldAnnotator
 
@@ -229,7 +239,9 @@ def novelty_baselines(query: ad.AnnData, annotator: Any, hidden: NDArray[np.floa
     place = {t: i for i, t in enumerate(annotator.scorer.scorer.terms)}
     opened = [place[t] for t in space.open]
     assigned = np.array(known.types)[p.argmax(1)]
-    own = np.array([row[place[t]] if t in place else np.median(row) for row, t in zip(markers, assigned)])
+    own = np.array(
+        [row[place[t]] if t in place else np.median(row) for row, t in zip(markers, assigned)]
+    )
     found = {
         "classifier: 1 - largest probability": 1 - p.max(1),
         "classifier: energy": -np.logaddexp.reduce(logits, axis=1),
@@ -262,7 +274,7 @@ def _ensemble_and_neighbors(points: NDArray[np.float32], hidden: NDArray[np.floa
         rows = np.random.default_rng(0).permutation(rows)[:6_000]
         cells = ad.AnnData(sparse.csr_matrix(np.expm1(reference.matrix[rows])))
         cells.var_names = [gene_of[int(t)] for t in reference.tokens]
-        sccello.tl.embed(cells, model=model, counts="ignore" if False else "check")
+        sccello.tl.embed(cells, model=model)
         found = np.asarray(cells.obsm["X_sccello"], dtype=np.float32)
         with torch.inference_mode():
             of_cell = model.network.cell_representation(torch.from_numpy(found)).numpy()
@@ -275,7 +287,9 @@ def _ensemble_and_neighbors(points: NDArray[np.float32], hidden: NDArray[np.floa
     votes = []
     for seed in range(3):
         rows = np.random.default_rng(seed).integers(len(index), size=len(index))
-        weight, bias = fit_regression(features[rows], index[rows], len(classes), strength=0.01, max_iter=40)
+        weight, bias = fit_regression(
+            features[rows], index[rows], len(classes), strength=0.01, max_iter=40
+        )
         votes.append(torch.softmax(torch.from_numpy(asked) @ weight + bias, 1).numpy())
     mean = np.mean(votes, axis=0)
     return {

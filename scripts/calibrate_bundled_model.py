@@ -15,21 +15,20 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from labels.label_space import MALIGNANT, Targets, labels_of, read_label_map, term_of
 from leave_studies_out import FOLDS, recorded_in_training, split, unit_of
-from recipe.classifier import fit_head, organ_of, recorded_types, tissue_weights
+from recipe.classifier import fit_head, recorded_types, tissue_weights
 from recipe.sampling import Batch, SamplingConfig, rank_cells
-from recipe.setup import TrainingData, prepare, read_sources
-from recipe.sources import Cells
+from recipe.setup import prepare, read_sources
 from recipe.training import embed
 
 import sccello_tools as sccello
 from sccello_tools.annotation import (
     CellMarkers,
-    EvidenceFit,
     KnownTypes,
     LabelledCells,
     OpenWorldAnnotator,
@@ -43,6 +42,14 @@ from sccello_tools.annotation.known_types import CLASSIFIER_TEMPERATURE, mean_di
 from sccello_tools.models.registry import update_entry
 from sccello_tools.ontology import CellOntology
 from sccello_tools.tokens import VOCABULARY_SIZE
+
+if TYPE_CHECKING:
+    from recipe.setup import TrainingData
+    from recipe.sources import Cells, Profiles
+
+    from sccello_tools.annotation import (
+        EvidenceFit,
+    )
 
 RESOURCES = Path(sccello.__file__).parent / "resources"
 REFERENCE_STEP = 30_000_000  # draws from these steps never train
@@ -92,7 +99,9 @@ def sample(cells: Cells, types: tuple[str, ...], n: int, rng: np.random.Generato
     usable = np.flatnonzero(np.isin(terms, types))
     _, group = np.unique(np.char.add(np.char.add(units[usable], "|"), terms[usable]), return_inverse=True)  # fmt: skip
     sizes = np.bincount(group)
-    chosen = np.concatenate([rng.permutation(np.flatnonzero(group == g))[:n] for g in range(len(sizes))])
+    chosen = np.concatenate(
+        [rng.permutation(np.flatnonzero(group == g))[:n] for g in range(len(sizes))]
+    )
     chosen.sort()
     return usable[chosen], sizes[group[chosen]]
 
@@ -112,7 +121,7 @@ def labelled(cells: Cells, rows: np.ndarray, hidden: np.ndarray, cell: np.ndarra
     )  # fmt: skip
 
 
-def held_out(path: Path, fold: str, cells: Cells, types: tuple[str, ...], profiles, ontology: CellOntology, rng: np.random.Generator) -> HeldOut:  # fmt: skip  # noqa: ANN001 - Profiles
+def held_out(path: Path, fold: str, cells: Cells, types: tuple[str, ...], profiles: Profiles, ontology: CellOntology, rng: np.random.Generator) -> HeldOut:  # fmt: skip
     """Read the features of a fold and fit its classifier."""
     features = np.load(path)
     fold_types, labels = features["types"].astype(str).tolist(), features["labels"].astype(str).tolist()  # fmt: skip
@@ -147,7 +156,9 @@ def recall_on_held_out(fit: EvidenceFit, folds: list[HeldOut], ontology: CellOnt
     for fold in folds:
         cells, types = fold.cells, np.array(fold.known.types)
         offsets = fit.novelty.offsets[[place[t] for t in types]]
-        of_fold = replace(fit, known=fold.known, novelty=replace(fit.novelty, offsets=offsets), tissues=None)
+        of_fold = replace(
+            fit, known=fold.known, novelty=replace(fit.novelty, offsets=offsets), tissues=None
+        )
         for study in np.unique(cells.studies):
             rows = np.flatnonzero(cells.studies == study)
             tokens = np.where(cells.measured[cells.panels[rows[0]]], np.arange(VOCABULARY_SIZE), -1)
@@ -182,7 +193,9 @@ def main() -> None:
     parser.add_argument("--folds", type=Path, required=True, help="folder of leave_studies_out.py --features")  # fmt: skip
     parser.add_argument("--bank", type=Path, help="bank_measured.npz of train_bundled_model.py; saves embedding the cells again")  # fmt: skip
     parser.add_argument("--twin", action="store_true", help="of the model without the held-out types")  # fmt: skip
-    parser.add_argument("--report", type=Path, help="write recall by held-out study and type, as JSON")
+    parser.add_argument(
+        "--report", type=Path, help="write recall by held-out study and type, as JSON"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -238,7 +251,9 @@ def main() -> None:
         tissues=tissues,
     )
     if args.report:
-        args.report.write_text(json.dumps(recall_on_held_out(fit, folds, ontology, markers), indent=1))
+        args.report.write_text(
+            json.dumps(recall_on_held_out(fit, folds, ontology, markers), indent=1)
+        )
     path = save_evidence(fit, args.model, weights_sha256=model.sha256, ontology_release=ontology.release)  # fmt: skip
     if args.model.parent == RESOURCES / "models":
         update_entry(args.model.name, args.model)

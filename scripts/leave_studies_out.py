@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from labels.label_space import MALIGNANT, TUMOUR, labels_of, read_label_map, term_of
 from recipe.classifier import (
@@ -40,6 +39,7 @@ from sccello_tools.ontology import CellOntology
 if TYPE_CHECKING:
     from typing import Any
 
+    import pandas as pd
     from recipe.setup import TrainingData
     from recipe.sources import Cells, Profiles
 

@@ -1,7 +1,7 @@
 """Write the card of a bundled model from its own files and from measured scores; no number in it is typed by hand.
 
-    python benchmarks/annotation.py --data ../shared/data --model runs/sccello-small-eval --shipped runs/sccello-small --json annotation.json
-    python scripts/write_model_card.py --model runs/sccello-small --annotation annotation.json --held-out held_out.json --limits limits.md
+python benchmarks/annotation.py --data ../shared/data --model runs/sccello-small-eval --shipped runs/sccello-small --json annotation.json
+python scripts/write_model_card.py --model runs/sccello-small --annotation annotation.json --held-out held_out.json --limits limits.md
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ import sccello_tools as sccello
 from sccello_tools.annotation import evidence_of
 from sccello_tools.models.registry import update_entry
 from sccello_tools.ontology import CellOntology
+
+if TYPE_CHECKING:
+    from typing import Any
 
 RESOURCES = Path(sccello.__file__).parent / "resources"
 
@@ -131,7 +134,7 @@ decision rule of this model. In most of these folds all studies of an organ are 
 
 def source_of(source: str) -> str:
     """Row of the table of sources."""
-    name = source.split("/")[-1]
+    name = source.rsplit("/", 1)[-1]
     if source.startswith("brain/"):
         return "brain"
     return next((key for key in SOURCES if name.startswith(key)), name)
@@ -200,7 +203,6 @@ def other_tables(results: dict[str, Any], label: str) -> str:
         lines.append(f"| {file} | {row['coverage']:.3f} | {row['calibration_error']:.3f} | {row['specific']:.3f} |")  # fmt: skip
     lines += ["\nUnseen types and novelty (evaluation twin):\n", "| file | known cells called novel | unseen cells called novel | exact term / hierarchical F1 of the best open term | assigned |", "|---|---:|---:|---:|---:|"]  # fmt: skip
     for file, row in results["open_world"].items():
-        cell = lambda v: "" if v is None else f"{v:.3f}" if isinstance(v, float) else f"{v[0]:.3f} / {v[1]:.3f}"  # noqa: E731
         lines.append(f"| {file} | {cell(row['known_called_novel'])} | {cell(row.get('found'))} | {cell(row.get('best_open_term'))} | {cell(row.get('end_to_end'))} |")  # fmt: skip
     if "unseen" in results:
         lines += ["\nUnseen types among 103 candidates (evaluation twin), mean of three types:\n", "| method | accuracy | accuracy at 5 | hierarchical F1 |", "|---|---:|---:|---:|"]  # fmt: skip
@@ -211,6 +213,13 @@ def other_tables(results: dict[str, Any], label: str) -> str:
         for kind, sizes in results["panels"].items():
             lines += [f"| {kind} | {size if size != '0' else 'all'} | {v[0]:.3f} | {v[1]:.3f} | {v[2]:.3f} |" for size, v in sizes.items()]  # fmt: skip
     return "\n".join(lines)
+
+
+def cell(value: float | list[float] | None) -> str:
+    """A number, or a pair, of a table."""
+    if value is None:
+        return ""
+    return " / ".join(f"{v:.3f}" for v in np.atleast_1d(value))
 
 
 def held_out_table(rows: list[dict[str, Any]]) -> str:
@@ -263,7 +272,9 @@ def main() -> None:
         from labels.label_space import HELD_OUT, with_subtypes
 
         table = table[~table.source.str.startswith("release_only") & ~table.cl_id.isin(with_subtypes(HELD_OUT, ontology))]  # fmt: skip
-    label = "evaluation twin" if twin or "shipped model" not in results["models"] else "shipped model"
+    label = (
+        "evaluation twin" if twin or "shipped model" not in results["models"] else "shipped model"
+    )
     kind = (
         "Evaluation twin of the bundled model: the same recipe without dendritic, PP and regulatory T cells and their subtypes. It is used to measure "
         "the annotation of unseen types and is not meant to be used for anything else."
