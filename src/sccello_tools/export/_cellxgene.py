@@ -109,9 +109,11 @@ def cellxgene(
 
     Examples
     --------
+    >>> import warnings
     >>> import sccello_tools as sccello
     >>> adata = sccello.datasets.pancreas_tritschler()[:50].copy()
     >>> sccello.tl.annotate_novel(adata)
+    >>> warnings.simplefilter("ignore")  # about retired gene ids, which are left out
     >>> ready = sccello.export.cellxgene(
     ...     adata,
     ...     {
