@@ -82,9 +82,11 @@ def cells_of_size(adata: anndata.AnnData, n_cells: int, *, seed: int = 0) -> Cou
     return Counts(sparse.csr_array(sparse.vstack(drawn))[rng.permutation(n_cells)], gene_ids)
 
 
-def tokenize_ours(counts: Counts, chunk_cells: int = 4096) -> RaggedTokens:
+def tokenize_ours(
+    counts: Counts, chunk_cells: int = 4096, *, return_values: bool = False
+) -> RaggedTokens:
     """The array layer under pp.tokenize, checks of the values included."""
-    tokenizer = Tokenizer(match_gene_names(counts.gene_ids))
+    tokenizer = Tokenizer(match_gene_names(counts.gene_ids), return_values=return_values)
     summary = ValueSummary()
 
     def tokenized() -> Iterator[RaggedTokens]:
@@ -126,7 +128,7 @@ def tokenize_by_cell(
 
 def check_agreement(counts: Counts) -> None:
     """Refuse to time two things that do not compute the same."""
-    ours = tokenize_ours(counts)
+    ours = tokenize_ours(counts, return_values=True)
     for cell, (ids, values) in enumerate(zip(*tokenize_by_cell(counts, "csr"))):
         mine = ours.values[ours.indptr[cell] : ours.indptr[cell + 1]]  # noqa: PD011
         # Equal ranks stand in any order in the loop, so ids are compared as sets; the last of a cut list may be such.
