@@ -441,7 +441,7 @@ def test_demo(run, few_cells, tmp_path, tiny_model_folder, monkeypatch):
     code, printed, _ = run("-q", "demo", "-o", tmp_path, "--model", tiny_model_folder, "--json")
     assert code == 0
     found = json.loads(printed)
-    assert set(found) == {"cells", "scores", "seconds", "annotation", "figures"}
+    assert set(found) == {"cells", "scores", "seconds", "annotation", "evidence", "figures"}
     assert found["annotation"] == {}  # the model has no annotation statistics
     assert set(found["scores"]) == {"tiny", "PCA-50"}
     for score in found["scores"].values():
@@ -457,14 +457,19 @@ def test_demo_annotates_with_the_bundled_model(run, few_cells, tmp_path):
     code, printed, _ = run("-q", "demo", "-o", tmp_path, "--json")
     assert code == 0
     found = json.loads(printed)
-    assert found["annotation"]["accuracy on known types"] > 0.7
-    assert found["annotation"]["hierarchical F1 on known types"] > 0.8
+    assert found["annotation"]["accuracy"] > 0.9
+    assert found["annotation"]["hierarchical F1"] > 0.9
+    first_markers = {
+        row["term"]: row["supporting_markers"].split(", ")[0] for row in found["evidence"]
+    }
+    assert first_markers["type B pancreatic cell"] == "INS"
+    assert first_markers["pancreatic PP cell"] == "PPY"
     assert [path.rsplit("/", 1)[1] for path in found["figures"]] == [
         "pancreas_umap.png",
         "pancreas_quality.png",
         "pancreas_ontology_umap.png",
+        "pancreas_evidence.png",
         "pancreas_confusion.png",
-        "pancreas_novelty.png",
     ]
     assert all((tmp_path / path).stat().st_size > 10_000 for path in found["figures"])
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-_PP_CELL = "CL:0002275"  # the type without training cells
-
 
 def demo(
     *,
@@ -27,7 +25,7 @@ def demo(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Embed and annotate 583 pancreas cells of a study that the model was not trained on; draw and score the results.
+    """Embed and annotate 583 pancreas cells of a study that the model was not trained on; show the evidence, draw and score the results.
 
     [bold]Examples[/bold]
 
@@ -52,10 +50,12 @@ def demo(
         tl.embed(adata, model=loaded)
     name = str(adata.uns["X_sccello"]["model"])
     annotation: dict[str, float] = {}
+    evidence: list[dict[str, Any]] = []
     if loaded.labels or (loaded.folder / ANNOTATION_FILE).is_file():
         with _timed(seconds, "annotate"):
             tl.annotate_novel(adata, model=loaded)
             annotation = _annotation_scores(adata)
+            evidence = _evidence(adata)
     else:
         logger.warning("%s has no labels: the annotation is skipped", name)
     with _timed(seconds, "principal components"):
@@ -72,6 +72,7 @@ def demo(
         "cells": adata.n_obs,
         "scores": scores,
         "annotation": annotation,
+        "evidence": evidence,
         "seconds": seconds,
         "figures": [str(path) for path in figures],
     }
@@ -89,28 +90,43 @@ def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
 
 
 def _annotation_scores(adata: AnnData) -> dict[str, float]:
-    """Score the annotation against the published labels, separately for the type without training cells."""
+    """Score the annotation against the published labels."""
     import numpy as np
 
     from sccello_tools import _keys
-    from sccello_tools.metrics import ontology_score, open_set_auroc
+    from sccello_tools.metrics import ontology_score
     from sccello_tools.ontology import CellOntology
 
     truth, predicted = (
         np.array(adata.obs[f"{key}_ontology_term_id"].astype(str), dtype=str)
         for key in ("cell_type", "sccello_cell_type")
     )
-    unseen = truth == _PP_CELL
-    score = ontology_score(truth[~unseen], predicted[~unseen], CellOntology.load())
-    novelty = np.asarray(adata.obs["sccello_novelty"])
-    novel = (adata.obs["sccello_cell_type_status"] != _keys.STATUS_KNOWN).to_numpy()
+    score = ontology_score(truth, predicted, CellOntology.load())
+    novel = adata.obs["sccello_cell_type_status"] != _keys.STATUS_KNOWN
     return {
-        "accuracy on known types": score.accuracy,
-        "hierarchical F1 on known types": score.hierarchical_f1,
-        "AUROC of novelty, PP cells against known types": open_set_auroc(novelty, unseen),
-        "fraction of PP cells that are novel or unknown": float(novel[unseen].mean()),
-        "fraction of other cells that are novel or unknown": float(novel[~unseen].mean()),
+        "accuracy": score.accuracy,
+        "hierarchical F1": score.hierarchical_f1,
+        "mean confidence": float(adata.obs["sccello_cell_type_confidence"].mean()),
+        "fraction of cells that are novel or unknown": float(novel.mean()),
     }
+
+
+def _evidence(adata: AnnData) -> list[dict[str, Any]]:
+    """Summarise each predicted type with the markers that support it and those that are missing."""
+    from sccello_tools import get
+
+    table = get.annotation_df(adata, "sccello_cell_type", n_markers=4)
+    table = table.sort_values("n_cells", ascending=False)
+    return [
+        {
+            "term": str(row.cell_type),
+            "cells": int(row.n_cells),
+            "confidence": float(row.confidence),
+            "supporting_markers": str(row.supporting_markers or ""),
+            "missing_markers": str(row.missing_markers or ""),
+        }
+        for row in table.itertuples()
+    ]
 
 
 def _pca(adata: AnnData) -> NDArray[Any]:
@@ -139,7 +155,7 @@ def _draw(
         key: f"{name}\nNMI {score['nmi']:.2f}   ARI {score['ari']:.2f}   ASW {score['asw']:.2f}"
         for key, (name, score) in zip(("X_sccello", "X_pca"), scores.items())
     }
-    names = ["umap", "quality", *(("ontology_umap", "confusion", "novelty") if annotated else ())]
+    names = ["umap", "quality", *(("ontology_umap", "evidence", "confusion") if annotated else ())]
     paths = [out / f"pancreas_{name}.png" for name in names]
     table = pd.DataFrame.from_dict(scores, orient="index")
     with mpl.rc_context({"backend": "agg"}):
@@ -148,8 +164,8 @@ def _draw(
         if annotated:
             title = f"Predicted cell types of {adata.n_obs} pancreas cells"
             pl.ontology_umap(adata, legend_loc="tree", title=title, save=paths[2], show=False)
-            pl.confusion(adata, "cell_type", save=paths[3], show=False)
-            pl.novelty(adata, save=paths[4], show=False)
+            pl.evidence(adata, "cell_type", save=paths[3], show=False)
+            pl.confusion(adata, "cell_type", save=paths[4], show=False)
     return paths
 
 
@@ -161,6 +177,22 @@ def _print(summary: Mapping[str, Any]) -> None:
         ([n, *(f"{s[key]:.3f}" for key in keys.values())] for n, s in summary["scores"].items()),
         right=list(keys),
     )
+    if summary["evidence"]:
+        print_table(
+            "Annotation and its evidence",
+            ["cell type", "cells", "confidence", "supporting markers", "missing markers"],
+            (
+                [
+                    row["term"],
+                    f"{row['cells']:,}",
+                    f"{row['confidence']:.2f}",
+                    row["supporting_markers"],
+                    row["missing_markers"],
+                ]
+                for row in summary["evidence"]
+            ),
+            right=["cells", "confidence"],
+        )
     for what, value in summary["annotation"].items():
         typer.echo(f"{value:6.3f}  {what}")
     for step, time_taken in summary["seconds"].items():
