@@ -143,6 +143,16 @@ class OpenWorldAnnotator:
         return slice(n_known, n_known + len(self.model.space.open))
 
     @property
+    def _prior(self) -> NDArray[np.float32]:
+        """(n_rows,) what is added to the scores of open terms."""
+        weights, space = self.model.weights, self.model.space
+        sources = np.log1p(space.n_sources)
+        found: NDArray[np.float32] = np.asarray(
+            weights.depth * space.depth + weights.log_sources * sources, dtype=np.float32
+        )
+        return found
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Terms of the columns of scores."""
         return self.candidates or self.model.space.known
@@ -310,7 +320,12 @@ class OpenWorldAnnotator:
             sums.add(groups, usable, evidence.log_probabilities, parts, novelty, choices)
         novelty = np.where(usable, novelty, np.nan).astype(np.float32)
         return self._summarised(
-            evidence.log_probabilities, parts, novelty, choices, return_scores=return_scores
+            evidence.log_probabilities,
+            parts,
+            opened,
+            novelty,
+            choices,
+            return_scores=return_scores,
         )
 
     def candidate_scores(
@@ -358,8 +373,9 @@ class OpenWorldAnnotator:
     def finish_groups(self, sums: GroupSums, cells: OpenAnnotation) -> OpenAnnotation:
         """Decide for groups by the mean evidence of their cells, with the shift and threshold of the data set."""
         log_p, parts, novelty, choices = sums.means()
+        opened = parts.total[:, self._open_rows] + self._prior[self._open_rows]
         p = self._summarised(
-            log_p, parts, novelty, choices if self.candidates else None, return_scores=True
+            log_p, parts, opened, novelty, choices if self.candidates else None, return_scores=True
         )
         return self._decided(p, cells.shift, cells.threshold)
 
@@ -420,19 +436,14 @@ class OpenWorldAnnotator:
         self,
         log_p: NDArray[np.float32],
         parts: SharedScores,
+        opened: NDArray[np.float32],
         novelty: NDArray[np.float32],
         choices: NDArray[np.float32] | None,
         *,
         return_scores: bool,
     ) -> PartialAnnotation:
         """Keep the two best terms of each type of decision."""
-        n_known, n = self._open_rows.start, len(log_p)
-        shared = parts.total
-        weights = self.model.weights
-        prior = weights.depth * self.model.space.depth + weights.log_sources * np.log1p(
-            self.model.space.n_sources
-        )
-        opened = shared[:, self._open_rows] + prior[self._open_rows].astype(np.float32)
+        first_open, n = self._open_rows.start, len(log_p)
         known_p, assigned = self._assigned(self._for_known(parts), log_p)
         open_p = softmax(opened / np.float32(self.fit.open_temperature))
         runner_up = _best_other(known_p, assigned)
@@ -445,7 +456,7 @@ class OpenWorldAnnotator:
         # a type that is ruled out, as by a tissue, has no log probability
         floored = np.maximum(log_p, -100)
         known_parts[:, 0] += floored[at, assigned] - floored[at, runner_up]
-        first_open = n_known
+        prior = self._prior
         open_parts = _differences(parts, at, best + first_open, second + first_open)
         open_parts[:, 3] = prior[best + first_open] - prior[second + first_open]
         choice = choice_second = np.zeros(n, dtype=np.int32)

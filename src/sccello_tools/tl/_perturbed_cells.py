@@ -98,7 +98,9 @@ class PerturbedCells(NamedTuple):
             raise GeneMatchError(msg)
         absent = np.flatnonzero(columns < 0)
         if len(absent):
-            found_tokens = match_gene_names([genes[i] for i in absent.tolist()], min_matched=0).tokens
+            found_tokens = match_gene_names(
+                [genes[i] for i in absent.tolist()], min_matched=0
+            ).tokens
             columns[absent] = np.where(found_tokens >= 0, self.column_of_token[found_tokens], -1)
         if unknown := [name for name, column in zip(genes, columns) if column < 0]:
             msg = f"{len(unknown)} of {len(genes)} genes are not variables of the data: {', '.join(map(repr, unknown[:5]))}. Use names of variables, such as {', '.join(map(repr, self.names[:3]))}, symbols or Ensembl ids."
