@@ -38,6 +38,7 @@ HUMAN = ("kang_pbmc_2donors", "ovarian_tumour_1donor", "pbmc3k")
 ERYTHROID = "CL:0000764"  # not clean in these data
 WAYS = ("all orthologues", "one-to-one", "upper case")
 N_NEIGHBORS = 15
+NONE = "–"  # no such cells
 BEGIN, END = "<!-- begin: benchmarks/mouse.py -->", "<!-- end -->"
 
 
@@ -122,6 +123,11 @@ def report(results: dict[str, dict[str, Any]], ontology: CellOntology, model: st
     }
     rows = [f"| type | {' | '.join(kinds)} |", "| --- |" + " --- |" * len(kinds)]
     rows += [f"| {ontology.name(t)} | {' | '.join(found.values())} |" for t, found in types.items()]
+    shared = [f for f in types.values() if NONE not in f.values()]
+    means = [np.mean([float(f[kind].split()[0]) for f in shared]) for kind in kinds]
+    rows.append(
+        f"| **mean of the {len(shared)} types with human cells** | {' | '.join(f'**{m:.2f}**' for m in means)} |"
+    )
     return (
         f"Model `{model}`, up to 40 cells per type and data set.\n\n" + "\n".join(sets) + "\n\n"
         "Recall by type, with the number of cells:\n\n" + "\n".join(rows)
@@ -132,7 +138,7 @@ def pooled(results: dict[str, dict[str, Any]], names: list[str], term: str) -> s
     """Return the recall of a type over the cells of several sets."""
     found = [results[n]["recall"][term] for n in names if term in results[n]["recall"]]
     total = sum(n for _, n in found)
-    return f"{sum(r * n for r, n in found) / total:.2f} ({total})" if total else "–"
+    return f"{sum(r * n for r, n in found) / total:.2f} ({total})" if total else NONE
 
 
 def main() -> None:
