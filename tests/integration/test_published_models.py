@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import warnings
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.slow  # all together
 LABEL = "cell_type_ontology_term_id"
 TYPE = "sccello_cell_type"
 N_GENES = 600  # more than `min_matched`, few enough for short sequences
@@ -182,18 +184,15 @@ def test_consensus_and_tables(cells, calibrated) -> None:
 
 @pytest.mark.parametrize("method", ["perturb", "fast", "screen"])
 def test_marker_genes(cells, model, method) -> None:
-    cells = cells[[0, 1, 8, 9]].copy()
-    sccello.tl.marker_genes(
-        cells, "cell_type", model=model, method=method, n_cells_per_group=2, max_length=24
-    )
+    cells = cells[[0, 8]].copy()
+    sccello.tl.marker_genes(cells, model=model, method=method, max_length=24)
     table = sccello.get.marker_genes_df(cells)
-    assert len(table.groupby("group", observed=True)) == 2
     assert np.isfinite(table["scores"]).any()
 
 
 @pytest.mark.parametrize("mode", ["mask", "delete", "overexpress"])
 def test_perturb(cells, model, mode) -> None:
-    cells = cells[(cells[:, [INS, GCG]].X > 0).toarray().all(axis=1)][:3].copy()
+    cells = cells[(cells[:, [INS, GCG]].X > 0).toarray().all(axis=1)][:2].copy()
     sccello.tl.perturb(cells, [INS, GCG], mode=mode, model=model, n_controls=2)
     assert (sccello.get.perturbation_df(cells)["shift"] > 0).any()
 
@@ -202,7 +201,9 @@ def test_perturb(cells, model, mode) -> None:
 
 
 @pytest.mark.parametrize("mode", ["linear", "lora"])
-def test_finetune_and_predict(cells, model, tmp_path, mode) -> None:
+def test_finetune_and_predict(request, cells, model, tmp_path, mode) -> None:
+    if mode == "lora" and "published" in request.node.callspec.id:
+        pytest.skip("takes 20 s; the same code as for the golden checkpoint")
     config = sccello.training.FinetuneConfig(max_epochs=1, batch_cells=12)
     sccello.tl.finetune(
         cells, "cell_type", out=tmp_path / "tuned", mode=mode, model=model, config=config
@@ -229,8 +230,11 @@ def test_pretraining_continues(cells, model, tmp_path) -> None:
 def test_drug_response(cells, model, tmp_path) -> None:
     cells = sccello.datasets.pancreas_tritschler()[:4].copy()  # all genes
     data = sccello.datasets.gdsc()
+    data = dataclasses.replace(
+        data, expression=data.expression[:12], ln_ic50=data.ln_ic50[:12], report=None
+    )
     config = sccello.drug.DrugResponseConfig(
-        max_epochs=1, hidden_size=8, graph_size=8, n_graph_layers=1, n_components=10
+        max_epochs=1, hidden_size=8, graph_size=8, n_graph_layers=1, n_components=5
     )
     trained = sccello.tl.train_drug_response(
         data,

@@ -201,15 +201,14 @@ def fit_evidence(
     place = {t: i for i, t in enumerate(known.types)}
     index = [place[t] for t in cells.types]
     lengths = np.diff(cells.counts[~cells.synthetic].indptr) + 1
-    low, high = 0.0, np.inf
+    low, high = 0.0, float("inf")
     if len(lengths):  # of few cells, the shortest and the longest
-        low, high = (
-            np.quantile(lengths, q, method=m) for q, m in ((0.01, "lower"), (0.99, "higher"))
-        )
+        low = float(np.quantile(lengths, 0.01, method="lower"))
+        high = float(np.quantile(lengths, 0.99, method="higher"))
     return replace(
         fit,
         counts=np.bincount(index, minlength=len(known.types)).astype(np.int64),
-        token_range=(float(low), float(high)),
+        token_range=(low, high),
         tissues=tissues,
     )
 
