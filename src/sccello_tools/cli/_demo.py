@@ -117,15 +117,16 @@ def _evidence(adata: AnnData) -> list[dict[str, Any]]:
 
     table = get.annotation_df(adata, "sccello_cell_type", n_markers=4)
     table = table.sort_values("n_cells", ascending=False)
+    rows: list[dict[str, Any]] = table.to_dict("records")
     return [
         {
-            "term": str(row.cell_type),
-            "cells": int(row.n_cells),
-            "confidence": float(row.confidence),
-            "supporting_markers": str(row.supporting_markers or ""),
-            "missing_markers": str(row.missing_markers or ""),
+            "term": str(row["cell_type"]),
+            "cells": int(row["n_cells"]),
+            "confidence": float(row["confidence"]),
+            "supporting_markers": str(row["supporting_markers"] or ""),
+            "missing_markers": str(row["missing_markers"] or ""),
         }
-        for row in table.itertuples()
+        for row in rows
     ]
 
 
