@@ -117,7 +117,7 @@ def _evidence(adata: AnnData) -> list[dict[str, Any]]:
 
     table = get.annotation_df(adata, "sccello_cell_type", n_markers=4)
     table = table.sort_values("n_cells", ascending=False)
-    rows: list[dict[str, Any]] = table.to_dict("records")
+    rows: Any = table.to_dict("records")
     return [
         {
             "term": str(row["cell_type"]),
