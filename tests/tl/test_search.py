@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import anndata
 import numpy as np
@@ -264,8 +265,9 @@ def test_refusals(query, reference, model, tmp_path):
         search(query, built, obs_keys=["study"], model=model, device="cpu")
     with pytest.raises(ConfigError, match="Pass the model of the reference"):
         search(query, built, model="sccello-small", device="cpu")
-    with pytest.raises(ConfigError, match=r"'tiny'.*model="):
-        search(query, built, device="cpu")
+    gone = replace(built, model=str(tmp_path / "gone"))
+    with pytest.raises(ConfigError, match=r"gone'.*model="):
+        search(query, gone, device="cpu")
     with pytest.raises(WeightsError):
         search(query, tmp_path)
     empty = reference[:1].copy()
