@@ -265,7 +265,7 @@ def test_types_are_weighted_by_how_usual_they_are_in_a_tissue(pancreas):
         beta[tissue] = scores["CL:0000169"]
         np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-4)
         assert pancreas.uns["sccello_cell_type"]["tissue"] == tissue
-    assert beta["brain"].mean() < 0.8 * beta["pancreas"].mean()
+    assert (beta["brain"] < beta["pancreas"]).mean() > 0.95
     annotate_novel(pancreas)
     inferred = pancreas.uns["sccello_cell_type"]["inferred_tissues"]
     assert max(inferred, key=inferred.get) == "pancreas"
