@@ -490,9 +490,7 @@ def main() -> None:
 
         known = evidence_of(twin).known.types
     else:
-        from sccello_tools.annotation import statistics_of
-
-        known = statistics_of(twin).types
+        known = tuple(twin.prototypes.ids)
     taught = {str(t) for path in sorted((args.data / "cells" / "train").glob("*.h5ad")) for t in current(ad.read_h5ad(path, backed="r").obs[LABEL], ontology)}  # fmt: skip
     queries = {name: ad.read_h5ad(folder / f"{name}.h5ad") for name in (*EVALUATION, *UNSEEN)}
     for adata in queries.values():
