@@ -180,10 +180,17 @@ def test_utility_prefers_a_likely_subtype_to_its_parent_but_not_to_an_unrelated_
     types = ["CL:0000084", "CL:0000624", "CL:0000236"]  # T cell, CD4-positive T cell, B cell
     utility = utilities(types, ONTOLOGY)
     assert np.diag(utility).tolist() == [2, 2, 2]
-    assert utility[0, 1] > 1 > utility[1, 0]  # a CD4 T cell is a T cell, but not every T cell is CD4-positive
+    assert (
+        utility[0, 1] > 1 > utility[1, 0]
+    )  # a CD4 T cell is a T cell, but not every T cell is CD4-positive
     probabilities = np.array([[0.5, 0.4, 0.1], [0.2, 0.1, 0.7], [0.9, 0.0, 0.1], [0.85, 0.1, 0.05]])
     assert assigned_types(probabilities).tolist() == [0, 2, 0, 0]
-    assert assigned_types(probabilities, utility).tolist() == [1, 2, 0, 0]  # impossible types are never assigned
+    assert assigned_types(probabilities, utility).tolist() == [
+        1,
+        2,
+        0,
+        0,
+    ]  # impossible types are never assigned
 
 
 def test_distances_do_not_grow_with_the_dimension() -> None:
