@@ -274,7 +274,7 @@ def _ensemble_and_neighbors(points: NDArray[np.float32], hidden: NDArray[np.floa
         rows = np.random.default_rng(0).permutation(rows)[:6_000]
         cells = ad.AnnData(sparse.csr_matrix(np.expm1(reference.matrix[rows])))
         cells.var_names = [gene_of[int(t)] for t in reference.tokens]
-        sccello.tl.embed(cells, model=model)
+        sccello.tl.embed(cells, model=model, counts="trust")
         found = np.asarray(cells.obsm["X_sccello"], dtype=np.float32)
         with torch.inference_mode():
             of_cell = model.network.cell_representation(torch.from_numpy(found)).numpy()
