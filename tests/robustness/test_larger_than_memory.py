@@ -140,7 +140,8 @@ def test_embed_and_annotate_read_a_few_rows_at_a_time(
     assert size <= guard.read <= 3 * size + bounds
     before = guard.read
     sccello.tl.annotate_novel(adata, model=model, groupby="donor", return_scores=True)
-    assert guard.read == before, "annotate_novel reuses the embedding and needs no counts"
+    # the embedding is reused; marker evidence reads the counts once more, and a sample that shows that they are counts
+    assert size <= guard.read - before <= before + size + bounds
     assert_alike(adata, annotated)
 
 

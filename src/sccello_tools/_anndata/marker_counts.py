@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from sccello_tools._settings import settings
 from sccello_tools.errors import GeneMatchError, NotCountsError
 from sccello_tools.tokens import ValueSummary, looks_like_counts, row_chunks
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from .counts import CountsSource
 
+_SAMPLE_ROWS = 512  # that show whether a dense matrix holds counts
+
 
 class MarkerCounts(NamedTuple):
     """A matrix of raw counts."""
@@ -30,7 +33,7 @@ class MarkerCounts(NamedTuple):
     """(n_columns,) token of each column, negative for variables outside the vocabulary."""
 
     def chunks(self, adata: AnnData, n_rows: int) -> Iterator[Chunk]:
-        """Yield the rows in order.
+        """Yield the rows in order, at most ``n_rows`` and ``settings.chunk_cells`` at a time.
 
         Raises
         ------
@@ -38,6 +41,7 @@ class MarkerCounts(NamedTuple):
             If a chunk does not hold raw counts.
         """
         summary = ValueSummary()
+        n_rows = min(n_rows, settings.chunk_cells)
         for chunk in row_chunks(self.source.matrix(adata), n_rows=n_rows):
             summary.add(chunk.rows.data)
             if complaint := summary.complaint(self.source.counts):
@@ -76,9 +80,10 @@ def counts_beside(adata: AnnData, source: CountsSource, stored_layer: str) -> Ma
     tried = [source]
     if source.layer is None and (stored_layer == RAW or stored_layer in adata.layers):
         tried.append(replace(source, layer=stored_layer))
+    sample = min(_SAMPLE_ROWS, settings.chunk_cells)
     for each in tried:
         try:
-            if each.counts == "trust" or looks_like_counts(each.matrix(adata)):
+            if each.counts == "trust" or looks_like_counts(each.matrix(adata), n_rows=sample):
                 return marker_counts(adata, each)
         except (NotCountsError, GeneMatchError):
             continue
