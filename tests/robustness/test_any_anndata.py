@@ -467,11 +467,16 @@ def a_new_folder() -> Path:
     60,
     label_key=LABEL,
     batch_key=st.sampled_from([None, "donor", "none"]),
-    n_reference=st.sampled_from([60, 1, 0]),
+    layer=LAYER,
+    gene_ids=GENE,
+    counts=COUNTS,
 )
 def test_calibrate(adata, options):
     holds(
-        lambda a: sccello.tl.calibrate(a, model=TINY["model"], ontology=ONTOLOGY, **options), adata
+        lambda a: sccello.tl.calibrate(
+            a, model=TINY["model"], min_matched=1, ontology=ONTOLOGY, **options
+        ),
+        adata,
     )
 
 
