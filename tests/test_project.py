@@ -26,7 +26,7 @@ from sccello_tools._logging import logger
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "sccello_tools"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-FUNCTIONS = ["embed_files", "open_embedded"]  # public at the top
+FUNCTIONS = ["annotate_files", "embed_files", "open_embedded"]  # public at the top
 NAMESPACES = sorted(set(sccello_tools.__all__) - {"__version__", "settings", *FUNCTIONS})
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 

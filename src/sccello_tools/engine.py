@@ -81,7 +81,7 @@ def encode(
     >>> from sccello_tools.engine import encode
     >>> tokens = sccello.pp.tokenize(sccello.datasets.pancreas_tritschler()[:4], max_length=64)
     >>> encode(sccello.models.load("sccello-small").network, tokens).shape
-    (4, 128)
+    (4, 256)
     """
     device = next(network.parameters()).device
     dtype = resolve_precision(precision, device)

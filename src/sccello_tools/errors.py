@@ -29,6 +29,7 @@ __all__ = [
     "ResponseError",
     "ScCelloError",
     "SchemaError",
+    "SparseStructureError",
     "TrainingError",
     "WeightsError",
 ]

@@ -112,7 +112,7 @@ def utilities(
     --------
     >>> from sccello_tools.annotation.coverage import utilities
     >>> from sccello_tools.ontology import CellOntology
-    >>> utilities(["CL:0000084", "CL:0000624"], CellOntology.load()).round(2).tolist()  # T cell, CD4 T cell
+    >>> utilities(["CL:0000084", "CL:0000624"], CellOntology.load()).astype(float).round(2).tolist()  # T, CD4 T
     [[2.0, 1.58], [0.83, 2.0]]
     """
     parents = parents or {}

@@ -33,7 +33,7 @@ def report(
     batch_key: Annotated[
         str | None, typer.Option(help="Column of obs with samples or donors to compare.")
     ] = None,
-    markers: Annotated[
+    with_markers: Annotated[
         bool, typer.Option("--markers/--no-markers", help="Compute marker genes of each type.")
     ] = True,
     n_cells_per_group: Annotated[
@@ -82,7 +82,7 @@ def report(
     }
     _annotate(adata, options)
     notes: list[str] = []
-    if markers and _MARKERS not in adata.uns:
+    if with_markers and _MARKERS not in adata.uns:
         notes += _find_markers(adata, n_cells_per_group, options)
     page = render_report(
         adata,

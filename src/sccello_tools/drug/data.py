@@ -259,6 +259,10 @@ def split_responses(
     rng
         Seed or generator.
 
+    Returns
+    -------
+    The pairs to train on and those to test on.
+
     Raises
     ------
     ConfigError

@@ -139,6 +139,10 @@ def load(
     keep
         Keep the model in memory, so that the next call returns the same object.
 
+    Returns
+    -------
+    The model.
+
     Raises
     ------
     ModelNotFoundError

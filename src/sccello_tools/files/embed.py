@@ -118,7 +118,7 @@ def embed_files(
     >>> sccello.datasets.pancreas_tritschler()[:50].write_h5ad(f"{folder}/cells.h5ad")
     >>> cells = sccello.embed_files(f"{folder}/cells.h5ad", f"{folder}/embedded")
     >>> cells.shape
-    (50, 128)
+    (50, 256)
     """
     CountsSource(layer, gene_ids, counts, min_matched)  # checks
     if representation not in {"cls", "cell"}:

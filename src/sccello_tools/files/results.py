@@ -43,7 +43,7 @@ class EmbeddedCells:
     >>> sccello.datasets.pancreas_tritschler()[:50].write_h5ad(f"{folder}/cells.h5ad")
     >>> cells = sccello.embed_files(f"{folder}/cells.h5ad", f"{folder}/embedded")
     >>> cells[10:12].shape
-    (2, 128)
+    (2, 256)
     """
 
     ndim = 2
@@ -281,6 +281,6 @@ def open_embedded(folder: Path | str) -> EmbeddedCells:
     >>> sccello.datasets.pancreas_tritschler()[:50].write_h5ad(f"{folder}/cells.h5ad")
     >>> _ = sccello.embed_files(f"{folder}/cells.h5ad", f"{folder}/embedded")
     >>> adata = sccello.open_embedded(f"{folder}/embedded").to_anndata()
-    >>> sccello.tl.annotate_novel(adata)
+    >>> sccello.tl.annotate_novel(adata, evidence=("embedding", "ontology"))  # there are no counts
     """
     return EmbeddedCells(Path(folder))

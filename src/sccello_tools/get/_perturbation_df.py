@@ -69,7 +69,7 @@ def perturbation_df(
     >>> import sccello_tools as sccello
     >>> adata = sccello.datasets.pancreas_tritschler()
     >>> genes = ["ENSG00000254647", "ENSG00000115263"]  # INS, GCG
-    >>> sccello.tl.perturb(adata, genes, n_cells_per_group=4, max_length=64)
+    >>> sccello.tl.perturb(adata, genes, n_cells_per_group=20, max_length=64)
     >>> sorted(sccello.get.perturbation_df(adata)["symbol"])
     ['GCG', 'INS']
     """

@@ -106,7 +106,7 @@ class LoadedModel:
         >>> def n_types(model):
         ...     return len(model.labels)
         >>> model.resource(n_types)
-        104
+        201
         """
         path = None if file is None else self.folder / file
         stamp = None

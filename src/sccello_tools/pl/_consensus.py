@@ -73,7 +73,7 @@ def consensus(
     >>> import sccello_tools as sccello
     >>> adata = sccello.datasets.pancreas_tritschler()[:60].copy()
     >>> sccello.tl.annotate_novel(adata)
-    >>> sccello.tl.consensus(adata, ["sccello_cell_type", "original_label"])
+    >>> sccello.tl.consensus(adata, ["sccello_cell_type", "cell_type"])
     >>> figure = sccello.pl.consensus(adata, show=False)
     """
     import matplotlib as mpl

@@ -66,7 +66,7 @@ class ScCello(BaseModelClass):  # type: ignore[misc]
     >>> sccello.scvi.ScCello.setup_anndata(adata, labels_key="cell_type")
     >>> model = sccello.scvi.ScCello(adata)
     >>> model.get_latent_representation().shape
-    (80, 128)
+    (80, 256)
     """
 
     _module_cls = ScCelloModule

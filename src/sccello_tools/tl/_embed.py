@@ -136,7 +136,7 @@ def embed(
     >>> adata = sccello.datasets.pancreas_tritschler()[:50].copy()
     >>> sccello.tl.embed(adata)
     >>> adata.obsm["X_sccello"].shape
-    (50, 128)
+    (50, 256)
     >>> sc.pp.neighbors(adata, use_rep="X_sccello")
     """
     from sccello_tools.engine import encode, resolve_precision

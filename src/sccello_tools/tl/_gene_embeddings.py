@@ -49,7 +49,7 @@ def gene_embeddings(
     >>> import sccello_tools as sccello
     >>> genes = sccello.tl.gene_embeddings()
     >>> genes.shape
-    (25424, 128)
+    (25424, 256)
     >>> genes.obs.loc["ENSG00000105374", "symbol"]
     'NKG7'
     """

@@ -116,6 +116,10 @@ def synthetic_cells(
     seed
         Seed of one fixed cell per profile, used for the initial gene embeddings and for validation.
 
+    Returns
+    -------
+    A source for :func:`sccello_tools.tl.pretrain`.
+
     Raises
     ------
     LabelError
