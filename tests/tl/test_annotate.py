@@ -34,11 +34,17 @@ def test_a_reference_of_the_same_tissue_names_most_cells(halves):
 
 def test_surer_cells_are_right_more_often(halves):
     query, reference = halves
+    # hardly any whole cell is wrong, so that there are errors to compare with: one count of a hundred is kept
+    thin = query.X.astype(np.float32).tocsr()
+    thin.data = np.random.default_rng(0).binomial(thin.data.astype(int), 0.01).astype(np.float32)
+    thin.eliminate_zeros()
+    query = anndata.AnnData(thin, obs=query.obs.copy(), var=query.var.copy())
     annotate(query, reference=reference, label_key="cell_type")
     right = query.obs["sccello_cell_type"].astype(str) == query.obs["cell_type"].astype(str)
     sure = query.obs["sccello_cell_type_confidence"]
     assert sure.between(0, 1).all()
-    assert sure[right].mean() > sure[~right].mean()
+    assert (~right).sum() >= 5
+    assert sure[right].mean() > sure[~right].mean() + 0.02
 
 
 def test_a_saved_reference_answers_alike(halves, tmp_path):
@@ -182,12 +188,12 @@ def test_types_that_cannot_be_added(pancreas, tmp_path):
     few.obs["mine"] = "mine"
     with pytest.raises(LabelError, match="fewer than 5 cells"):
         add_types(few, "mine", out=tmp_path / "a")
-    with pytest.raises(LabelError, match="known to the model already"):
+    with pytest.raises(LabelError, match="4 types are already known to the model"):
         add_types(pancreas, "cell_type", out=tmp_path / "a")
-    with pytest.raises(LabelError, match="parents names 'hers'"):
+    with pytest.raises(LabelError, match="parents contains 'hers'"):
         add_types(few, "mine", out=tmp_path / "a", parents={"hers": "B cell"})
     assert not (tmp_path / "a").exists()
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x").touch()
-    with pytest.raises(FileExistsError, match="is not empty"):
+    with pytest.raises(FileExistsError, match="is not an empty folder"):
         add_types(few, "mine", out=tmp_path / "a")
