@@ -140,6 +140,7 @@ def test_fast_agrees_with_exact(n_layers, at_least):
 
 
 def test_fast_agrees_with_exact_on_a_trained_model():
+    """The one layer of the bundled model is computed exactly: other rows change only after ``<cls>`` has read them."""
     encoder = sccello_tools.models.load("sccello-small", device="cpu").network.encoder
     tokens = sccello_tools.pp.tokenize(
         sccello_tools.datasets.pancreas_tritschler()[:2].copy(), max_length=100
@@ -154,9 +155,9 @@ def test_fast_agrees_with_exact_on_a_trained_model():
                 attention=sdpa_attention,
                 batch_tokens=1_000,
             )
-        found = [fast_scores(encoder, ids, n_directions=k) for k in (0, 4)]
-        correlations = [spearmanr(scores, expected).statistic for scores in found]
-        assert correlations[1] > max(0.85, correlations[0])
+        for n_directions in (0, 4):
+            found = fast_scores(encoder, ids, n_directions=n_directions)
+            np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
 def test_gradients_are_those_of_autograd():
