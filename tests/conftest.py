@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,3 +125,11 @@ def published_size_model_folder(tmp_path_factory) -> Path:
     labels = pd.DataFrame({"cell_type_ontology_term_id": ids, "cell_type": names})
     folder = tmp_path_factory.mktemp("models") / "published-size"
     return models.save(network, folder, labels=labels, metadata={"name": "random"}, dtype="float16")
+
+
+@pytest.fixture
+def sigint():
+    """Python's handler of Ctrl-C: a shell that starts the tests in the background has them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

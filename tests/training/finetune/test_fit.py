@@ -170,7 +170,7 @@ def test_without_validation_the_last_weights_are_kept(fit, network, quick):
     assert "encoder.word_embeddings.weight" in differing(result.network, network)
 
 
-def test_ctrl_c_is_a_keyboard_interrupt(fit, network):
+def test_ctrl_c_is_a_keyboard_interrupt(sigint, fit, network):
     class CtrlC(L.Callback):
         def on_train_epoch_start(self, trainer, pl_module) -> None:
             if trainer.current_epoch == 1:

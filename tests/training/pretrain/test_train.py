@@ -203,7 +203,7 @@ def test_a_checkpoint_of_another_program_is_refused(ontology, cells, tiny, tmp_p
 
 
 def test_ctrl_c_is_a_keyboard_interrupt_and_keeps_the_checkpoint(
-    ontology, cells, tiny, tmp_path, uninterrupted, caplog
+    sigint, ontology, cells, tiny, tmp_path, uninterrupted, caplog
 ):
     class CtrlC(L.Callback):
         def on_train_batch_start(self, trainer, *args) -> None:
