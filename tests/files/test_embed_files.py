@@ -105,8 +105,9 @@ def test_it_becomes_an_anndata_that_can_be_annotated(tmp_path):
     for key in ("sccello_n_tokens", "sccello_truncated"):
         assert found.obs[key].tolist() == adata.obs[key].tolist()
     assert found.obs_names.tolist() == adata.obs_names.tolist()
-    sccello.tl.annotate_novel(found)
-    sccello.tl.annotate_novel(adata)
+    with pytest.warns(UserWarning, match="annotated without marker evidence"):  # no counts
+        sccello.tl.annotate_novel(found)
+    sccello.tl.annotate_novel(adata, evidence=("embedding", "ontology"))
     assert found.obs["sccello_cell_type"].tolist() == adata.obs["sccello_cell_type"].tolist()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
