@@ -381,7 +381,7 @@ def test_info_prints_what_is_known(own_manifest, folder):
     assert info.is_available
     text = repr(info)
     for expected in (
-        "own\n", "local, available", str(folder), "2 (own)", "one.h5ad (3 cells)", "MIT",
+        "own\n", "local, available", str(folder), "  cell types      2\n", "one.h5ad (3 cells)", "MIT",
         f"model.safetensors: {next(f for f in info.entry.files if f.path == 'model.safetensors').sha256}",
     ):  # fmt: skip
         assert expected in text
