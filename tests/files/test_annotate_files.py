@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import anndata
 
 EXACT = {"precision": "float32", "device": "cpu"}
+TISSUE = "pancreas"  # annotate_files does not infer it
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +50,10 @@ def expected_of_ten(cells) -> pd.DataFrame:
     return _annotated(cells[:10])
 
 
-def _annotated(cells) -> pd.DataFrame:
+def _annotated(cells, tissue=TISSUE) -> pd.DataFrame:
     adata = cells.copy()
     sccello.tl.embed(adata, **EXACT)
-    sccello.tl.annotate_novel(adata)
+    sccello.tl.annotate_novel(adata, tissue=tissue)
     return adata.obs.drop(columns=cells.obs.columns)
 
 
@@ -71,7 +72,7 @@ def alike(found: pd.DataFrame, expected: pd.DataFrame) -> None:
 
 
 def test_columns_are_those_of_annotate_novel(paths, expected, expected_of_ten, tmp_path):
-    found = annotate(paths, tmp_path / "out")
+    found = annotate(paths, tmp_path / "out", tissue=TISSUE)
     assert found.sources == ["one", "two"]
     alike(found.read("one"), expected)
     alike(found.read("two"), expected_of_ten)
@@ -83,8 +84,16 @@ def test_columns_are_those_of_annotate_novel(paths, expected, expected_of_ten, t
         found.read("three")
 
 
+@pytest.mark.xfail(
+    strict=True, reason="defect: blocks are scored before the tissues of the file are known"
+)
+def test_tissues_are_inferred_as_by_annotate_novel(paths, cells, tmp_path):
+    found = annotate(paths, tmp_path / "out")
+    alike(found.read("one"), _annotated(cells, tissue=None))
+
+
 def test_the_summary_counts_every_cell(paths, expected, tmp_path):
-    summary = annotate(paths, tmp_path / "out").summary
+    summary = annotate(paths, tmp_path / "out", tissue=TISSUE).summary
     assert summary.groupby("source")["n_cells"].sum().to_dict() == {"one": 49, "two": 10}
     one = summary[summary["source"] == "one"]
     counts = expected["sccello_cell_type"].value_counts()
@@ -133,7 +142,7 @@ def test_a_finished_call_and_a_lost_file(paths, tmp_path, written):
 
 
 def test_results_are_written_back(paths, cells, expected, expected_of_ten, tmp_path):
-    found = annotate(paths, tmp_path / "out", write_back=True)
+    found = annotate(paths, tmp_path / "out", tissue=TISSUE, write_back=True)
     one, two = (tmp_path / "out" / "files" / name for name in ("one.h5ad", "two.zarr"))
     for path, n, table in ((one, 49, expected), (two, 10, expected_of_ten)):
         copy = read_any(path)
@@ -145,7 +154,7 @@ def test_results_are_written_back(paths, cells, expected, expected_of_ten, tmp_p
         )
         copy.write_h5ad(tmp_path / "again.h5ad")
     before = one.stat().st_mtime_ns
-    annotate(paths, tmp_path / "out", write_back=True)
+    annotate(paths, tmp_path / "out", tissue=TISSUE, write_back=True)
     assert one.stat().st_mtime_ns == before
     with h5py.File(paths[0]) as original:
         assert "sccello_cell_type" not in original["obs"], "inputs are never written to"
@@ -155,7 +164,7 @@ def test_other_file_types_are_written_back_as_h5ad(cells, expected, tmp_path):
     from .test_read import write_10x_h5
 
     write_10x_h5(cells, tmp_path / "filtered.h5")
-    annotate(tmp_path / "filtered.h5", tmp_path / "out", write_back=True)
+    annotate(tmp_path / "filtered.h5", tmp_path / "out", tissue=TISSUE, write_back=True)
     alike(read_any(tmp_path / "out" / "files" / "filtered.h5ad").obs, expected)
 
 

@@ -92,7 +92,8 @@ def annotate_files(
     min_matched
         %(min_matched)s
     candidates, tissue, level, alpha, method
-        As in :func:`sccello_tools.tl.annotate_novel`.
+        As in :func:`sccello_tools.tl.annotate_novel`, except that tissues are not inferred from the cells: pass ``tissue`` for the same
+        results.
     device
         %(device)s
     precision, attention, batch_tokens, cells_per_block
