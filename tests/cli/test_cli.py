@@ -426,6 +426,7 @@ def few_cells(monkeypatch):
     return cells
 
 
+@pytest.mark.filterwarnings("ignore:Model 'tiny' is not calibrated")
 def test_demo(run, few_cells, tmp_path, tiny_model_folder, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     code, printed, _ = run("-q", "demo", "-o", tmp_path / "a" / "b", "--model", tiny_model_folder)
@@ -442,7 +443,8 @@ def test_demo(run, few_cells, tmp_path, tiny_model_folder, monkeypatch):
     assert code == 0
     found = json.loads(printed)
     assert set(found) == {"cells", "scores", "seconds", "annotation", "evidence", "figures"}
-    assert found["annotation"] == {}  # the model has no annotation statistics
+    assert 0 <= found["annotation"]["accuracy"] <= 1  # from prototypes
+    assert found["evidence"]
     assert set(found["scores"]) == {"tiny", "PCA-50"}
     for score in found["scores"].values():
         assert set(score) == {"nmi", "ari", "asw", "avg_bio", "resolution"}
@@ -450,7 +452,7 @@ def test_demo(run, few_cells, tmp_path, tiny_model_folder, monkeypatch):
     # types are separated by PCA, not by a model with random weights
     assert found["scores"]["PCA-50"]["nmi"] > 0.4
     assert found["scores"]["PCA-50"]["nmi"] > found["scores"]["tiny"]["nmi"]
-    assert len(found["seconds"]) == 5
+    assert len(found["seconds"]) == 6
 
 
 def test_demo_annotates_with_the_bundled_model(run, few_cells, tmp_path):
