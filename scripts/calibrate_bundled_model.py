@@ -57,7 +57,7 @@ N_REFERENCE, N_ON_PANELS = 24_000, 4_000
 N_HELD_OUT = 25  # cells per study and type
 N_SEEN = 15
 TEMPERATURE = 2.5
-"""Divisor of the logits. Chosen on held-out studies together with the weight of marker evidence, see docs/benchmarks.md."""
+"""Divisor of the logits, chosen on held-out studies together with the weight of marker evidence."""
 MIN_CELLS = 3  # of a type, for a centre
 
 
