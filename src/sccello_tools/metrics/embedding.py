@@ -43,7 +43,7 @@ class IntegrationScore(NamedTuple):
     """Batch mixing of an embedding."""
 
     asw_batch: float
-    """Mean over cell types of 1 - |silhouette width by batch|; 1 if batches are mixed."""
+    """Mean over cell types of 1 minus the absolute silhouette width by batch; 1 if batches are mixed."""
 
     graph_connectivity: float
     """Mean over cell types of the fraction of cells in the largest connected component of the type's neighbour graph."""

@@ -53,7 +53,7 @@ def match_gene_names(
     2. Current symbol (NCBI, Ensembl) or symbol of the vocabulary.
     3. A name made unique ("INS-1", "INS.1") next to its base name ("INS") is the gene of the base name.
     4. Former or alternative symbol, unless three or more columns share it.
-    5. A changed name, if this gives exactly one gene: prefix of a human genome ("GRCh38_"), Ensembl ID within a longer name, "." or
+    5. A changed name, if this gives exactly one gene: prefix of a human genome (``GRCh38_``), Ensembl ID within a longer name, "." or
        "_" instead of "-" ("HLA.A"), symbol converted to a date ("2-Sep").
 
     A symbol of several genes is assigned to the one that no other column names; among several of those, to the one with this
