@@ -12,6 +12,29 @@ if TYPE_CHECKING:
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
+def _find_largest(
+    own: NDArray[np.float32],
+    specific: NDArray[np.float32],
+    counted: NDArray[np.bool_],
+    top: NDArray[np.float32],
+) -> None:
+    """Write the largest t-values of one cell over ``counted`` terms to ``top``, (2, n_top): of ``own`` and of ``specific``, (n_terms,)."""
+    top[:] = -np.inf
+    n_top = top.shape[1]
+    for term in range(len(own)):
+        if not counted[term]:
+            continue
+        for k in range(2):
+            value = own[term] if k == 0 else specific[term]
+            if value > top[k, 0]:
+                place = 0
+                while place + 1 < n_top and top[k, place + 1] < value:
+                    top[k, place] = top[k, place + 1]
+                    place += 1
+                top[k, place] = value
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
 def marker_features(
     own: NDArray[np.float32],
     specific: NDArray[np.float32],
@@ -33,18 +56,7 @@ def marker_features(
     top = np.empty((2, n_top), dtype=np.float32)
     scaled = np.empty(n_terms, dtype=np.float32)
     for cell in range(n_cells):
-        top[:] = -np.inf
-        for term in range(n_terms):
-            if not counted[term]:
-                continue
-            for k in range(2):
-                value = own[cell, term] if k == 0 else specific[cell, term]
-                if value > top[k, 0]:
-                    place = 0
-                    while place + 1 < n_top and top[k, place + 1] < value:
-                        top[k, place] = top[k, place + 1]
-                        place += 1
-                    top[k, place] = value
+        _find_largest(own[cell], specific[cell], counted, top)
         own_scale = 1 / max(top[0].mean(), np.float32(1))
         scale = 1 / max(top[1].mean(), np.float32(1))
         for term in range(n_terms):
@@ -91,24 +103,7 @@ def add_marker_scores(
     scaled = np.empty(n_terms, dtype=np.float32)
     combined = np.empty(n_terms, dtype=np.float32)
     for cell in range(n_cells):
-        top[:] = -np.inf
-        for term in range(n_terms):
-            if not counted[term]:
-                continue
-            value = own[cell, term]
-            if value > top[0, 0]:
-                place = 0
-                while place + 1 < n_top and top[0, place + 1] < value:
-                    top[0, place] = top[0, place + 1]
-                    place += 1
-                top[0, place] = value
-            value = specific[cell, term]
-            if value > top[1, 0]:
-                place = 0
-                while place + 1 < n_top and top[1, place + 1] < value:
-                    top[1, place] = top[1, place + 1]
-                    place += 1
-                top[1, place] = value
+        _find_largest(own[cell], specific[cell], counted, top)
         own_scale = weights[4] / max(top[0].mean(), np.float32(1))
         scale = 1 / max(top[1].mean(), np.float32(1))
         of_specific = weights[0] * scale + weights[1] * np.float32(0.1)

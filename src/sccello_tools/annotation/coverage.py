@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .term_space import up
+from .backoff import TypeHierarchy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,22 +63,12 @@ class TermChains:
         broader_is_right
             Whether a term is right, too, for cells whose type is one of its ancestors: cells labelled T cell may be CD4 T cells.
         """
-        parents = parents or {}
-
-        def above(name: str) -> frozenset[str]:
-            if name in ontology:
-                return up(ontology, name)
-            return up(ontology, parents[name]) | {name} if name in parents else frozenset((name,))
-
-        def depth(name: str) -> int:
-            if name in ontology:
-                return ontology.depth(name)
-            return ontology.depth(parents[name]) + 1 if name in parents else 0
-
+        hierarchy = TypeHierarchy(ontology, parents or {})
+        above = hierarchy.ancestors
         of_column = [above(c) for c in columns]
         chains = []
         for term in terms:
-            chain = tuple(sorted(above(term), key=lambda t: (-depth(t), t)))
+            chain = tuple(sorted(above(term), key=lambda t: (-hierarchy.depth(t), t)))
             right = [
                 [t in own or (broader_is_right and c in above(t)) for t in chain]
                 for c, own in zip(columns, of_column)
@@ -115,14 +105,8 @@ def utilities(
     >>> utilities(["CL:0000084", "CL:0000624"], CellOntology.load()).astype(float).round(2).tolist()  # T, CD4 T
     [[2.0, 1.58], [0.83, 2.0]]
     """
-    parents = parents or {}
-
-    def above(name: str) -> frozenset[str]:
-        if name in ontology:
-            return up(ontology, name)
-        return (up(ontology, parents[name]) if name in parents else frozenset()) | {name}
-
-    ancestors = [above(name) for name in types]
+    hierarchy = TypeHierarchy(ontology, parents or {})
+    ancestors = [hierarchy.ancestors(name) for name in types]
     terms = {term: i for i, term in enumerate(sorted(set().union(*ancestors)))}
     member = np.zeros((len(types), len(terms)), dtype=np.float32)
     for row, own in zip(member, ancestors):
@@ -208,8 +192,9 @@ def is_right(
     ontology: CellOntology,
 ) -> NDArray[np.bool_]:
     """Whether each term of the assigned chain is the true type, above or below it; shape (n_cells, width)."""
+    hierarchy = TypeHierarchy(ontology, {})
     out = np.ones((len(assigned), chains.width), dtype=bool)
     for i, (k, label) in enumerate(zip(assigned.tolist(), truth.tolist())):
-        terms, own = chains.chains[k].terms, up(ontology, label)
-        out[i, : len(terms)] = [t in own or label in up(ontology, t) for t in terms]
+        terms = chains.chains[k].terms
+        out[i, : len(terms)] = [hierarchy.compatible(t, label) for t in terms]
     return out

@@ -237,12 +237,20 @@ class EvidenceModel:
         """Return the sum of :meth:`shared_parts`, shape (n_cells, n_rows)."""
         return self.shared_parts(cells).total
 
+    @property
+    def prior(self) -> NDArray[np.float32]:
+        """(n_rows,) what is added to the scores of open terms for every cell."""
+        sources = np.log1p(self.space.n_sources)
+        found: NDArray[np.float32] = np.asarray(
+            self.weights.depth * self.space.depth + self.weights.log_sources * sources,
+            dtype=np.float32,
+        )
+        return found
+
     def open_scores(self, cells: CellEvidence) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return what is added to the scores of open terms: (n_cells,) by cell and (n_rows,) by term."""
-        w = self.weights
-        prior = w.depth * self.space.depth + w.log_sources * np.log1p(self.space.n_sources)
-        by_cell = w.bias + w.distance * cells.log_distance
-        return by_cell.astype(np.float32), prior.astype(np.float32)
+        by_cell = self.weights.bias + self.weights.distance * cells.log_distance
+        return by_cell.astype(np.float32), self.prior
 
     def known_scores(self, cells: CellEvidence) -> NDArray[np.float32]:
         """Return what is added to the scores of known types, shape (n_cells, n_known)."""

@@ -143,16 +143,6 @@ class OpenWorldAnnotator:
         return slice(n_known, n_known + len(self.model.space.open))
 
     @property
-    def _prior(self) -> NDArray[np.float32]:
-        """(n_rows,) what is added to the scores of open terms."""
-        weights, space = self.model.weights, self.model.space
-        sources = np.log1p(space.n_sources)
-        found: NDArray[np.float32] = np.asarray(
-            weights.depth * space.depth + weights.log_sources * sources, dtype=np.float32
-        )
-        return found
-
-    @property
     def columns(self) -> tuple[str, ...]:
         """Terms of the columns of scores."""
         return self.candidates or self.model.space.known
@@ -373,7 +363,7 @@ class OpenWorldAnnotator:
     def finish_groups(self, sums: GroupSums, cells: OpenAnnotation) -> OpenAnnotation:
         """Decide for groups by the mean evidence of their cells, with the shift and threshold of the data set."""
         log_p, parts, novelty, choices = sums.means()
-        opened = parts.total[:, self._open_rows] + self._prior[self._open_rows]
+        opened = parts.total[:, self._open_rows] + self.model.prior[self._open_rows]
         p = self._summarised(
             log_p, parts, opened, novelty, choices if self.candidates else None, return_scores=True
         )
@@ -456,7 +446,7 @@ class OpenWorldAnnotator:
         # a type that is ruled out, as by a tissue, has no log probability
         floored = np.maximum(log_p, -100)
         known_parts[:, 0] += floored[at, assigned] - floored[at, runner_up]
-        prior = self._prior
+        prior = self.model.prior
         open_parts = _differences(parts, at, best + first_open, second + first_open)
         open_parts[:, 3] = prior[best + first_open] - prior[second + first_open]
         choice = choice_second = np.zeros(n, dtype=np.int32)

@@ -173,7 +173,7 @@ def siblings_of(term: str, ontology: CellOntology) -> list[str]:
 
 
 def up(ontology: CellOntology, term: str) -> frozenset[str]:
-    """Ancestors of a term and the term itself; only itself for a name that is no term."""
+    """Ancestors of a term and the term itself; only itself for a name that is not a term."""
     return ontology.ancestors(term, include_self=True) if term in ontology else frozenset((term,))
 
 
