@@ -22,7 +22,6 @@ from labels.label_space import MALIGNANT, TUMOUR, labels_of, read_label_map, ter
 from recipe.classifier import (
     adjust_to_tissue,
     fit_head,
-    infer_tissues,
     organ_of,
     probabilities,
     recorded_types,
@@ -34,6 +33,7 @@ from recipe.setup import prepare, read_sources
 from recipe.sources import STUDIES
 from recipe.training import Trainer, TrainingConfig, embed, new_network
 
+from sccello_tools.annotation import TissueWeights
 from sccello_tools.ontology import CellOntology
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def with_priors(probs: np.ndarray, cells: Cells, fold: str, data: TrainingData, 
     table = recorded_in_training(fold)
     organs, recorded = recorded_types(table, data.targets.types, ontology)
     weights = tissue_weights(recorded)
+    tissues = TissueWeights(tuple(organs), weights)
     units = np.array([unit_of(*pair) for pair in zip(cells.obs.study, cells.obs.file, strict=True)])
     given, inferred = probs.copy(), probs.copy()
     for unit in set(units):
@@ -133,7 +134,7 @@ def with_priors(probs: np.ndarray, cells: Cells, fold: str, data: TrainingData, 
         names = {organ_of(tissue) for tissue in cells.obs.tissue[rows]} & set(organs)
         of_given = weights[[organs.index(o) for o in names]].max(0) if names else weights.mean(0)
         given[rows] = adjust_to_tissue(probs[rows], of_given)
-        inferred[rows] = adjust_to_tissue(probs[rows], infer_tissues(probs[rows], weights) @ weights)  # fmt: skip
+        inferred[rows] = adjust_to_tissue(probs[rows], tissues.infer(probs[rows]) @ weights)  # fmt: skip
     return {"no prior": probs, "tissue given": given, "tissue inferred": inferred}
 
 

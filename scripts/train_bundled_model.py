@@ -7,8 +7,8 @@ Both models have the same recipe. The twin does not know the types that the eval
 with their subtypes); the shipped model is also trained on them (`cells/release_only/`). `cells/eval/` is never read.
 
 Half of the cells of a batch are measured, half are synthetic: drawn from profiles of the Human Cell Landscape, CellProfileLibrary,
-Tabula Sapiens, sorted immune cells and brain atlases. Next to the model, `bank.npz` holds embeddings of all measured training cells and
-of synthetic cells, for the calibration of annotation. An interrupted run is resumed from its checkpoint in `--work`.
+Tabula Sapiens, sorted immune cells and brain atlases. `bank_measured.npz` in `--work` holds embeddings of all measured training
+cells, for the calibration of annotation. An interrupted run is resumed from its checkpoint in `--work`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from recipe.sampling import Batch, SamplingConfig, rank_cells
+from recipe.sampling import SamplingConfig, rank_cells
 from recipe.setup import prepare, read_sources
 from recipe.training import Trainer, TrainingConfig, embed, new_network
 
@@ -36,37 +36,25 @@ if TYPE_CHECKING:
     from sccello_tools.nn import ScCelloModel
 
 RESOURCES = Path(sccello.__file__).parent / "resources"
-BANK_STEP = 20_000_000  # synthetic cells of the bank are drawn from these steps, which never train
-N_SYNTHETIC = 30_000
 
 
-def float16(states: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
-    """Name both representations of cells and round them."""
-    return {"hidden": states[0].astype(np.float16), "cell": states[1].astype(np.float16)}
-
-
-def write_bank(folder: Path, network: ScCelloModel, data: TrainingData, sampling: SamplingConfig, config: TrainingConfig) -> None:  # fmt: skip
-    """Write embeddings of all measured training cells and of synthetic cells that did not train, with their labels."""
+def write_bank(
+    folder: Path, network: ScCelloModel, data: TrainingData, config: TrainingConfig
+) -> None:
+    """Write embeddings of all measured training cells, rounded, with their labels."""
     cells, labels = data.cells, np.array(data.targets.labels)
     measured = rank_cells(cells, config.max_length)
+    hidden, cell = embed(network, measured)
     obs = cells.obs.astype(str)
     columns = ("study", "donor", "tissue", "assay", "original_label")
     np.savez_compressed(
         folder / "bank_measured.npz",
-        **float16(embed(network, measured)),
+        hidden=hidden.astype(np.float16),
+        cell=cell.astype(np.float16),
         n_tokens=measured.lengths,
         label=labels[data.cell_labels],
         source=obs.file.to_numpy().astype(str),  # "file" is an argument of np.savez
         **{name: obs[name].to_numpy().astype(str) for name in columns},
-    )
-    sampler = data.sampler(replace(sampling, synthetic=1.0), max_length=config.max_length, seed=config.seed)  # fmt: skip
-    batches = [sampler(BANK_STEP + i, 500) for i in range(N_SYNTHETIC // 500)]
-    drawn = Batch(*(np.concatenate([getattr(b, name) for b in batches]) for name in Batch._fields))
-    np.savez_compressed(
-        folder / "bank_synthetic.npz",
-        **float16(embed(network, drawn)),
-        n_tokens=drawn.lengths,
-        label=labels[drawn.labels],
     )
 
 
@@ -124,7 +112,7 @@ def main() -> None:
         update_entry(args.out.name, args.out)
 
     # with the saved weights, which are rounded
-    write_bank(work, sccello.models.load(args.out, device="cpu").network, data, sampling, config)
+    write_bank(work, sccello.models.load(args.out, device="cpu").network, data, config)
     print(f"{args.out}: {trainer.step} steps in {trainer.seconds / 60:.1f} min")
 
 

@@ -194,38 +194,6 @@ def tissue_weights(recorded: np.ndarray, *, floor: float = 0.05, slope: float = 
     return np.where(recorded, 1.0, np.minimum(1.0, floor + slope * recorded.mean(0)))
 
 
-def infer_tissues(probs: np.ndarray, weights: np.ndarray, *, prior_cells: float = 5.0, max_iter: int = 100) -> np.ndarray:  # fmt: skip
-    r"""Estimate the fractions of organs in a data set from the types of all its cells.
-
-    Maximises :math:`\prod_i \sum_o \pi_o \sum_t p_{it} q_{ot} / \bar q_t` over :math:`\pi` by expectation maximisation, where
-    :math:`q_o` are the weights of organ o scaled to sum to one, and :math:`\bar q` their mean.
-
-    Parameters
-    ----------
-    probs
-        (n_cells, n_types) probabilities without a tissue prior.
-    weights
-        (n_organs, n_types), see :func:`tissue_weights`.
-    prior_cells
-        Pseudo-count, distributed equally over organs, so that a few cells decide nothing.
-    max_iter
-        Iterations.
-    """
-    q = weights / weights.sum(1, keepdims=True)
-    likelihood = probs @ (q / q.mean(0)).T
-    fractions = np.full(len(weights), 1 / len(weights))
-    for _ in range(max_iter):
-        of_cell = fractions * likelihood
-        of_cell /= np.maximum(of_cell.sum(1, keepdims=True), 1e-30)
-        updated = of_cell.sum(0) + prior_cells / len(weights)
-        updated /= updated.sum()
-        converged = np.abs(updated - fractions).max() < 1e-5
-        fractions = updated
-        if converged:
-            break
-    return fractions
-
-
 def adjust_to_tissue(probs: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Multiply probabilities by factors of types, (n_types,), and normalise."""
     adjusted = probs * weights
