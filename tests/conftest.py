@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import warnings
 from pathlib import Path
@@ -24,6 +25,17 @@ N_CELLS, N_GENES = 30, 900
 # examples take as long as the load of the machine makes them
 settings.register_profile("sccello", deadline=None)
 settings.load_profile("sccello")
+
+
+@pytest.fixture(autouse=True)
+def _package_logger():
+    """Undo what a test did to the package's logger: a test must not depend on the tests that ran before it in its process."""
+    logger = logging.getLogger("sccello_tools")
+    level, handlers, propagate = logger.level, logger.handlers[:], logger.propagate
+    yield
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
+    logger.propagate = propagate
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,6 @@ from packaging.utils import canonicalize_name
 
 import sccello_tools
 from sccello_tools import settings
-from sccello_tools._logging import logger
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "sccello_tools"
@@ -235,13 +234,11 @@ def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)  # what an example writes, it writes here
     for attribute, value in {**vars(settings), "cache_dir": tmp_path, "offline": True}.items():
         monkeypatch.setattr(settings, attribute, value)
-    level = logger.level
     module = importlib.import_module(name)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     report: list[str] = []
     for example in doctest.DocTestFinder().find(module, name):
         runner.run(example, out=report.append)
-    logger.setLevel(level)
     assert runner.tries > 0, "the examples of this module are out of the finder's reach"
     assert runner.failures == 0, "\n".join(report)
 

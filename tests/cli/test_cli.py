@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -25,11 +24,8 @@ KEY = "X_sccello"
 
 @pytest.fixture(autouse=True)
 def _restore_settings():
-    logger = logging.getLogger("sccello_tools")
-    level, handlers, offline = logger.level, list(logger.handlers), sccello.settings.offline
+    offline = sccello.settings.offline
     yield
-    logger.setLevel(level)
-    logger.handlers[:] = handlers
     sccello.settings.offline = offline
 
 
