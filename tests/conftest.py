@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import random
 import signal
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +18,12 @@ import pytest
 from hypothesis import settings
 from scipy import sparse
 
+import sccello_tools
 from sccello_tools.tokens import GeneVocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
 N_CELLS, N_GENES = 30, 900
 
@@ -28,14 +33,38 @@ settings.load_profile("sccello")
 
 
 @pytest.fixture(autouse=True)
-def _package_logger():
-    """Undo what a test did to the package's logger: a test must not depend on the tests that ran before it in its process."""
+def _global_state():
+    """Undo what a test did to the state of the process: a test must not depend on the tests that ran before it."""
     logger = logging.getLogger("sccello_tools")
     level, handlers, propagate = logger.level, logger.handlers[:], logger.propagate
+    options = dict(vars(sccello_tools.settings))
+    environment, folder = dict(os.environ), Path.cwd()
+    mpl, torch = sys.modules.get("matplotlib"), sys.modules.get("torch")
+    style = dict.copy(mpl.rcParams) if mpl else {}
+    style.pop("backend", None)
+    n_threads = torch.get_num_threads() if torch else 0
+    seed(torch)
     yield
     logger.setLevel(level)
     logger.handlers[:] = handlers
     logger.propagate = propagate
+    vars(sccello_tools.settings).update(options)
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
+    os.chdir(folder)
+    if mpl:
+        dict.update(mpl.rcParams, style)
+    if torch and torch.get_num_threads() != n_threads:
+        torch.set_num_threads(n_threads)
+
+
+def seed(torch: ModuleType | None) -> None:
+    """Seed the global generators, so that a test that draws from them draws the same numbers in any order of tests."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - libraries draw from it
+    if torch:
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
