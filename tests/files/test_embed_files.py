@@ -236,13 +236,15 @@ def test_flipped_bits_are_found_by_checksums(files, tiny_model_folder, tmp_path)
 
 SCRIPT = """
 import sys, time
+from pathlib import Path
 import sccello_tools as sccello
 from sccello_tools.files import worker
 write = worker.write_rows
-def slow(*args, **options):
+def write_two(*args, **options):
     write(*args, **options)
-    time.sleep(0.3)
-worker.write_rows = slow
+    if len(list(Path(sys.argv[2]).glob("blocks/*.parquet"))) >= 2:
+        time.sleep(600)  # until it is killed, however busy the machine is
+worker.write_rows = write_two
 sccello.embed_files(sys.argv[1], sys.argv[2], model=sys.argv[3], cells_per_block=4, device="cpu", precision="float32")
 """
 

@@ -7,6 +7,7 @@ import logging
 import os
 
 import pytest
+from huggingface_hub import constants
 
 from sccello_tools import settings
 from sccello_tools.errors import (
@@ -74,7 +75,8 @@ class TestHub:
         assert len(hub.requests) == n_requests
 
     @pytest.mark.parametrize("fault", ["truncate:10240", "stall:10240"])
-    def test_an_interrupted_download_is_resumed(self, hub, remote, fault):
+    def test_an_interrupted_download_is_resumed(self, hub, remote, fault, monkeypatch):
+        monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 3)
         hub.faults = [fault]
         entry = remote()
         try:
@@ -83,13 +85,15 @@ class TestHub:
             assert read(entry) == BODY
         assert hub.downloads() == [None, "bytes=10240-"]
 
-    def test_a_server_that_keeps_stalling_is_an_error(self, hub, remote):
+    def test_a_server_that_keeps_stalling_is_an_error(self, hub, remote, monkeypatch):
+        monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
         entry = remote()
         hub.always = "stall:0"
         with pytest.raises(DownloadError, match=r"weights\.bin.*HTTPS_PROXY.*HF_ENDPOINT"):
             fetch_model(entry)
         assert not is_available(entry)
         hub.always = None
+        monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 60)
         assert read(entry) == BODY
 
     def test_a_damaged_download_is_repeated_and_then_refused(self, hub, remote, caplog):

@@ -57,7 +57,7 @@ def server_process(tmp_path, tiny_files):
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     yield process.stdout.readline().split()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
 
 
 def test_two_processes_download_at_the_same_time(server_process, tiny_files, environment):
@@ -85,7 +85,7 @@ def test_a_killed_process_leaves_no_incomplete_model(hub, tiny_files, environmen
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     hub.faults = []
     second = start(environment, commit, tiny_files)
     out, err = second.communicate("go\n", timeout=300)
@@ -103,7 +103,7 @@ def test_downloads_use_a_proxy(hub, tiny_files, environment):
         "http_proxy": hub.url,
     }
     process = start(environment, commit, tiny_files)
-    out, err = process.communicate("go\n", timeout=60)
+    out, err = process.communicate("go\n", timeout=300)
     assert process.returncode == 0, err
     assert_complete(out, tiny_files)
     assert {headers["host"] for _, path, headers in hub.requests if "/resolve/" in path} == {

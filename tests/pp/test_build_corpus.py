@@ -308,8 +308,16 @@ def test_an_interrupted_run_goes_on(
 
 
 SCRIPT = """
-import sys
+import sys, time
+from pathlib import Path
 import sccello_tools as sccello
+from sccello_tools.files import worker
+write = worker.write_rows
+def write_some(*args, **options):
+    write(*args, **options)
+    if len(list(Path(sys.argv[2], "shards").glob("[0-9]*.parquet"))) >= int(sys.argv[3]):
+        time.sleep(600)  # until it is killed, however busy the machine is
+worker.write_rows = write_some
 sccello.pp.build_corpus(sys.argv[1], sys.argv[2], cells_per_shard=50)
 """
 
@@ -327,7 +335,7 @@ def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
     adata.write_h5ad(path)
     out = tmp_path / "out"
     for n_finished in (1, 4):
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(path), str(out)])
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT, path, out, str(n_finished)])
         finished = (out / "shards").glob
         try:
             wait_for(lambda: len(list(finished("[0-9]*.parquet"))) >= n_finished, process)  # noqa: B023

@@ -17,9 +17,17 @@ import sccello_tools as sccello
 TERMS = ["CL:0000084", "CL:0000236", "CL:0000540"]
 
 TRAIN = """
-import sys, anndata
+import sys, time, anndata
 import sccello_tools as sccello
 from sccello_tools.training import PretrainConfig
+from sccello_tools.training.pretrain.module import PretrainModule
+if sys.argv[4:]:
+    original = PretrainModule.training_step
+    def step(self, batch, batch_idx):
+        if self.global_step == 300:
+            time.sleep(3600)  # until it is killed, however busy the machine is
+        return original(self, batch, batch_idx)
+    PretrainModule.training_step = step
 config = PretrainConfig(hidden_size=8, n_layers=1, n_heads=2, intermediate_size=8, max_length=32, max_steps=450,
                         batch_cells=4, n_negatives=32)
 sccello.settings.progress = False
@@ -33,11 +41,21 @@ def test_a_killed_training_goes_on_and_leaves_no_half_model(adata, tmp_path):
     adata.write_h5ad(tmp_path / "a.h5ad")
     out, checkpoints = tmp_path / "model", tmp_path / "checkpoints"
 
-    def start(model, folder):
-        command = [sys.executable, "-W", "ignore", "-c", TRAIN, tmp_path / "a.h5ad", model, folder]
+    def start(model, folder, *hang):
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            TRAIN,
+            tmp_path / "a.h5ad",
+            model,
+            folder,
+            *hang,
+        ]
         return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
-    process = start(out, checkpoints)
+    process = start(out, checkpoints, "hang")
     until = time.monotonic() + 600  # a busy machine may take minutes to import alone
     try:
         while not list(checkpoints.glob("*.ckpt")) and time.monotonic() < until:  # at step 200
