@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
 T = TypeVar("T")
 
@@ -30,6 +33,38 @@ def in_threads(n: int, work: Callable[[int, int], T], *, block: int) -> list[T]:
         return [work(first, last) for first, last in blocks]
     with ThreadPoolExecutor(min(n_cores(), len(blocks))) as pool:
         return [done.result() for done in [pool.submit(work, *span) for span in blocks]]
+
+
+class _SingleThreadedBlas:
+    """Count the callers, because limits that overlap would restore each other's instead of the original number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._n_callers = 0
+        self._controller: Any = None  # finding the libraries takes milliseconds
+        self._limit: Any = None
+
+    @contextmanager
+    def __call__(self) -> Generator[None, None, None]:
+        """Limit BLAS to one thread per call, for blocks that run in threads of their own."""
+        from threadpoolctl import ThreadpoolController
+
+        with self._lock:
+            if self._controller is None:
+                self._controller = ThreadpoolController()
+            if self._n_callers == 0:
+                self._limit = self._controller.limit(limits=1, user_api="blas")
+            self._n_callers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._n_callers -= 1
+                if self._n_callers == 0:
+                    self._limit.restore_original_limits()
+
+
+single_threaded_blas = _SingleThreadedBlas()
 
 
 def prefetch(source: Iterator[T]) -> Generator[T, None, None]:

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MAX_CORRELATION = np.float32(0.99)
-_N_LOGS = 8
+_N_LOGS = 16
+LOWER, UPPER = np.float32(-1), np.float32(6)
+"""Standardised expression is clipped, so that no single gene decides."""
 N_PADDED = 4
 """Sets of weights including padding, so that they are added with one instruction."""
 
@@ -21,11 +23,9 @@ def marker_t_values(
     indptr: NDArray[np.integer],
     indices: NDArray[np.integer],
     data: NDArray[np.float32],
-    token_of_column: NDArray[np.int32],
+    columns: NDArray[np.float32],
+    entry_ranges: NDArray[np.int32],
     slot_of_column: NDArray[np.int32],
-    token_of_slot: NDArray[np.int32],
-    standard: NDArray[np.float32],
-    entry_starts: NDArray[np.int32],
     entry_terms: NDArray[np.int32],
     entry_weights: NDArray[np.float32],
     totals: NDArray[np.float32],
@@ -40,16 +40,16 @@ def marker_t_values(
     ----------
     indptr, indices, data
         Rows of raw counts in CSR format.
-    token_of_column
-        Array of shape (n_columns,): token of each column, -1 for columns to skip.
-    slot_of_column, token_of_slot
-        Genes of several columns: index of the column's gene among them, -1 for all other columns, and their tokens.
-    standard
-        Array of shape (n_tokens, 5): mean, 1 / (sd + offset), standardised zero, lower and upper limit. A scale of 0 marks genes
-        without background, which count towards the total only.
-    entry_starts, entry_terms, entry_weights
-        Weights by gene: entries ``entry_starts[token]:entry_starts[token + 1]``; weights have shape (n_entries, 4): one column per set,
-        and zeros.
+    columns
+        Array of shape (n_columns + n_slots, 4): mean, 1 / (sd + offset), standardised zero, and 1 for genes or 0 for columns to skip.
+        A scale of 0 marks genes without background, which count towards the total only, and columns that share their gene with
+        others. The rows after the columns are the genes of several columns.
+    entry_ranges
+        Array of shape (n_columns + n_slots, 2): first and last + 1 weight of each.
+    slot_of_column
+        Index of the column's gene among the genes of several columns, -1 for all other columns; empty if there are no such genes.
+    entry_terms, entry_weights
+        Weights by gene; they have shape (n_entries, 4): one column per set, and zeros.
     totals
         Array of shape (3,): number of measured genes, sum and sum of squares of their standardised zeros.
     base
@@ -63,18 +63,21 @@ def marker_t_values(
     """
     n_genes = totals[0]
     n_sets, n_terms = base.shape
+    n_columns = len(slot_of_column)
+    n_slots = len(columns) - n_columns if n_columns else 0
     work = np.empty((n_terms, N_PADDED), dtype=np.float32)
     start = np.zeros((n_terms, N_PADDED), dtype=np.float32)
     for k in range(n_sets):
         start[:, k] = base[k]
-    n_slots = len(token_of_slot)
     summed = np.zeros(n_slots, dtype=np.float32)
     logs = np.empty(_N_LOGS + 1, dtype=np.float32)
+    changes = np.empty(len(columns), dtype=np.float32)
+    changed = np.empty(len(columns), dtype=np.int64)
     for row in range(len(indptr) - 1):
+        first, last = indptr[row], indptr[row + 1]
         total = np.float32(0)
-        for i in range(indptr[row], indptr[row + 1]):
-            if token_of_column[indices[i]] >= 0:
-                total += data[i]
+        for i in range(first, last):
+            total += data[i] * columns[indices[i], 3]
         if total <= 0:
             out[row] = np.nan
             continue
@@ -82,33 +85,35 @@ def marker_t_values(
         for count in range(_N_LOGS + 1):
             logs[count] = np.log1p(count * scale)
         work[:] = start
-        summed[:] = 0
+        if n_slots:  # columns of the same gene are added up first
+            summed[:] = 0
+            for i in range(first, last):
+                slot = slot_of_column[indices[i]]
+                if slot >= 0:
+                    summed[slot] += data[i]
         z_sum, z_squares = totals[1], totals[2]
-        first, last = indptr[row], indptr[row + 1]
+        n_changed = 0
         for i in range(first, last + n_slots):
-            if i < last:
-                column = indices[i]
-                token = token_of_column[column]
-                value = data[i]
-                slot = slot_of_column[column]
-                if slot >= 0:  # one of several columns of a gene: added up first
-                    summed[slot] += value
-                    continue
-            else:
-                token = token_of_slot[i - last]
-                value = summed[i - last]
-            if token < 0 or value <= 0 or standard[token, 1] == 0:
+            column, value = (
+                (indices[i], data[i]) if i < last else (n_columns + i - last, summed[i - last])
+            )
+            if value <= 0 or columns[column, 1] == 0:
                 continue
             # most counts are small: their logarithms are computed once per cell
             count = int(value)
-            x = logs[count] if count == value and count <= _N_LOGS else np.log1p(value * scale)
-            z = (x - standard[token, 0]) * standard[token, 1]
-            z = min(max(z, standard[token, 3]), standard[token, 4])
-            zero = standard[token, 2]
-            change = z - zero
+            x = logs[count] if count <= _N_LOGS and count == value else np.log1p(value * scale)
+            z = (x - columns[column, 0]) * columns[column, 1]
+            z = min(max(z, LOWER), UPPER)
+            change = z - columns[column, 2]
             z_sum += change
-            z_squares += z * z - zero * zero
-            for entry in range(entry_starts[token], entry_starts[token + 1]):
+            z_squares += change * (z + columns[column, 2])
+            # overwritten by the next gene if this one is no marker
+            changes[n_changed] = change
+            changed[n_changed] = column
+            n_changed += entry_ranges[column, 1] > entry_ranges[column, 0]
+        for i in range(n_changed):
+            change = changes[i]
+            for entry in range(entry_ranges[changed[i], 0], entry_ranges[changed[i], 1]):
                 term = entry_terms[entry]
                 for k in range(N_PADDED):
                     work[term, k] += entry_weights[entry, k] * change

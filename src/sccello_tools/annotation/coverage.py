@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -80,14 +81,23 @@ class TermChains:
         self, probabilities: NDArray[np.float32], assigned: NDArray[np.integer]
     ) -> NDArray[np.float16]:
         """Probability that each term of the assigned chain is right, shape (n_cells, width); 1 beyond the end of a chain."""
-        out = np.ones((len(assigned), self.width), dtype=np.float16)
-        for index in np.unique(assigned):
-            rows = np.flatnonzero(assigned == index)
-            chain = self.chains[index]
-            summed = np.minimum(probabilities[rows] @ chain.right, 1)
-            # a term is at least as likely right as one below it
-            out[rows, : len(chain.terms)] = np.maximum.accumulate(summed, axis=1)
-        return out
+        from ._decision_kernel import chain_sums
+
+        out = np.empty((len(assigned), self.width), dtype=np.float32)
+        chain_sums(
+            np.ascontiguousarray(probabilities, dtype=np.float32),
+            assigned.astype(np.int32),
+            *self._stacked,
+            out,
+        )
+        return out.astype(np.float16)
+
+    @cached_property
+    def _stacked(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """First term of each chain, and where the terms of all chains are right; see :func:`chain_sums`."""
+        lengths = [len(chain.terms) for chain in self.chains]
+        rows = [chain.right.T for chain in self.chains]
+        return np.cumsum([0, *lengths]).astype(np.int32), np.ascontiguousarray(np.concatenate(rows))
 
 
 def utilities(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sccello_tools.ontology import spearman_matrix
+from sccello_tools.ontology import RankedRows
 
 from .marker_scores import N_TOP, MarkerScores, over_rows
 from .term_space import human_terms
@@ -80,7 +80,7 @@ class EvidenceWeights:
 
     def array(self) -> NDArray[np.float32]:
         """Return the weights in the order of the fields."""
-        return np.array([getattr(self, field.name) for field in fields(self)], dtype=np.float32)
+        return np.array([getattr(self, f.name) for f in fields(self)], dtype=np.float32)
 
     @classmethod
     def of(cls, values: Sequence[float] | NDArray[np.floating]) -> EvidenceWeights:
@@ -134,6 +134,7 @@ class EvidenceModel:
     """(n_marker_terms,) terms whose t-values set the scale of a cell's marker evidence."""
     sibling_starts: NDArray[np.int32]
     sibling_markers: NDArray[np.int32]
+    _ranked: dict[bytes, RankedRows] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(
@@ -184,13 +185,23 @@ class EvidenceModel:
             )
         out[:, 5] = probabilities @ self.space.log_pagerank.T
         out[:, 6] = probabilities @ self.space.lin.T
-        kept = self.space.placed & np.isfinite(cells.log_probabilities).any(axis=0)
-        out[:, 7] = spearman_matrix(
-            np.ascontiguousarray(cells.cosines[:, kept]),
-            np.ascontiguousarray(self.space.rank_rows[:, kept[self.space.placed]]),
-        )
-        np.nan_to_num(out[:, 7], copy=False)  # constant cosines
+        out[:, 7] = self._rank_correlations(cells)
         return out
+
+    def _rank_correlations(self, cells: CellEvidence) -> NDArray[np.float32]:
+        """Spearman correlation of cosines to the known types with each row's PageRank, shape (n_cells, n_rows)."""
+        kept = self.space.placed & np.isfinite(cells.log_probabilities).any(axis=0)
+        key = kept.tobytes()
+        ranked = self._ranked.get(key)
+        if ranked is None:
+            rows = self.space.rank_rows[:, kept[self.space.placed]]
+            ranked = RankedRows(np.ascontiguousarray(rows))
+            self._ranked.clear()  # while weights are fitted, other types are masked in each block
+            self._ranked[key] = ranked
+        found = ranked.correlations(np.ascontiguousarray(cells.cosines[:, kept]))
+        # of constant cosines
+        np.nan_to_num(found, copy=False)
+        return found
 
     def shared_parts(self, cells: CellEvidence) -> SharedScores:
         """Return the part of the scores that known and open terms share by source: weights times pair features."""
@@ -203,12 +214,8 @@ class EvidenceModel:
         embedding = probabilities @ similarity.T
         ontology = np.zeros_like(embedding)
         if w.rank:
-            kept = self.space.placed & np.isfinite(cells.log_probabilities).any(axis=0)
-            ontology = np.float32(w.rank) * spearman_matrix(
-                np.ascontiguousarray(cells.cosines[:, kept]),
-                np.ascontiguousarray(self.space.rank_rows[:, kept[self.space.placed]]),
-            )
-            np.nan_to_num(ontology, copy=False)  # constant cosines
+            ontology = self._rank_correlations(cells)
+            ontology *= np.float32(w.rank)
         markers = np.zeros_like(embedding)
         marker_weights = w.array()[:5]
         if cells.markers is not None and marker_weights.any():

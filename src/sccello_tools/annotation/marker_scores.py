@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from .markers import CellMarkers
 
 _RESOURCE = "expression_background.npz"
-_LOWER, _UPPER = -1.0, 6.0  # standardised expression is clipped, so that no single gene decides
 _SD_OFFSET = (
     0.1  # added to the sd of log expression, which is near 0 for genes that are rarely detected
 )
@@ -36,7 +35,7 @@ _N_MARKERS = 150  # markers of a term that count, those of highest weight
 _N_SPECIFIC = 60  # of those, markers that distinguish a term from its siblings
 _N_SETS = 3
 _MIN_MEASURED = 3  # measured markers that a term needs to be scored
-_ROWS_PER_THREAD = 128
+_ROWS_PER_THREAD = 512
 N_TOP: Final = 3
 """Terms whose mean t-value is the scale of a cell's marker evidence."""
 
@@ -91,7 +90,7 @@ class MarkerScorer:
     entry_weights: NDArray[np.float32]
     """(n_entries, 4): all positive markers, specific markers, negative markers, and zeros."""
     standard: NDArray[np.float32]
-    """(n_tokens, 5): see :func:`marker_t_values`."""
+    """(n_tokens, 3): mean, 1 / (sd + offset), which is 0 for genes without background, and standardised zero."""
 
     @classmethod
     def of(
@@ -133,15 +132,15 @@ class MarkerScorer:
             ],
             axis=1,
         )
+        from ._marker_kernel import LOWER, UPPER
+
         known = background.sd > 0
         scale = np.where(known, 1 / (background.sd + _SD_OFFSET), 0)
         standard = np.stack(
             [
                 background.mean,
                 scale,
-                np.clip(-background.mean * scale, _LOWER, _UPPER),
-                np.full_like(scale, _LOWER),
-                np.full_like(scale, _UPPER),
+                np.clip(-background.mean * scale, LOWER, UPPER),
             ],
             axis=1,
         ).astype(np.float32)
@@ -184,16 +183,36 @@ class MarkerScorer:
         scored = (n_markers >= np.minimum(least, _n_total(self))) & (n_markers > 0)
         inverse = np.where(scored & (variance > 0), 1 / np.sqrt(np.maximum(variance, 1e-30)), 0)
         totals = np.array([n_genes, zero[usable].sum(), (zero[usable] ** 2).sum()])
+        of_column, slots = np.asarray(tokens, dtype=np.int32), _slots(tokens)
         return BoundScorer(
             self,
-            np.asarray(tokens, dtype=np.int32),
+            of_column,
+            *self._by_column(of_column, slots),
+            slots,
             totals.astype(np.float32),
             base.astype(np.float32),
             sums.astype(np.float32),
             inverse.astype(np.float32),
             n_markers[0].astype(np.int64),
-            *_repeated(np.asarray(tokens, dtype=np.int32)),
         )
+
+    def _by_column(
+        self, tokens: NDArray[np.int32], slots: NDArray[np.int32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Arrange background and weights by column, so that genes are read in order; see :func:`marker_t_values`."""
+        shared = slots >= 0 if len(slots) else np.zeros(len(tokens), dtype=bool)
+        n_slots = int(slots.max(initial=-1)) + 1
+        of_slot = np.zeros(n_slots, dtype=np.int32)
+        if n_slots:
+            of_slot[slots[shared]] = tokens[shared]
+        gene = np.maximum(np.concatenate([tokens, of_slot]), 0)
+        is_scored = np.concatenate([(tokens >= 0) & ~shared, np.ones(n_slots, dtype=bool)])
+        is_scored &= self.standard[gene, 1] > 0
+        columns = np.zeros((len(gene), 4), dtype=np.float32)
+        columns[:, :3] = np.where(is_scored[:, None], self.standard[gene], 0)
+        columns[: len(tokens), 3] = tokens >= 0
+        ranges = np.stack([self.entry_starts[gene], self.entry_starts[gene + 1]], axis=1)
+        return columns, np.where(is_scored[:, None], ranges, 0).astype(np.int32)
 
 
 @lru_cache(maxsize=4)
@@ -222,16 +241,17 @@ class BoundScorer:
 
     scorer: MarkerScorer
     tokens: NDArray[np.int32]
+    """(n_columns,)"""
+    columns: NDArray[np.float32]
+    """Background by column; for this and the following see :func:`marker_t_values`."""
+    entry_ranges: NDArray[np.int32]
+    slots: NDArray[np.int32]
     totals: NDArray[np.float32]
     base: NDArray[np.float32]
     sums: NDArray[np.float32]
     inverse_norm: NDArray[np.float32]
     n_measured: NDArray[np.int64]
     """(n_terms,) positive markers that the columns hold."""
-    slots: NDArray[np.int32]
-    """(n_columns,) place of the column's gene among the genes of several columns; -1 for other columns."""
-    slot_tokens: NDArray[np.int32]
-    """Tokens of the genes of several columns."""
 
     def __call__(self, counts: sparse.csr_matrix | sparse.csr_array) -> MarkerScores:
         """Score (n_cells, n_columns) raw counts."""
@@ -241,23 +261,23 @@ class BoundScorer:
         if self.scorer.standard.shape[0] != VOCABULARY_SIZE:
             msg = f"Background of {self.scorer.standard.shape[0]} tokens; required are {VOCABULARY_SIZE}."
             raise ArgumentError(msg)
+        if not counts.has_canonical_format:
+            counts = counts.copy()
+            counts.sum_duplicates()
         n_sets, n_terms = self.base.shape
         out = np.empty((counts.shape[0], n_sets, n_terms), dtype=np.float32)
         data = counts.data.astype(np.float32, copy=False)
-        scorer = self.scorer
 
         def part(rows: slice) -> None:
             marker_t_values(
                 counts.indptr[rows.start : rows.stop + 1],
                 counts.indices,
                 data,
-                self.tokens,
+                self.columns,
+                self.entry_ranges,
                 self.slots,
-                self.slot_tokens,
-                scorer.standard,
-                scorer.entry_starts,
-                scorer.entry_terms,
-                scorer.entry_weights,
+                self.scorer.entry_terms,
+                self.scorer.entry_weights,
                 self.totals,
                 self.base,
                 self.sums,
@@ -298,12 +318,14 @@ class BoundScorer:
 
         Genes that the counts do not measure count as not expressed.
         """
+        from ._marker_kernel import LOWER, UPPER
+
         matrix, columns = _summed(sparse.csr_matrix(counts), self.tokens)
         totals = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1e-9)
         place = np.minimum(np.searchsorted(columns, tokens), len(columns) - 1)
         x = matrix[:, place].toarray() * (columns[place] == tokens)
         mean, scale = self.scorer.standard[tokens, 0], self.scorer.standard[tokens, 1]
-        z = np.clip((np.log1p(x * (1e4 / totals)[:, None]) - mean) * scale, _LOWER, _UPPER)
+        z = np.clip((np.log1p(x * (1e4 / totals)[:, None]) - mean) * scale, LOWER, UPPER)
         return z.astype(np.float32), x > 0
 
     def support(self, counts: sparse.csr_matrix | sparse.csr_array, term: str) -> MarkerSupport:
@@ -339,15 +361,16 @@ def _n_total(scorer: MarkerScorer) -> NDArray[np.float64]:
     )
 
 
-def _repeated(tokens: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Find the genes of several columns; see :class:`BoundScorer`."""
+def _slots(tokens: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Return the place of each column's gene among the genes of several columns, -1 for other columns; empty if there are none."""
     distinct, counts = np.unique(tokens[tokens >= 0], return_counts=True)
     repeated = distinct[counts > 1]
+    if not len(repeated):
+        return np.zeros(0, dtype=np.int32)
     slots = np.full(len(tokens), -1, dtype=np.int32)
-    if len(repeated):
-        is_one = np.isin(tokens, repeated)
-        slots[is_one] = np.searchsorted(repeated, tokens[is_one])
-    return slots, repeated.astype(np.int32)
+    is_one = np.isin(tokens, repeated)
+    slots[is_one] = np.searchsorted(repeated, tokens[is_one])
+    return slots
 
 
 def _summed(

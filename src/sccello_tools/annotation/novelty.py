@@ -25,8 +25,9 @@ class NoveltyCalibration:
     The novelty of a cell is the log odds that its type is an open term rather than a known one. Types with many specific
     markers have lower values than types with few. :math:`\lambda = 0.6` of the type's usual value (shrunk towards related types) is
     therefore subtracted. What remains is corrected for a shift of the whole data set, the median over assigned types of the lower
-    quartile of their cells minus the value usual in held-out studies, shrunk by n / (n + 6) for n types: a technical effect raises
-    all types alike, whereas novel cells raise the lower quartile of few. A data set with few types is hardly corrected.
+    quartile of their cells minus the value usual in held-out studies, multiplied by n² / (n² + 36) for n types: a technical effect raises
+    all types alike, whereas novel cells raise the lower quartile of few. A data set with few types is hardly corrected, because
+    it may consist of novel cells only.
     """
 
     offsets: NDArray[np.float32]
@@ -107,7 +108,8 @@ def data_set_shift(
     order = np.argsort(quartiles, kind="stable")
     cumulated = np.cumsum(weight[order])
     median = quartiles[order][np.searchsorted(cumulated, cumulated[-1] / 2)]
-    return float((median - reference) * weight.sum() / (weight.sum() + _PRIOR_TYPES))
+    n = weight.sum()
+    return float((median - reference) * n**2 / (n**2 + _PRIOR_TYPES**2))
 
 
 def weighted_quantile(

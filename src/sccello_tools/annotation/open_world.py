@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
+from scipy import sparse
 
 from sccello_tools import _keys
+from sccello_tools._threads import in_threads, single_threaded_blas
 from sccello_tools.errors import LabelError
 
 from .coverage import (
@@ -28,10 +30,9 @@ from .zero_shot import Candidates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Final
+    from typing import Any, Final
 
     from numpy.typing import NDArray
-    from scipy import sparse
 
     from sccello_tools.ontology import CellOntology
 
@@ -51,6 +52,7 @@ _OPEN_CONFIDENCE = (
     0.5  # an open term is assigned if it and all below it hold half of the probability
 )
 _LEAST = np.float32(-1e9)
+_BLOCK = 512
 
 
 class PartialAnnotation(NamedTuple):
@@ -84,6 +86,13 @@ class PartialAnnotation(NamedTuple):
     """(n, 4) difference of the scores of both by source."""
     scores: NDArray[np.float32]
     """(n, n_columns) probabilities of known types or scores of candidates; no columns unless asked for."""
+
+
+class _Block(NamedTuple):
+    """Result of a block of cells, and what is added to sums over groups, if any: arguments of :meth:`GroupSums.add`."""
+
+    partial: PartialAnnotation
+    for_sums: tuple[Any, ...] | None
 
 
 class OpenAnnotation(NamedTuple):
@@ -295,6 +304,37 @@ class OpenWorldAnnotator:
         return_scores
             Keep the scores of :attr:`columns`.
         """
+        n, keeps_parts = len(hidden), sums is not None and groups is not None
+        if counts is not None:
+            counts = sparse.csr_array(counts)
+
+        def block(first: int, last: int) -> _Block:
+            rows = slice(first, last)
+            raw = None if counts is None else counts[rows]
+            return self._block(
+                hidden[rows], cells[rows], raw, return_scores=return_scores, keeps_parts=keeps_parts
+            )
+
+        # small enough for the caches; BLAS would use the threads for one block at a time
+        with single_threaded_blas():
+            blocks = in_threads(n, block, block=_BLOCK) if n else [block(0, 0)]
+        if sums is not None and groups is not None:
+            for number, found in enumerate(blocks):
+                if found.for_sums is not None:
+                    sums.add(groups[number * _BLOCK : (number + 1) * _BLOCK], *found.for_sums)
+        return PartialAnnotation(
+            *(np.concatenate(column) for column in zip(*(found.partial for found in blocks)))
+        )
+
+    def _block(
+        self,
+        hidden: NDArray[np.float32],
+        cells: NDArray[np.float32],
+        counts: sparse.csr_array | None,
+        *,
+        return_scores: bool,
+        keeps_parts: bool,
+    ) -> _Block:
         usable = _usable(hidden, cells)
         evidence = self._evidence(hidden, cells, counts, usable)
         parts = self.model.shared_parts(evidence)
@@ -306,17 +346,16 @@ class OpenWorldAnnotator:
         for_novelty = np.where(np.isfinite(evidence.log_probabilities), for_novelty, _LEAST)
         novelty = log_sum_exp(opened) + by_cell - log_sum_exp(for_novelty)
         choices = self._choice_scores(evidence, parts) if self.candidates else None
-        if sums is not None and groups is not None:
-            sums.add(groups, usable, evidence.log_probabilities, parts, novelty, choices)
-        novelty = np.where(usable, novelty, np.nan).astype(np.float32)
-        return self._summarised(
+        for_sums = (usable, evidence.log_probabilities, parts, novelty, choices)
+        found = self._summarised(
             evidence.log_probabilities,
             parts,
             opened,
-            novelty,
+            np.where(usable, novelty, np.nan).astype(np.float32),
             choices,
             return_scores=return_scores,
         )
+        return _Block(found, for_sums if keeps_parts else None)
 
     def candidate_scores(
         self,
@@ -552,18 +591,19 @@ def _codes(
 
 
 def _best_other(p: NDArray[np.float32], best: NDArray[np.int32]) -> NDArray[np.int32]:
-    rest = p.copy()
-    rest[np.arange(len(p)), best] = -1
-    found: NDArray[np.int32] = rest.argmax(axis=1).astype(np.int32)
+    from ._decision_kernel import best_other
+
+    found = np.empty(len(p), dtype=np.int32)
+    best_other(p, best, found)
     return found
 
 
 def _two_best(p: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    rows = np.arange(len(p))
-    best = p.argmax(axis=1)
-    rest = p.copy()
-    rest[rows, best] = -1
-    return best.astype(np.int32), rest.argmax(axis=1).astype(np.int32)
+    from ._decision_kernel import best_two
+
+    best, second = (np.empty(len(p), dtype=np.int32) for _ in range(2))
+    best_two(p, best, second)
+    return best, second
 
 
 def _differences(

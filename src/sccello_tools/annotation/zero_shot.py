@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Literal
 
 from sccello_tools.errors import LabelError
-from sccello_tools.ontology import match_label, pagerank_rows, spearman_matrix
+from sccello_tools.ontology import RankedRows, match_label, pagerank_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +73,11 @@ class Candidates:
         (n_cells, n_candidates) float32: Spearman correlation of the cosines with the candidate's PageRank row (arXiv 2408.12373, novel cell type
         classification); rows with NaN give NaN.
         """
-        return spearman_matrix(cosines, self.rows)
+        return self._ranked.correlations(cosines)
+
+    @cached_property
+    def _ranked(self) -> RankedRows:
+        return RankedRows(self.rows)
 
 
 def resolve_candidates(

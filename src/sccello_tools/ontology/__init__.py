@@ -7,13 +7,14 @@ from .graph import CellOntology, published_labels
 from .labels.match import LabelMatch, LabelReport, match_label, match_labels
 from .labels.uninformative import is_uninformative
 from .search import TermHit
-from .similarity import ancestor_mask, pagerank_rows, similarity_levels, spearman_matrix
+from .similarity import RankedRows, ancestor_mask, pagerank_rows, similarity_levels, spearman_matrix
 
 __all__ = [
     "CellOntology",
     "Consensus",
     "LabelMatch",
     "LabelReport",
+    "RankedRows",
     "TermHit",
     "ancestor_mask",
     "consensus_term",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from sccello_tools._threads import n_cores
+from sccello_tools._threads import in_threads, n_cores
 from sccello_tools.errors import ArgumentError, OntologyError
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ _FLOOR: Final = 1e-4  # similarity below which all pairs have level 1
 _DROPPED_BITS: Final = 19  # of the 52-bit mantissa: the rest is exact to 1e-10, the solver to 1e-14
 _BLOCK: Final = 256  # right-hand sides per solve, which bounds memory
 _CHUNK: Final = 4096  # cells ranked at a time: 6.5 MB for the 398 published types
-_MIN_ROWS_FOR_THREADS: Final = 256
+_ROWS_PER_THREAD: Final = 512
 
 _FACTORS: WeakKeyDictionary[CellOntology, dict[float, SuperLU]] = WeakKeyDictionary()
 
@@ -204,12 +202,32 @@ def spearman_matrix(
             "Compute the rows with pagerank_rows(ontology, candidates, columns=known)."
         )
         raise ArgumentError(msg)
-    candidates = _unit_ranks(y).T
     out = np.empty((len(x), len(y)), dtype=np.float32)
+    ranked = RankedRows(y)
     for first in range(0, len(x), chunk_cells):
         part = slice(first, first + chunk_cells)
-        np.matmul(_unit_ranks(x[part]), candidates, out=out[part])
-    return np.clip(out, -1, 1, out=out)
+        ranked.correlations(x[part], out=out[part])
+    return out
+
+
+class RankedRows:
+    """Rows that many blocks of cells are correlated with: their ranks are computed once.
+
+    Parameters
+    ----------
+    rows
+        Array of shape (n_candidates, n_known).
+    """
+
+    def __init__(self, rows: NDArray[np.floating]) -> None:
+        self._ranks = _unit_ranks(rows).T
+
+    def correlations(
+        self, cells: NDArray[np.floating], *, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Return :func:`spearman_matrix` of (n_cells, n_known) and the rows."""
+        found = np.matmul(_unit_ranks(cells), self._ranks, out=out)
+        return np.clip(found, -1, 1, out=found)
 
 
 def _factorize(ontology: CellOntology, damping: float) -> SuperLU:
@@ -261,12 +279,9 @@ def _unit_ranks(values: NDArray[np.generic]) -> NDArray[np.float32]:
     sign, infinity = np.array([-0.0, np.inf], dtype=dtype).view(unsigned)
     bits = np.ascontiguousarray(values, dtype=dtype).view(unsigned)
     out = np.empty(values.shape, dtype=np.float32)
-    n_threads = n_cores() if len(bits) >= _MIN_ROWS_FOR_THREADS else 1
-    # Python threads with a kernel that releases the GIL, because numba's own threads may not be entered concurrently
-    with ThreadPoolExecutor(n_threads) as pool:
-        edges = np.linspace(0, len(bits), n_threads + 1).astype(int)
-        parts = [slice(first, last) for first, last in pairwise(edges.tolist())]
-        futures = [pool.submit(unit_ranks, bits[part], sign, infinity, out[part]) for part in parts]
-        for future in futures:
-            future.result()
+    in_threads(
+        len(bits),
+        lambda first, last: unit_ranks(bits[first:last], sign, infinity, out[first:last]),
+        block=max(-(-len(bits) // n_cores()), _ROWS_PER_THREAD),
+    )
     return out
