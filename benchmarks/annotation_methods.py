@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anndata as ad
 import numpy as np
 import torch
-from embedding import log_cp10k, token_counts
+from embedding import log_cp10k
 from scipy import sparse
 
 import sccello_tools as sccello
@@ -24,79 +25,46 @@ if TYPE_CHECKING:
 
     from sccello_tools.models import LoadedModel
 
+Queries = Mapping[str, "ad.AnnData | sparse.csr_matrix"]
+"""Cells by name: AnnData, or counts by token."""
 N_TOKENS = 25_427
 UNKNOWN = "unknown"
-
-
-def scanvi_probabilities(
-    train: list[ad.AnnData],
-    labels: NDArray[np.str_],
-    queries: dict[str, ad.AnnData],
-    *,
-    n_genes: int = 2_000,
-    seed: int = 0,
-) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
-    """scANVI, 30 + 10 epochs, then surgery of 30 epochs on each unlabelled query, which it so trains on."""
-    import scanpy as sc
-    import scvi
-
-    scvi.settings.seed = seed
-    scvi.settings.verbosity = logging.ERROR
-    counts = [token_counts(adata) for adata in train]
-    # a gene that a file does not have would tell the file
-    shared = np.flatnonzero(np.all([c.getnnz(axis=0) > 0 for c in counts], axis=0))
-    cells = ad.AnnData(sparse.vstack(counts).tocsr()[:, shared])
-    cells.var_names = [f"token{i}" for i in shared]
-    cells.obs["source"] = np.repeat(
-        [f"file{i}" for i in range(len(train))], [a.n_obs for a in train]
-    )
-    cells.obs["label"] = labels
-    logged = cells.copy()
-    sc.pp.normalize_total(logged, target_sum=1e4)
-    sc.pp.log1p(logged)
-    sc.pp.highly_variable_genes(logged, n_top_genes=n_genes, batch_key="source")
-    genes = np.flatnonzero(logged.var["highly_variable"].to_numpy())
-    cells = cells[:, genes].copy()
-    quiet = {"enable_progress_bar": False, "accelerator": "cpu"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        scvi.model.SCVI.setup_anndata(cells, batch_key="source", labels_key="label")
-        base = scvi.model.SCVI(cells)
-        base.train(max_epochs=30, **quiet)
-        model = scvi.model.SCANVI.from_scvi_model(base, unlabeled_category=UNKNOWN)
-        model.train(max_epochs=10, n_samples_per_label=100, **quiet)
-        found = {}
-        for name, query in queries.items():
-            asked = ad.AnnData(token_counts(query)[:, shared[genes]])
-            asked.var_names = cells.var_names
-            asked.obs["source"], asked.obs["label"] = name, UNKNOWN
-            surgery = scvi.model.SCANVI.load_query_data(asked, model)
-            surgery.train(max_epochs=30, plan_kwargs={"weight_decay": 0.0}, **quiet)
-            soft = surgery.predict(soft=True)
-            classes = [str(column) for column in soft.columns]
-            found[name] = soft.to_numpy().astype(np.float32)
-    return classes, found
 
 
 class Reference:
     """Training cells of the evaluation twin for the baselines: measured and synthetic cells, log1p(CP10k) of variable genes."""
 
-    def __init__(self, matrix: NDArray[np.float32], labels: NDArray[np.str_], tokens: NDArray[np.intp]) -> None:  # fmt: skip
+    def __init__(self, matrix: NDArray[np.float32], labels: NDArray[np.str_], tokens: NDArray[np.intp], counts: sparse.csr_matrix | None = None, files: NDArray[np.str_] | None = None) -> None:  # fmt: skip
         self.matrix, self.labels, self.tokens = matrix, labels, tokens
+        self.counts, self.files = counts, files
         self.classes, self.index = np.unique(labels, return_inverse=True)
 
     @classmethod
-    def load(cls, data: Path, path: Path | None = None, *, n_each: int = 100, n_synthetic: int = 8_000, n_genes: int = 4_000, seed: int = 0) -> Reference:  # fmt: skip
+    def load(cls, data: Path, path: Path | None = None) -> Reference:
+        """Read the reference from the file that keeps it, or sample it from the data folder and write that file."""
+        if path is not None and path.exists():
+            stored = np.load(path)
+            return cls(stored["matrix"].astype(np.float32), stored["labels"], stored["tokens"])
+        sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+        from recipe.setup import prepare, read_sources
+
+        ontology = sccello.ontology.CellOntology.load()
+        found = cls.of(prepare(*read_sources(data, ontology, twin=True), ontology, twin=True))
+        if path is not None:
+            matrix = found.matrix.astype(np.float16)
+            np.savez(path, matrix=matrix, labels=found.labels, tokens=found.tokens)
+        return found
+
+    @classmethod
+    def of(cls, prepared: Any, *, n_each: int = 100, n_synthetic: int = 8_000, n_genes: int = 4_000, seed: int = 0) -> Reference:  # fmt: skip
         """Sample measured cells of each study and type, draw synthetic cells, choose genes by variance.
 
         Parameters
         ----------
-        data
-            Data folder.
-        path
-            File that keeps the result.
+        prepared
+            ``TrainingData`` of scripts/recipe/setup.py.
         n_each
-            Most cells per study and label.
+            Most cells per file and label.
         n_synthetic
             Cells drawn from profiles.
         n_genes
@@ -104,16 +72,9 @@ class Reference:
         seed
             Of the sample.
         """
-        if path is not None and path.exists():
-            stored = np.load(path)
-            return cls(stored["matrix"].astype(np.float32), stored["labels"], stored["tokens"])
-        sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
         from recipe.sampling import SamplingConfig
-        from recipe.setup import prepare, read_sources
 
         rng = np.random.default_rng(seed)
-        ontology = sccello.ontology.CellOntology.load()
-        prepared = prepare(*read_sources(data, ontology, twin=True), ontology, twin=True)
         terms = np.array([label.split("|")[0] for label in prepared.targets.labels])
         group = np.char.add(np.char.add(prepared.cells.obs.file.to_numpy().astype(str), "|"), terms[prepared.cell_labels])  # fmt: skip
         rows = np.concatenate(
@@ -123,24 +84,30 @@ class Reference:
             SamplingConfig(synthetic=1.0, panel=0.0), max_length=N_TOKENS, seed=seed
         )
         drawn = [sampler(40_000_000 + i, 250, counts=True) for i in range(n_synthetic // 250)]
-        synthetic = sparse.vstack([_counts_of(batch) for batch in drawn])
-        counts = sparse.vstack([prepared.cells.counts[rows], synthetic]).tocsr()
+        synthetic = [_counts_of(batch) for batch in drawn]
+        counts = sparse.vstack([prepared.cells.counts[rows], *synthetic]).tocsr()
         labels = np.concatenate(
             [terms[prepared.cell_labels[rows]], *(terms[b.labels] for b in drawn)]
         )
+        files = np.concatenate(
+            [prepared.cells.obs.file.to_numpy()[rows].astype(str), *(["synthetic"] * len(b.labels) for b in drawn)]
+        )  # fmt: skip
         logged = log_normalised(counts)
         squares = logged.copy()
         squares.data **= 2
         variance = np.asarray(squares.mean(0)).ravel() - np.asarray(logged.mean(0)).ravel() ** 2
         tokens = np.sort(np.argsort(-variance)[:n_genes])
-        matrix = logged[:, tokens].toarray()
-        if path is not None:
-            np.savez(path, matrix=matrix.astype(np.float16), labels=labels, tokens=tokens)
-        return cls(matrix, labels, tokens)
+        return cls(logged[:, tokens].toarray(), labels, tokens, counts, files)
 
-    def features(self, query: ad.AnnData) -> NDArray[np.float32]:
+    @cached_property
+    def regression(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights and biases of logistic regression on its genes."""
+        return fit_regression(self.matrix, self.index, len(self.classes))
+
+    def features(self, query: ad.AnnData | sparse.csr_matrix) -> NDArray[np.float32]:
         """The same genes of other cells."""
-        found: NDArray[np.float32] = log_cp10k(query)[:, self.tokens].toarray()
+        logged = log_normalised(query) if sparse.issparse(query) else log_cp10k(query)
+        found: NDArray[np.float32] = logged[:, self.tokens].toarray()
         return found
 
 
@@ -178,21 +145,16 @@ def fit_regression(x: NDArray[np.float32], index: NDArray[np.intp], n_classes: i
     return weight.detach(), bias.detach()
 
 
-_REGRESSIONS: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-
-
-def regression_probabilities(reference: Reference, queries: dict[str, ad.AnnData]) -> dict[str, NDArray[np.float32]]:  # fmt: skip
+def regression_probabilities(reference: Reference, queries: Queries) -> dict[str, NDArray[np.float32]]:  # fmt: skip
     """Probabilities of the classes of the reference by logistic regression on its genes; fitted once."""
-    if id(reference) not in _REGRESSIONS:
-        _REGRESSIONS[id(reference)] = fit_regression(reference.matrix, reference.index, len(reference.classes))  # fmt: skip
-    weight, bias = _REGRESSIONS[id(reference)]
+    weight, bias = reference.regression
     return {
         name: torch.softmax(torch.from_numpy(reference.features(query)) @ weight + bias, 1).numpy()
         for name, query in queries.items()
     }
 
 
-def neighbor_predictions(reference: Reference, queries: dict[str, ad.AnnData]) -> dict[str, NDArray[np.str_]]:  # fmt: skip
+def neighbor_predictions(reference: Reference, queries: Queries) -> dict[str, NDArray[np.str_]]:  # fmt: skip
     """Vote of 15 neighbours on 50 principal components."""
     from sklearn.decomposition import PCA
 
@@ -206,7 +168,7 @@ def neighbor_predictions(reference: Reference, queries: dict[str, ad.AnnData]) -
     }  # fmt: skip
 
 
-def celltypist_predictions(reference: Reference, queries: dict[str, ad.AnnData]) -> dict[str, NDArray[np.str_]]:  # fmt: skip
+def celltypist_predictions(reference: Reference, queries: Queries) -> dict[str, NDArray[np.str_]]:  # fmt: skip
     """CellTypist trained on the same cells and genes."""
     import celltypist
 
@@ -225,6 +187,44 @@ def celltypist_predictions(reference: Reference, queries: dict[str, ad.AnnData])
         name: celltypist.annotate(cells, model=model).predicted_labels["predicted_labels"].astype(str).to_numpy()
         for name, cells in model_input.items()
     }  # fmt: skip
+
+
+def scanvi_predictions(
+    reference: Reference, queries: Mapping[str, sparse.csr_matrix], *, n_genes: int = 2_000, seed: int = 0
+) -> dict[str, NDArray[np.str_]]:  # fmt: skip
+    """scANVI on the same cells, with files as batches: 30 + 10 epochs, then surgery of 30 epochs on each query without its labels."""
+    import scvi
+
+    scvi.settings.seed = seed
+    scvi.settings.verbosity = logging.ERROR
+    variance = reference.matrix.var(axis=0)
+    genes = np.sort(reference.tokens[np.argsort(-variance)[:n_genes]])
+    names = [f"token{i}" for i in genes]
+
+    def table(counts: sparse.csr_matrix, source: Any, labels: Any) -> ad.AnnData:
+        cells = ad.AnnData(sparse.csr_matrix(counts)[:, genes].astype(np.float32))
+        cells.var_names = names
+        cells.obs["source"], cells.obs["label"] = source, labels
+        # cells without counts of these genes have no library size
+        return cells[np.asarray(cells.X.sum(axis=1)).ravel() > 0].copy()
+
+    quiet = {"enable_progress_bar": False, "accelerator": "cpu"}
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cells = table(reference.counts, reference.files, reference.labels)
+        scvi.model.SCVI.setup_anndata(cells, batch_key="source", labels_key="label")
+        base = scvi.model.SCVI(cells)
+        base.train(max_epochs=30, **quiet)
+        model = scvi.model.SCANVI.from_scvi_model(base, unlabeled_category=UNKNOWN)
+        model.train(max_epochs=10, n_samples_per_label=100, **quiet)
+        for name, counts in queries.items():
+            asked = table(counts, name, UNKNOWN)
+            surgery = scvi.model.SCANVI.load_query_data(asked, model)
+            surgery.train(max_epochs=30, plan_kwargs={"weight_decay": 0.0}, **quiet)
+            found[name] = np.full(counts.shape[0], UNKNOWN, dtype=object)
+            found[name][asked.obs_names.astype(int)] = surgery.predict()
+    return {name: values.astype(str) for name, values in found.items()}
 
 
 def novelty_baselines(annotator: Any, hidden: NDArray[np.float32], cell: NDArray[np.float32], counts: sparse.csr_matrix, reference: Reference, model: LoadedModel) -> dict[str, NDArray[np.floating]]:  # fmt: skip

@@ -37,7 +37,8 @@ from sccello_tools.annotation import (
 )
 from sccello_tools.annotation.classifier import TypeDistances
 from sccello_tools.annotation.features import FeatureScale
-from sccello_tools.annotation.fit_evidence import HeldOut, calibrate_evidence
+from sccello_tools.annotation.fit_evidence import calibrate_evidence
+from sccello_tools.annotation.held_out import HeldOut
 from sccello_tools.annotation.known_types import CLASSIFIER_TEMPERATURE, mean_directions
 from sccello_tools.models.registry import update_entry
 from sccello_tools.ontology import CellOntology

@@ -90,19 +90,21 @@ def split(cells: Cells, profiles: Profiles, fold: str) -> tuple[Cells, Cells, Pr
     return cells.take(~held_out), cells.take(held_out), profiles.take(kept)
 
 
-def scores(expected: np.ndarray, cells: Cells, types: tuple[str, ...], ontology: CellOntology) -> dict[str, list[float]]:  # fmt: skip
-    """Return mean recall over types and hierarchical F1 of each study from (n_cells, n_types) expected utilities."""
-    predicted = np.array(types)[expected.argmax(1)]
+def scores(predicted: np.ndarray, cells: Cells, types: tuple[str, ...], ontology: CellOntology) -> dict[str, list[float]]:  # fmt: skip
+    """Return mean recall over types and hierarchical F1 of each study from the (n_cells,) predicted types; asked are cells of ``types``."""
     truth = labels_of(cells.obs)
     units = np.array([unit_of(*pair) for pair in zip(cells.obs.study, cells.obs.file, strict=True)])
-    up = {t: ontology.ancestors(term_of(t), include_self=True) for t in {*types, *truth}}
+    up = {
+        t: ontology.ancestors(term_of(t), include_self=True)
+        for t in {*types, *truth, *predicted.tolist()}
+    }
     found = {}
     for unit in sorted(set(units)):
         recalls, f1s = [], []
         for label in sorted(set(truth[units == unit])):
             rows = (units == unit) & (truth == label)
-            right = {t for t in types if term_of(label) in up[t] or (label == TUMOUR and t == MALIGNANT)}  # fmt: skip
-            if rows.sum() < MIN_CELLS or not right:
+            right = {t for t in {*types, *predicted.tolist()} if term_of(label) in up[t] or (label == TUMOUR and t == MALIGNANT)}  # fmt: skip
+            if rows.sum() < MIN_CELLS or right.isdisjoint(types):
                 continue
             recalls.append(float(np.isin(predicted[rows], list(right)).mean()))
             f1s.append(np.mean([2 * len(up[label] & up[p]) / (len(up[label]) + len(up[p])) for p in predicted[rows]]))  # fmt: skip
@@ -175,7 +177,12 @@ def run(arm: dict[str, Any], fold: str, seed: int, cells: Cells, profiles: Profi
     return {
         "seconds": seconds,
         "scores": {
-            name: scores(np.where(data.taught, p @ utility, -1), test, data.targets.types, ontology)
+            name: scores(
+                np.array(data.targets.types)[np.where(data.taught, p @ utility, -1).argmax(1)],
+                test,
+                data.targets.types,
+                ontology,
+            )
             for name, p in found.items()
         },
     }

@@ -244,13 +244,13 @@ MUTATIONS = (
     Mutation(
         "evidence: the shift of few types is removed completely",
         "annotation/novelty.py",
-        "weight.sum() / (weight.sum() + _PRIOR_TYPES)",
-        "1",
+        "* n**2 / (n**2 + _PRIOR_TYPES**2)",
+        "",
         EVIDENCE,
     ),
     Mutation(
         "evidence: markers count fully in the assignment of known types",
-        "annotation/fit_evidence.py",
+        "annotation/evidence_fit.py",
         "log_p + np.float32(MARKER_SHARE) * markers[",
         "log_p + markers[",
         EVIDENCE,
@@ -271,9 +271,9 @@ MUTATIONS = (
     ),
     Mutation(
         "back-off: confidence may fall towards broader terms",
-        "annotation/coverage.py",
-        "np.maximum.accumulate(summed, axis=1)",
-        "summed",
+        "annotation/_decision_kernel.py",
+        "most = max(most, min(summed, np.float32(1)))",
+        "most = min(summed, np.float32(1))",
         BACK_OFF,
     ),
     Mutation(

@@ -30,7 +30,7 @@ from sccello_tools.annotation.coverage import (
     utilities,
 )
 from sccello_tools.annotation.evidence import PAIR_FEATURES, EvidenceModel
-from sccello_tools.annotation.fit_evidence import MARKER_SHARE
+from sccello_tools.annotation.evidence_fit import MARKER_SHARE
 from sccello_tools.annotation.novelty import data_set_shift
 from sccello_tools.annotation.term_space import TermSpace
 from sccello_tools.errors import ArgumentError, LabelError

@@ -6,7 +6,8 @@ from .add_types import NewCells, add_types
 from .backoff import Lineages, conformal_threshold
 from .evidence import EvidenceWeights
 from .evidence_file import default_fit, evidence_of, load_evidence, save_evidence
-from .fit_evidence import EvidenceFit, fit_evidence
+from .evidence_fit import EvidenceFit
+from .fit_evidence import fit_evidence
 from .known_types import KnownTypes, LabelledCells
 from .marker_scores import Background, BoundScorer, MarkerScorer, MarkerScores, MarkerSupport
 from .marker_support import MarkerNames, marker_names, marker_names_of_cells

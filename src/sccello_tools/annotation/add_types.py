@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sccello_tools.ontology import CellOntology
 
-    from .fit_evidence import EvidenceFit
+    from .evidence_fit import EvidenceFit
     from .known_types import KnownTypes
 
 _FEWEST = 5

@@ -16,8 +16,8 @@ from sccello_tools.models import ANNOTATION_FILE
 
 from .classifier import TypeDistances
 from .evidence import EvidenceWeights
+from .evidence_fit import EvidenceFit
 from .features import FeatureScale
-from .fit_evidence import EvidenceFit
 from .known_types import KnownTypes
 from .novelty import NoveltyCalibration
 from .prototypes import fit_of_prototypes

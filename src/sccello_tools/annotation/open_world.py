@@ -20,7 +20,7 @@ from .coverage import (
     utilities,
 )
 from .evidence import EvidenceModel, log_sum_exp
-from .fit_evidence import MARKER_SHARE, label_scores
+from .evidence_fit import MARKER_SHARE, label_scores
 from .group_sums import GroupSums
 from .head import softmax
 from .marker_scores import MarkerScorer
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sccello_tools.ontology import CellOntology
 
     from .evidence import CellEvidence, SharedScores
-    from .fit_evidence import EvidenceFit
+    from .evidence_fit import EvidenceFit
     from .marker_scores import BoundScorer
     from .markers import CellMarkers
     from .zero_shot import ZeroShotMethod

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sccello_tools.ontology import CellOntology
 
-    from .fit_evidence import EvidenceFit
+    from .evidence_fit import EvidenceFit
     from .open_world import Level, Source
     from .zero_shot import ZeroShotMethod
 

@@ -16,7 +16,7 @@ from .known_types import CLASSIFIER_TEMPERATURE, KnownTypes
 if TYPE_CHECKING:
     from sccello_tools.models import Prototypes
 
-    from .fit_evidence import EvidenceFit
+    from .evidence_fit import EvidenceFit
 
 
 def fit_of_prototypes(prototypes: Prototypes, defaults: EvidenceFit) -> EvidenceFit:

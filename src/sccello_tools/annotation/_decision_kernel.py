@@ -1,0 +1,80 @@
+"""Choices between terms by row; compiled by numba."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def best_two(
+    values: NDArray[np.float32], best: NDArray[np.int32], second: NDArray[np.int32]
+) -> None:
+    """Write the column with the highest value of each row, and the one with the highest other value; the first of equal ones."""
+    for row in range(len(values)):
+        of_row = values[row]
+        first, other = 0, -1
+        for column in range(1, len(of_row)):
+            if of_row[column] > of_row[first]:
+                first, other = column, first
+            elif other < 0 or of_row[column] > of_row[other]:
+                other = column
+        best[row], second[row] = first, max(other, 0)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def best_other(
+    values: NDArray[np.float32], excluded: NDArray[np.int32], best: NDArray[np.int32]
+) -> None:
+    """Write the column with the highest value of each row besides one; the first of equal ones."""
+    for row in range(len(values)):
+        of_row = values[row]
+        found = -1
+        for column in range(len(of_row)):
+            if column != excluded[row] and (found < 0 or of_row[column] > of_row[found]):
+                found = column
+        best[row] = max(found, 0)
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
+def chain_sums(
+    probabilities: NDArray[np.float32],
+    assigned: NDArray[np.int32],
+    starts: NDArray[np.int32],
+    right: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    """Write the probability that each term of the assigned chain is right.
+
+    Parameters
+    ----------
+    probabilities
+        Array of shape (n_rows, n_columns).
+    assigned
+        Array of shape (n_rows,): chain of each row.
+    starts
+        Array of shape (n_chains + 1,): chain i has the rows ``starts[i]:starts[i + 1]`` of ``right``.
+    right
+        Array of shape (n_terms_of_all_chains, n_columns): 1 where a term is right if the column's type is true.
+    out
+        Array of shape (n_rows, width) to write; 1 beyond the end of a chain.
+    """
+    for row in range(len(assigned)):
+        first = starts[assigned[row]]
+        n_terms = starts[assigned[row] + 1] - first
+        most = np.float32(0)
+        for level in range(n_terms):
+            summed = np.float32(0)
+            of_term = right[first + level]
+            for column in range(len(of_term)):
+                summed += of_term[column] * probabilities[row, column]
+            # a term is at least as likely right as one below it
+            most = max(most, min(summed, np.float32(1)))
+            out[row, level] = most
+        for level in range(n_terms, out.shape[1]):
+            out[row, level] = 1
