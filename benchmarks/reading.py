@@ -121,7 +121,7 @@ def write_corpus(folder: Path, n_cells: int, n_tokens: int, cells_per_shard: int
         ShardRecord,
     )
     from sccello_tools.files.blocks import shard, shard_schema
-    from sccello_tools.files.write import write_rows
+    from sccello_tools.files.parquet import write_rows
     from sccello_tools.ontology import CellOntology
     from sccello_tools.tokens import CLS_ID, GeneVocabulary, RaggedTokens
 

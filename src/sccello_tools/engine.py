@@ -119,6 +119,16 @@ def encode(
     return out
 
 
+def cell_representation(network: ScCelloModel, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the ``cell`` representation of cells, shape (n_cells, d), given their ``cls`` representation."""
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        # PyTorch does not support read-only arrays, such as those of Arrow
+        given = torch.from_numpy(np.require(hidden, requirements=["C", "W"])).to(device)
+        found: NDArray[np.float32] = network.cell_representation(given).cpu().numpy()
+    return found
+
+
 def cells_by_length(lengths: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return the indices of cells with tokens, from longest to shortest."""
     # a stable sort makes batches reproducible

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import warnings
@@ -11,9 +12,17 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 import sccello_tools as sccello
-from sccello_tools.errors import ArgumentError, FilesError, LabelError, NotCountsError, WeightsError
+from sccello_tools.errors import (
+    ArgumentError,
+    FileFormatError,
+    FilesError,
+    LabelError,
+    NotCountsError,
+    WeightsError,
+)
 from sccello_tools.files import read_any
 
 if TYPE_CHECKING:
@@ -22,7 +31,7 @@ if TYPE_CHECKING:
     import anndata
 
 EXACT = {"precision": "float32", "device": "cpu"}
-TISSUE = "pancreas"  # annotate_files does not infer it
+TISSUE = "pancreas"  # files are read once if tissues are not inferred
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +60,14 @@ def expected_of_ten(cells) -> pd.DataFrame:
 
 
 def _annotated(cells, tissue=TISSUE) -> pd.DataFrame:
+    return _annotated_adata(cells, tissue).obs.drop(columns=cells.obs.columns)
+
+
+def _annotated_adata(cells, tissue) -> anndata.AnnData:
     adata = cells.copy()
     sccello.tl.embed(adata, **EXACT)
     sccello.tl.annotate_novel(adata, tissue=tissue)
-    return adata.obs.drop(columns=cells.obs.columns)
+    return adata
 
 
 def annotate(paths, out, **options) -> sccello.files.AnnotatedFiles:
@@ -84,12 +97,45 @@ def test_columns_are_those_of_annotate_novel(paths, expected, expected_of_ten, t
         found.read("three")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="defect: blocks are scored before the tissues of the file are known"
-)
-def test_tissues_are_inferred_as_by_annotate_novel(paths, cells, tmp_path):
-    found = annotate(paths, tmp_path / "out")
-    alike(found.read("one"), _annotated(cells, tissue=None))
+@pytest.fixture
+def two_tissues(cells, tmp_path) -> dict[str, anndata.AnnData]:
+    """Cells of pancreas, by row, and of blood, by column, in files of the same names."""
+    blood = sccello.datasets.pbmc3k_subsample()[::20].copy()
+    found = {"pancreas": cells, "blood": blood}
+    for name, adata in found.items():
+        stored = adata.copy()
+        if name == "blood":
+            stored.X = sparse.csc_matrix(stored.X)
+        stored.write_h5ad(tmp_path / f"{name}.h5ad")
+    return found
+
+
+@pytest.fixture
+def sampled(monkeypatch) -> None:
+    """Tissues are inferred from every third cell of the pancreas, across blocks, and every second one of the blood."""
+    monkeypatch.setattr("sccello_tools.annotation.prepare._TISSUE_CELLS", 20)
+
+
+@pytest.mark.usefixtures("sampled")
+@pytest.mark.filterwarnings("ignore:.*variables repeat a gene")
+def test_tissues_are_inferred_for_each_file_as_by_annotate_novel(two_tissues, tmp_path):
+    paths = [tmp_path / f"{name}.h5ad" for name in two_tissues]
+    found = annotate(paths, tmp_path / "out", write_back=True)
+    for name, adata in two_tissues.items():
+        assert 20 < adata.n_obs <= 60
+        expected = _annotated_adata(adata, tissue=None)
+        alike(found.read(name), expected.obs.drop(columns=adata.obs.columns))
+        inferred = expected.uns["sccello_cell_type"]["inferred_tissues"]
+        assert found.inferred_tissues[name] == pytest.approx(inferred, abs=1e-4)
+        assert (max(inferred, key=inferred.get) == "pancreas") == (name == "pancreas")
+        copy = read_any(tmp_path / "out" / "files" / f"{name}.h5ad")
+        assert copy.uns["sccello_cell_type"]["inferred_tissues"] == found.inferred_tissues[name]
+
+
+def test_tissues_that_are_passed_are_not_inferred(paths, tmp_path, written):
+    found = annotate(paths[1], tmp_path / "out", tissue=TISSUE)
+    assert found.inferred_tissues == {"two": {}}
+    assert written == ["00000-000000"], "annotated when it was embedded"
 
 
 def test_the_summary_counts_every_cell(paths, expected, tmp_path):
@@ -103,30 +149,98 @@ def test_the_summary_counts_every_cell(paths, expected, tmp_path):
     assert mean == pytest.approx(expected["sccello_cell_type_confidence"].mean(), abs=1e-3)
 
 
-@pytest.mark.parametrize("after", [0, 2, 4, 5])
-def test_an_interrupted_call_is_resumed(paths, tmp_path, after, stop_after, monkeypatch):
+@pytest.mark.parametrize("after", [0, 3, 5, 7, 10])
+def test_an_interrupted_call_is_resumed(paths, tmp_path, after, stop_after, embedded, monkeypatch):
+    """Five blocks are embedded, and annotated when the tissues of their file are known."""
     from sccello_tools.files import worker
 
     whole = annotate(paths, tmp_path / "whole")
     original = worker.write_rows
+    embedded.clear()
     stop_after(after)
-    if after < 5:
+    if after < 10:
         with pytest.raises(KeyboardInterrupt):
             annotate(paths, tmp_path / "out")
         with pytest.raises(FilesError):
             sccello.open_embedded(tmp_path / "out")
-    else:  # 4 blocks and 1: all are written by workers; joining uses another writer
+    else:  # all blocks are written by workers; joining uses another writer
         annotate(paths, tmp_path / "out")
     monkeypatch.setattr(worker, "write_rows", original)
     resumed = annotate(paths, tmp_path / "out")
     for source in whole.sources:
         pd.testing.assert_frame_equal(resumed.read(source), whole.read(source))
     pd.testing.assert_frame_equal(resumed.summary, whole.summary)
+    assert resumed.inferred_tissues == whole.inferred_tissues
+    # a block that was interrupted while it was written is embedded again, finished ones are not
+    repeated = {0: 16, 3: 1}.get(after, 0)
+    assert sum(embedded) == 59 + repeated
+
+
+@pytest.fixture
+def embedded(monkeypatch) -> list[int]:
+    """Number of cells of each block that is embedded from here on."""
+    from sccello_tools.files import worker
+
+    sizes: list[int] = []
+    original = worker.embed
+
+    def embed(cells, *args, **options):
+        sizes.append(len(cells.tokens))
+        return original(cells, *args, **options)
+
+    monkeypatch.setattr(worker, "embed", embed)
+    return sizes
+
+
+@pytest.mark.filterwarnings("ignore:.*variables repeat a gene")
+def test_blocks_are_read_again_after_an_error_of_the_file_system(
+    two_tissues, tmp_path, monkeypatch
+):
+    """All blocks of a file by columns are one task; those annotated before the error are kept."""
+    from sccello_tools.files import worker
+
+    path = tmp_path / "blood.h5ad"
+    whole = annotate(path, tmp_path / "whole")
+    n_blocks = -(-two_tissues["blood"].n_obs // 16)
+    names: list[str] = []
+    original = worker.write_rows
+
+    def write(target, *args, **options):
+        names.append(target.stem)
+        if len(names) == n_blocks + 2:
+            raise FileFormatError("stale") from OSError(errno.ESTALE, "stale file handle")
+        original(target, *args, **options)
+
+    monkeypatch.setattr(worker, "write_rows", write)
+    monkeypatch.setattr(worker, "_WAITS", (0,))
+    found = annotate(path, tmp_path / "out")
+    assert names[n_blocks:] == [
+        "00000-000000", "00000-000001", *(f"00000-{i:06d}" for i in range(1, n_blocks)),
+    ]  # fmt: skip
+    pd.testing.assert_frame_equal(found.read("blood"), whole.read("blood"))
+
+
+def test_cells_outside_the_calibrated_range_of_tokens_are_reported(cells, tmp_path):
+    shallow = cells[:12].copy()
+    shallow.X = sparse.csr_matrix(shallow.X)
+    for i in range(10):  # 40 genes each
+        first, last = shallow.X.indptr[i : i + 2]
+        shallow.X.data[first + 40 : last] = 0
+    shallow.X.eliminate_zeros()
+    shallow.write_h5ad(tmp_path / "shallow.h5ad")
+    cells.write_h5ad(tmp_path / "deep.h5ad")
+    paths = [tmp_path / "shallow.h5ad", tmp_path / "deep.h5ad"]
+    for _ in range(2):  # a call that finds everything finished warns as well
+        with pytest.warns(UserWarning, match="calibrated") as caught:
+            annotate(paths, tmp_path / "out", tissue=TISSUE)
+        (warning,) = caught
+        assert "10 cells of 1 of 2 files ('shallow') have fewer than 63" in str(warning.message)
+        assert "tl.calibrate" in str(warning.message)
 
 
 def test_a_finished_call_and_a_lost_file(paths, tmp_path, written):
     out = tmp_path / "out"
-    found = annotate(paths, out)
+    found = annotate(paths, out, tissue=TISSUE)
     assert written == [
         "00000-000000",
         "00000-000001",
@@ -134,10 +248,10 @@ def test_a_finished_call_and_a_lost_file(paths, tmp_path, written):
         "00000-000003",
         "00001-000000",
     ]
-    annotate(paths, out)
+    annotate(paths, out, tissue=TISSUE)
     assert len(written) == 5
     found.path("two").unlink()
-    annotate(paths, out)
+    annotate(paths, out, tissue=TISSUE)
     assert written[5:] == ["00001-000000"]
 
 

@@ -30,7 +30,7 @@ from .columns import check_anndata, missing_column
 from .genes import feature_types_of, is_missing, names_of, transposed_hint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from anndata import AnnData
@@ -276,15 +276,46 @@ def warn_of_uncalibrated_cells(
     """
     lengths = np.asarray(n_tokens)
     lengths = lengths[lengths > 0]
-    low, high = calibrated
-    n_outside = int(((lengths < low) | (lengths > high)).sum())
+    n_outside = n_uncalibrated(lengths, calibrated)
     if n_outside > MANY_CELLS * len(lengths):
-        warn_user(
-            f"{n_outside:,} of {len(lengths):,} cells have fewer than {low:,.0f} or more than {high:,.0f} tokens (expressed genes of the "
-            f"vocabulary; median {np.median(lengths):,.0f}), the range that confidence was calibrated on, as in targeted panels or "
-            "shallow data. Confidence and status are not calibrated for these cells: calibrate on labelled cells of the same kind "
-            "with tl.calibrate, or treat them with caution."
+        median = f"; median {np.median(lengths):,.0f}"
+        _warn_of_uncalibrated(f"{n_outside:,} of {len(lengths):,} cells", calibrated, median)
+
+
+def n_uncalibrated(n_tokens: NDArray[np.integer], calibrated: tuple[float, float]) -> int:
+    """Count the cells that have tokens, but fewer or more than the cells of the calibration."""
+    low, high = calibrated
+    return int((((n_tokens < low) | (n_tokens > high)) & (n_tokens > 0)).sum())
+
+
+def warn_of_uncalibrated_files(
+    counted: Mapping[str, tuple[int, int]], calibrated: tuple[float, float]
+) -> None:
+    """Warn once, at the user's line, about files of which many cells have fewer or more tokens than the cells of the calibration.
+
+    Parameters
+    ----------
+    counted
+        Result of :func:`n_uncalibrated`, and number of cells with tokens, of each file.
+    calibrated
+        As in :func:`warn_of_uncalibrated_cells`.
+    """
+    files = {name: n for name, (n, n_cells) in counted.items() if n > MANY_CELLS * n_cells}
+    if files:
+        listed = ", ".join(map(repr, [*files][:5])) + (", ..." if len(files) > 5 else "")
+        which = (
+            f"{sum(files.values()):,} cells of {len(files):,} of {len(counted):,} files ({listed})"
         )
+        _warn_of_uncalibrated(which, calibrated)
+
+
+def _warn_of_uncalibrated(which: str, calibrated: tuple[float, float], median: str = "") -> None:
+    low, high = calibrated
+    warn_user(
+        f"{which} have fewer than {low:,.0f} or more than {high:,.0f} tokens (expressed genes of the vocabulary{median}), the range "
+        "that confidence was calibrated on, as in targeted panels or shallow data. Confidence and status are not calibrated for "
+        "these cells: calibrate on labelled cells of the same kind with tl.calibrate, or treat them with caution."
+    )
 
 
 def _check_structure(matrix: Any) -> None:

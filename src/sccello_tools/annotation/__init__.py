@@ -19,7 +19,15 @@ from .open_world import (
     OpenWorldAnnotator,
     PartialAnnotation,
 )
-from .prepare import annotator_for, calibration_warning, weights_in_tissue
+from .prepare import (
+    annotator_for,
+    calibrated_lengths,
+    calibration_warning,
+    in_tissues,
+    infer_tissues,
+    tissue_sample,
+    weights_in_tissue,
+)
 from .protocol import ProtocolScore, closed_set_protocol
 from .reference import Reference
 from .reference_parts import Neighbors
@@ -53,6 +61,7 @@ __all__ = [
     "add_types",
     "allowed_types",
     "annotator_for",
+    "calibrated_lengths",
     "calibration_warning",
     "check_tissues",
     "closed_set_protocol",
@@ -60,11 +69,14 @@ __all__ = [
     "default_fit",
     "evidence_of",
     "fit_evidence",
+    "in_tissues",
+    "infer_tissues",
     "load_evidence",
     "marker_names",
     "marker_names_of_cells",
     "resolve_candidates",
     "save_evidence",
+    "tissue_sample",
     "tissue_types",
     "weights_in_tissue",
 ]

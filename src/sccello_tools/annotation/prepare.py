@@ -11,7 +11,7 @@ from .open_world import ALL_SOURCES, OpenWorldAnnotator
 from .tissues import allowed_types, check_tissues
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from .evidence_fit import EvidenceFit
     from .open_world import Level, Source
     from .zero_shot import ZeroShotMethod
+
+_TISSUE_CELLS = 5_000  # that the tissues are inferred from
+_LEAST_TISSUE = 0.01
 
 
 def annotator_for(
@@ -101,3 +104,51 @@ def weights_in_tissue(
     check_tissues(tissue)
     allowed = allowed_types(tissue, fit.known.types, ontology, parents=fit.parents)
     return allowed.astype(np.float32)
+
+
+def tissue_sample(n_cells: int) -> slice:
+    """Return the cells of a data set that its tissues are inferred from: at most 5,000, at equal distances."""
+    return slice(None, None, max(1, -(-n_cells // _TISSUE_CELLS)))
+
+
+def infer_tissues(
+    annotator: OpenWorldAnnotator, hidden: NDArray[np.float32], cells: NDArray[np.float32]
+) -> dict[str, float]:
+    """Return the fractions of tissues in a data set that are at least 1 %; empty if the model has no tissue weights.
+
+    Parameters
+    ----------
+    annotator
+        Without weights of a tissue.
+    hidden, cells
+        (n, d) of ``representation="cls"`` and ``"cell"`` of the cells of :func:`tissue_sample`.
+    """
+    tissues = annotator.fit.tissues
+    if tissues is None or not len(hidden):
+        return {}
+    fractions = tissues.infer(annotator.known_probabilities(hidden, cells))
+    return {name: float(f) for name, f in zip(tissues.names, fractions) if f > _LEAST_TISSUE}
+
+
+def in_tissues(annotator: OpenWorldAnnotator, fractions: Mapping[str, float]) -> OpenWorldAnnotator:
+    """Return an annotator for cells of the tissues of :func:`infer_tissues`."""
+    tissues = annotator.fit.tissues
+    if tissues is None or not fractions:
+        return annotator
+    return annotator.in_tissue(
+        np.array([fractions.get(name, 0.0) for name in tissues.names]) @ tissues.weights
+    )
+
+
+def calibrated_lengths(fit: EvidenceFit, max_positions: int) -> tuple[float, float]:
+    """Return the least and largest number of tokens of the cells that confidence was calibrated on.
+
+    Parameters
+    ----------
+    fit
+        What was learnt of the model.
+    max_positions
+        Number of positions of the model, to which tokens are cut.
+    """
+    low, high = fit.token_range
+    return min(low, max_positions), high

@@ -189,6 +189,11 @@ class Record(Stored):
     last_row: int
     """Row of the input after the last one."""
 
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of the input."""
+        return self.last_row - self.first_row
+
 
 class ShardRecord(Record):
     """Description of a finished shard of a corpus."""

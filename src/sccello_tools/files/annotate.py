@@ -4,45 +4,44 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from sccello_tools._anndata.counts import CountsSource
+from sccello_tools._anndata.counts import CountsSource, warn_of_uncalibrated_files
 from sccello_tools._docs import shared_docs
 from sccello_tools._io import check_output, write_text
 from sccello_tools._logging import logger
-from sccello_tools.corpus import read_record
 from sccello_tools.errors import ArgumentError, ConfigError
 from sccello_tools.ontology import CellOntology
 from sccello_tools.tokens import GeneVocabulary
 
 from .blocks import annotator_of
 from .job import (
+    facts_of_model,
     files_job,
-    finished_blocks,
     length_of,
     process_blocks,
     report,
     results_of,
     warn_of_cells,
 )
-from .join import is_joined, join
+from .join import infer_tissues, is_joined, join
 from .join import write_back as write_file
-from .plan import AnnotateConfig, CellsRecord
-from .results import SUMMARY, AnnotatedFiles, cells_path
+from .plan import AnnotateConfig
+from .results import SUMMARY, AnnotatedFiles
 from .worker import Setup
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from typing import Any, Literal
 
     from sccello_tools.engine import Precision
     from sccello_tools.nn import AttentionName
     from sccello_tools.tokens.counts import CountsPolicy
 
-    from .job import Facts
-    from .plan import FilesConfig
+    from .job import Facts, FilesJob
+    from .plan import CellsRecord
     from .run import OnError
 
 
@@ -73,8 +72,9 @@ def annotate_files(
 ) -> AnnotatedFiles:
     """Annotate all cells of a collection of files with Cell Ontology terms, optionally on a dask cluster.
 
-    The columns are those of ``obs`` of :func:`sccello_tools.tl.annotate_novel`; the shift of novelty and the threshold of confidence are
-    those of each file as a whole. Results go to one Parquet file per input and a summary table.
+    The columns are those of ``obs`` of :func:`sccello_tools.tl.annotate_novel`; each file is a data set of its own, with its own tissues,
+    shift of novelty and threshold of confidence. Results go to one Parquet file per input and a summary table. If tissues are
+    inferred, all cells are embedded first, and files are read a second time to annotate them.
     If the call is interrupted at any moment and called again with the same arguments, finished blocks are kept, as in
     :func:`sccello_tools.embed_files`.
 
@@ -92,8 +92,7 @@ def annotate_files(
     min_matched
         %(min_matched)s
     candidates, tissue, level, alpha, method
-        As in :func:`sccello_tools.tl.annotate_novel`, except that tissues are not inferred from the cells: pass ``tissue`` for the same
-        results.
+        As in :func:`sccello_tools.tl.annotate_novel`.
     device
         %(device)s
     precision, attention, batch_tokens, cells_per_block
@@ -104,7 +103,7 @@ def annotate_files(
 
     Returns
     -------
-    The annotations: ``summary``, ``read(source)`` and ``failures``.
+    The annotations: ``summary``, ``read(source)``, ``inferred_tissues`` and ``failures``.
 
     Raises
     ------
@@ -141,6 +140,14 @@ def annotate_files(
         msg = f"alpha must be in (0, 1), got {alpha}"
         raise ConfigError(msg)
 
+    parameters: dict[str, str | float | tuple[str, ...] | None] = {
+        "candidates": candidates if isinstance(candidates, str | None) else tuple(candidates),
+        "tissue": tissue if isinstance(tissue, str | None) else tuple(tissue),
+        "level": level,
+        "alpha": alpha,
+        "method": method,
+    }
+
     def config_of(facts: Facts) -> AnnotateConfig:
         return AnnotateConfig(
             vocabulary_sha256=GeneVocabulary.load().sha256,
@@ -151,26 +158,32 @@ def annotate_files(
             weights_sha256=facts.sha256,
             precision=facts.precision,
             ontology_release=CellOntology.load().release,
-            parameters={
-                "candidates": candidates if isinstance(candidates, str | None) else tuple(candidates),
-                "tissue": tissue if isinstance(tissue, str | None) else tuple(tissue),
-                "level": level, "alpha": alpha, "method": method,
-            },
-        )  # fmt: skip
+            parameters=parameters,
+            infers_tissues=facts.infers_tissues,
+        )
 
     folder = Path(out).absolute()
     given = Setup(folder, "", counts, min_matched, model, device, precision, attention, batch_tokens)  # fmt: skip
     workers: Any = {"client": client, "n_workers": n_workers, "errors": errors}
-    with files_job(inputs, given, config_of, check=_check_annotator, **workers) as job:
+    with files_job(
+        inputs, given, config_of, facts_of=partial(_facts_of, parameters), **workers
+    ) as job:
         manifest, run = job.manifest, job.run
-        size = sum(f.fingerprint.n_bytes for f in manifest.inputs if f.fingerprint and write_back)
-        check_output(folder, needed=size)
         digest = manifest.config.digest
         joined = {file.source for file in manifest.inputs if is_joined(folder, file, digest)}
-        finished = finished_blocks(manifest, job.path_of, CellsRecord)
-        if job.is_new or len(joined) < len(manifest.inputs):
+        left = [file for file in manifest.inputs if file.source not in joined]
+        finished = job.finished_blocks()
+        size = sum(f.fingerprint.n_bytes for f in manifest.inputs if f.fingerprint and write_back)
+        if job.facts.infers_tissues:
+            n_missing = sum(f.n_cells for f in left) - sum(r.n_rows for r in finished.values())
+            size += max(0, n_missing) * 4 * job.facts.n_dimensions
+        check_output(folder, needed=size)
+        if job.is_new or left:
             manifest.write(folder)
-        failed = process_blocks(run, job.setup, manifest, finished, name="annotate_files", errors=errors, skip=joined)  # fmt: skip
+        step = "annotate_files (embedding)" if job.facts.infers_tissues else "annotate_files"
+        failed = process_blocks(run, job.setup, manifest, finished, name=step, errors=errors, skip=joined)  # fmt: skip
+        if job.facts.infers_tissues:
+            failed |= _annotate_embedded(job, finished, {*joined, *failed}, errors)
         good = [i for i, f in enumerate(manifest.inputs) if f.n_cells and f.source not in failed]
         summaries = results_of(run, partial(join, job.setup), good)
         if write_back:
@@ -179,18 +192,66 @@ def annotate_files(
             write_text(folder / SUMMARY, pd.concat(summaries).to_csv(index=False))
         job.finish(failed)
     found = AnnotatedFiles(folder)
-    records = [read_record(cells_path(folder, source), CellsRecord) for source in found.sources]
-    warn_of_cells([record for record in records if record])
+    warn_of_cells(found.records.values())
+    counted = {
+        name: (record.n_uncalibrated, record.n_rows - record.n_empty)
+        for name, record in found.records.items()
+    }
+    warn_of_uncalibrated_files(counted, job.facts.calibrated)
     report("annotate_files", found.failures)
-    logger.info("annotate_files: wrote the annotations of %d files to %s", len(records), folder)
+    logger.info(
+        "annotate_files: wrote the annotations of %d files to %s", len(found.records), folder
+    )
     return found
 
 
-def _check_annotator(setup: Setup, config: FilesConfig) -> str | None:
-    """Raise errors about the annotation's arguments before any file is read, and return a warning; runs on a worker."""
-    from sccello_tools.annotation import calibration_warning, evidence_of
+def _facts_of(parameters: Mapping[str, Any], setup: Setup) -> Facts:
+    """Raise errors about the annotation's arguments before any file is read, and describe the model; runs on a worker."""
+    from sccello_tools.annotation import calibrated_lengths, calibration_warning
     from sccello_tools.models import load
 
+    facts = facts_of_model(setup)
     model = load(setup.model, device=setup.device)
-    annotator_of(model, cast("AnnotateConfig", config).parameters)
-    return calibration_warning(evidence_of(model), model.name)
+    fit = annotator_of(model, parameters).fit
+    return facts._replace(
+        warning=calibration_warning(fit, model.name) or "",
+        infers_tissues=parameters["tissue"] is None and fit.tissues is not None,
+        calibrated=calibrated_lengths(fit, model.config.max_positions),
+    )
+
+
+def _annotate_embedded(
+    job: FilesJob, finished: Mapping[str, CellsRecord], skip: Collection[str], errors: OnError
+) -> dict[str, str]:
+    """Infer the tissues of each file when all of its blocks are embedded, and annotate them.
+
+    Parameters
+    ----------
+    job
+        The job.
+    finished
+        Records of all blocks, embedded or annotated.
+    skip
+        Inputs to leave out.
+    errors
+        As in :func:`annotate_files`.
+
+    Returns
+    -------
+    Why files failed, by name.
+    """
+    inputs = job.manifest.inputs
+    numbers = [i for i, file in enumerate(inputs) if file.n_cells and file.source not in skip]
+    found = results_of(job.run, partial(infer_tissues, job.setup), numbers)
+    tissues = {inputs[i].source: fractions for i, fractions in zip(numbers, found)}
+    annotated = {name: r for name, r in finished.items() if r.inferred_tissues is not None}
+    return process_blocks(
+        job.run,
+        job.setup,
+        job.manifest,
+        annotated,
+        name="annotate_files",
+        errors=errors,
+        skip=skip,
+        tissues=tissues,
+    )

@@ -16,6 +16,8 @@ from sccello_tools import _keys
 from sccello_tools.corpus.manifest import CELL_TYPE, LENGTH, SOURCE, SOURCE_ROW, TOKENS
 from sccello_tools.tokens import RaggedTokens, ValueSummary
 
+from .parquet import NAMES, as_table, vector_column, vectors_of
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from typing import Any, Literal
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from sccello_tools.tokens import Chunk, GeneMatch, Tokenizer
     from sccello_tools.tokens.counts import CountsPolicy
 
-NAMES = pa.dictionary(pa.int32(), pa.string())
 _ARROW_KINDS = {"string": NAMES, "bool": pa.bool_(), "int64": pa.int64(), "float64": pa.float64()}
 
 PARTIAL = "partial_"
@@ -182,8 +183,9 @@ def embed(
 
 
 def annotate(
-    cells: BlockCells,
     hidden: NDArray[np.float32],
+    counts: sparse.csr_array | None,
+    match: GeneMatch | None,
     model: LoadedModel,
     annotator: OpenWorldAnnotator,
 ) -> dict[str, Any]:
@@ -191,10 +193,12 @@ def annotate(
 
     Parameters
     ----------
-    cells
-        Cells of the block with their counts.
     hidden
         (n_cells, d), ``representation="cls"``.
+    counts
+        (n_cells, n_columns) raw counts.
+    match
+        Gene of each column of ``counts``.
     model
         The model that computed ``hidden``.
     annotator
@@ -204,16 +208,14 @@ def annotate(
     -------
     Columns by name for :func:`finish`.
     """
-    import torch
+    from sccello_tools.engine import cell_representation
 
-    if cells.match is not None:
-        annotator = annotator.for_columns(cells.match.tokens)
-    with torch.inference_mode(), _computing:
-        given = torch.from_numpy(np.ascontiguousarray(hidden)).to(model.device)
-        unit = model.network.cell_representation(given).cpu().numpy()
-        part = annotator.partial(hidden, unit, cells.counts)
+    if match is not None:
+        annotator = annotator.for_columns(match.tokens)
+    with _computing:
+        part = annotator.partial(hidden, cell_representation(model.network, hidden), counts)
     return {
-        PARTIAL + name: embedded_table(values.astype(np.float32)) if values.ndim == 2 else values
+        PARTIAL + name: vector_column(values.astype(np.float32)) if values.ndim == 2 else values
         for name, values in part._asdict().items()
         if values.ndim == 1 or values.shape[1]
     }
@@ -234,14 +236,9 @@ def finish(table: pa.Table, annotator: OpenWorldAnnotator) -> dict[str, Any]:
         if PARTIAL + name not in table.column_names:
             columns[name] = np.empty((n, 0), dtype=np.float32)
             continue
-        column = table.column(PARTIAL + name).combine_chunks()
-        if isinstance(column, pa.ChunkedArray):  # of no chunks
-            column = pa.concat_arrays(column.chunks)
-        if pa.types.is_fixed_size_list(column.type):
-            flat = np.asarray(column.flatten())
-            columns[name] = flat.reshape(n, column.type.list_size)
-        else:
-            columns[name] = np.asarray(column)
+        column = table.column(PARTIAL + name)
+        is_vector = pa.types.is_fixed_size_list(column.type)
+        columns[name] = vectors_of(column) if is_vector else column.to_numpy()
     found = annotator.finish([PartialAnnotation(**columns)])
     ontology, parents = annotator.ontology, annotator.fit.parents
     names = [ontology.name(term) if term in ontology else term for term in found.terms]
@@ -284,13 +281,6 @@ def annotator_of(model: LoadedModel, parameters: Mapping[str, Any]) -> OpenWorld
     )
 
 
-def embedded_table(vectors: NDArray[np.float32]) -> pa.Array:
-    """Return embeddings as one Arrow column."""
-    return pa.FixedSizeListArray.from_arrays(
-        pa.array(np.ascontiguousarray(vectors).ravel()), vectors.shape[1]
-    )
-
-
 def cell_columns(
     tokens: RaggedTokens, names: NDArray[np.object_], source: Any, rows: NDArray[np.int64]
 ) -> dict[str, Any]:
@@ -302,19 +292,3 @@ def cell_columns(
         _keys.N_TOKENS: tokens.lengths.astype(np.int32),
         _keys.TRUNCATED: tokens.truncated,
     }
-
-
-def as_table(columns: Mapping[str, Any], schema: pa.Schema | None = None) -> pa.Table:
-    """Convert columns to an Arrow table; text becomes dictionary-encoded, missing values become nulls."""
-    arrays = {}
-    for name, values in columns.items():
-        kind = None if schema is None else schema.field(name).type
-        if isinstance(values, pa.Array | pa.ChunkedArray):
-            arrays[name] = values
-        elif isinstance(values, pd.Categorical) or kind == NAMES:
-            text = pa.array(np.asarray(values, dtype=object), type=pa.string(), from_pandas=True)
-            arrays[name] = text.dictionary_encode()
-        else:
-            array = pa.array(values)
-            arrays[name] = array if kind is None else array.cast(kind)
-    return pa.table(arrays, schema=schema)

@@ -12,8 +12,8 @@ from sccello_tools._logging import logger
 from sccello_tools.errors import ArgumentError
 from sccello_tools.tokens import GeneVocabulary
 
-from .job import files_job, finished_blocks, length_of, process_blocks, report, warn_of_cells
-from .plan import CellsRecord, EmbedConfig
+from .job import facts_of_model, files_job, length_of, process_blocks, report, warn_of_cells
+from .plan import EmbedConfig
 from .results import EmbeddedCells
 from .worker import Setup
 
@@ -144,10 +144,12 @@ def embed_files(
     folder = Path(out).absolute()
     given = Setup(folder, "", counts, min_matched, model, device, precision, attention, batch_tokens)  # fmt: skip
     workers: Any = {"client": client, "n_workers": n_workers, "errors": errors}
-    with files_job(inputs, given, config_of, tokens_allowed=True, **workers) as job:
-        finished = finished_blocks(job.manifest, job.path_of, CellsRecord)
+    with files_job(
+        inputs, given, config_of, facts_of=facts_of_model, tokens_allowed=True, **workers
+    ) as job:
+        finished = job.finished_blocks()
         n_missing = sum(file.n_cells for file in job.manifest.inputs)
-        n_missing -= sum(record.last_row - record.first_row for record in finished.values())
+        n_missing -= sum(record.n_rows for record in finished.values())
         n_dimensions = cast("EmbedConfig", job.manifest.config).n_dimensions
         check_output(folder, needed=n_missing * (4 * n_dimensions + 16))
         if job.is_new or n_missing:  # a finished folder stays readable

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from filelock import FileLock, Timeout
@@ -22,12 +23,13 @@ from sccello_tools.corpus.manifest import Input
 from sccello_tools.errors import ArgumentError
 
 from .plan import (
-    BLOCKS,
     LOCK,
+    CellsRecord,
     FilesManifest,
     Look,
     Planned,
     Task,
+    block_path,
     blocks_of,
     earlier_manifest,
     named_inputs,
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from sccello_tools.engine import Precision
     from sccello_tools.errors import ScCelloError
 
-    from .plan import Block, CellsRecord, FilesConfig
+    from .plan import Block, FilesConfig
     from .run import Here, OnCluster, OnError
     from .worker import Setup
 
@@ -64,6 +66,12 @@ class Facts(NamedTuple):
     max_length: int
     n_dimensions: int
     ontology_release: str
+    warning: str = ""
+    """For the user."""
+    infers_tissues: bool = False
+    """Whether the model infers tissues from the cells, for annotation without ``tissue``."""
+    calibrated: tuple[float, float] = (0.0, float("inf"))
+    """Least and largest number of tokens that confidence was calibrated on, for annotation."""
 
 
 class FilesJob(NamedTuple):
@@ -72,12 +80,13 @@ class FilesJob(NamedTuple):
     run: Here | OnCluster
     setup: Setup
     manifest: FilesManifest
+    facts: Facts
     is_new: bool
     """Whether no earlier call has written to the folder."""
 
-    def path_of(self, block: Block) -> Path:
-        """Return the file of a block."""
-        return self.setup.out / BLOCKS / f"{block.name}.parquet"
+    def finished_blocks(self) -> dict[str, CellsRecord]:
+        """Return the records of all blocks that an earlier call finished, by name."""
+        return finished_blocks(self.manifest, partial(block_path, self.setup.out), CellsRecord)
 
     def finish(self, failed: Mapping[str, str]) -> None:
         """Mark the folder as complete, without the inputs that failed."""
@@ -95,11 +104,11 @@ def files_job(
     setup: Setup,
     config_of: Callable[[Facts], FilesConfig],
     *,
+    facts_of: Callable[[Setup], Facts],
     client: Any,
     n_workers: int,
     errors: OnError,
     tokens_allowed: bool = False,
-    check: Callable[[Setup, FilesConfig], str | None] | None = None,
 ) -> Iterator[FilesJob]:
     """Check everything that can be checked before any cell is read, and lock the output folder.
 
@@ -111,10 +120,10 @@ def files_job(
         Arguments of the call; ``plan`` is filled in.
     config_of
         Returns the configuration, given the model.
+    facts_of
+        Checks on a worker what depends on the model, and describes it.
     tokens_allowed
         Whether corpora of tokens are valid inputs.
-    check
-        Called on a worker with the setup and the configuration; may return a warning.
     """
     if errors not in {"raise", "report"}:
         msg = f"errors must be 'raise' or 'report', got {errors!r}"
@@ -125,8 +134,8 @@ def files_job(
     with executor(client, n_workers) as run:
         facts = on_worker(run, partial(facts_of, setup))
         config = config_of(facts)
-        if check is not None and (warning := on_worker(run, partial(check, setup, config))):
-            warn_user(warning)
+        if facts.warning:
+            warn_user(facts.warning)
         earlier = earlier_manifest(setup.out, config, list(named), FilesManifest)
         look = Look(config, setup.min_matched, tokens_allowed)
         manifest = FilesManifest(
@@ -140,10 +149,10 @@ def files_job(
         check_output(setup.out)
         with locked(setup.out, FilesManifest.ERROR):
             ready = setup._replace(plan=manifest.plan, precision=facts.precision)
-            yield FilesJob(run, ready, manifest, earlier is None)
+            yield FilesJob(run, ready, manifest, facts, earlier is None)
 
 
-def facts_of(setup: Setup) -> Facts:
+def facts_of_model(setup: Setup) -> Facts:
     """Load the model and check that device, precision and attention backend are available; runs on a worker."""
     from sccello_tools.engine import resolve_precision
     from sccello_tools.models import load
@@ -245,7 +254,11 @@ def finished_blocks(
 
 
 def tasks_of(
-    inputs: Sequence[Input], n_rows: int, finished: Collection[str], skip: Collection[str]
+    inputs: Sequence[Input],
+    n_rows: int,
+    finished: Collection[str],
+    skip: Collection[str],
+    tissues: Mapping[str, Mapping[str, float]],
 ) -> list[Task]:
     """Return the tasks for all blocks that are not finished, without those of the inputs in ``skip``."""
     tasks = []
@@ -254,7 +267,7 @@ def tasks_of(
             continue
         missing = tuple(block for block in blocks if block.name not in finished)
         parts = [(block,) for block in missing] if file.by_row else [missing]
-        tasks += [Task(file.source, part) for part in parts if part]
+        tasks += [Task(file.source, part, tissues.get(file.source)) for part in parts if part]
     return tasks
 
 
@@ -267,14 +280,29 @@ def process_blocks(
     name: str,
     errors: OnError,
     skip: Collection[str] = (),
+    tissues: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Process the missing blocks; their records are added to ``finished``.
+
+    Parameters
+    ----------
+    run, setup, manifest
+        The job.
+    finished
+        Records of the finished blocks, by name.
+    name, errors
+        Of the call.
+    skip
+        Inputs to leave out.
+    tissues
+        Inferred tissues by input, to annotate embedded blocks.
 
     Returns
     -------
     Why files failed, by name.
     """
-    tasks = tasks_of(manifest.inputs, manifest.config.cells_per_block, finished, skip)
+    n_rows = manifest.config.cells_per_block
+    tasks = tasks_of(manifest.inputs, n_rows, finished, skip, tissues)
     if finished:
         logger.info("%s: %d blocks are already finished", name, len(finished))
     if tasks:
@@ -293,7 +321,7 @@ def process_blocks(
 def warn_of_cells(records: Iterable[CellsRecord]) -> None:
     """Warn about cells without tokens, and about cells with few counts in genes of the vocabulary."""
     found = list(records)
-    n_cells = sum(record.last_row - record.first_row for record in found)
+    n_cells = sum(record.n_rows for record in found)
     warn_of_empty_cells(sum(record.n_empty for record in found), n_cells)
     warn_of_low_fractions(sum(record.n_unknown for record in found), n_cells)
 

@@ -1,4 +1,4 @@
-"""Join the annotated blocks of a file, summarize them, and write them back into a copy of the file; runs on workers."""
+"""Steps of the annotation that need all blocks of a file: infer its tissues, join, summarize, write back; runs on workers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sccello_tools import _keys
+from sccello_tools._anndata.counts import n_uncalibrated
 from sccello_tools._io import atomic_folder, atomic_path, check_free
 from sccello_tools.corpus import read_record
 from sccello_tools.errors import FilesError
 
-from .blocks import PARTIAL, as_table, finish
-from .plan import BLOCKS, AnnotateConfig, CellsRecord, blocks_of
+from .blocks import PARTIAL, finish
+from .parquet import as_table, read_table, vectors_of, write_rows
+from .plan import BLOCKS, EMBEDDING, AnnotateConfig, CellsRecord, block_path, blocks_of
 from .read import import_zarr, locate, open_group, read_any, write_any
-from .results import cells_path, read_table
+from .results import cells_path
 from .worker import job_of
-from .write import write_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +37,32 @@ _ROW_GROUP = 65_536  # cells that are summarized at a time
 _KEY = _keys.CELL_TYPE
 _GROUPS = [_KEY, _KEY + _keys.TERM_ID_SUFFIX, _KEY + _keys.STATUS_SUFFIX]
 _CONFIDENCE = _KEY + _keys.CONFIDENCE_SUFFIX
+
+
+def infer_tissues(setup: Setup, number: int) -> dict[str, float]:
+    """Infer the tissues of a file from a sample of its embedded cells, as :func:`sccello_tools.tl.annotate_novel` does.
+
+    If an earlier call has annotated some of the blocks, their tissues are kept.
+    """
+    from sccello_tools import annotation
+    from sccello_tools.engine import cell_representation
+
+    job = job_of(setup)
+    manifest = job.manifest
+    blocks = blocks_of(manifest.inputs, manifest.config.cells_per_block)[number]
+    paths = [block_path(setup.out, block) for block in blocks]
+    for path in paths:
+        record = read_record(path, CellsRecord)
+        if record is not None and record.inferred_tissues is not None:
+            return record.inferred_tissues
+    step = annotation.tissue_sample(manifest.inputs[number].n_cells).step
+    sampled = []
+    for block, path in zip(blocks, paths):
+        vectors = vectors_of(read_table(path, [EMBEDDING]).column(0))
+        sampled.append(vectors[-block.start % step :: step])
+    hidden = np.concatenate(sampled)
+    cells = cell_representation(job.model.network, hidden)
+    return annotation.infer_tissues(job.annotator, hidden, cells)
 
 
 def is_joined(out: Path, file: Input, digest: str) -> bool:
@@ -56,22 +83,33 @@ def join(setup: Setup, number: int) -> pd.DataFrame:
     -------
     Number of cells and mean confidence for each cell type and status.
     """
-    manifest = job_of(setup).manifest
+    from sccello_tools.annotation import calibrated_lengths
+
+    job = job_of(setup)
+    manifest = job.manifest
     file, digest = manifest.inputs[number], manifest.config.digest
     target = cells_path(setup.out, file.source)
     blocks = blocks_of(manifest.inputs, manifest.config.cells_per_block)[number]
-    paths = [setup.out / BLOCKS / f"{block.name}.parquet" for block in blocks]
+    paths = [block_path(setup.out, block) for block in blocks]
     if not is_joined(setup.out, file, digest):
-        records = [read_record(path, CellsRecord) for path in paths]
-        if not records or None in records:
+        records = [r for path in paths if (r := read_record(path, CellsRecord)) is not None]
+        if len(records) < len(paths):
             msg = f"{setup.out / BLOCKS} lacks blocks of {file.source}. Call annotate_files again with the same arguments."
             raise FilesError(msg)
-        counts = {
-            key: sum(getattr(record, key) for record in records) for key in ("n_empty", "n_unknown")
-        }
-        fingerprint = file.fingerprint
-        described = CellsRecord(name=file.source, config=digest, fingerprint=fingerprint, first_row=0, last_row=file.n_cells, **counts)  # type: ignore[arg-type]  # fmt: skip
-        table = _finished(paths, job_of(setup))
+        table = _finished(paths, job)
+        calibrated = calibrated_lengths(job.annotator.fit, job.model.config.max_positions)
+        described = records[0].model_copy(
+            update={
+                "name": file.source,
+                "first_row": 0,
+                "last_row": file.n_cells,
+                "n_empty": sum(record.n_empty for record in records),
+                "n_unknown": sum(record.n_unknown for record in records),
+                "n_uncalibrated": n_uncalibrated(
+                    table.column(_keys.N_TOKENS).to_numpy(), calibrated
+                ),
+            }
+        )
         write_rows(target, table.schema, [table], described, row_group=_ROW_GROUP)
     summary = _summary(target)
     summary.insert(0, "source", file.source)
@@ -82,7 +120,7 @@ def join(setup: Setup, number: int) -> pd.DataFrame:
 
 def _finished(paths: list[Path], job: Job) -> pa.Table:
     """Read the blocks of a file and decide for all of its cells."""
-    table = pa.concat_tables([read_table(path, None) for path in paths], promote_options="default")
+    table = pa.concat_tables([read_table(path) for path in paths], promote_options="default")
     kept = [name for name in table.column_names if not name.startswith(PARTIAL)]
     columns = {name: table.column(name) for name in kept}
     return as_table(columns | finish(table, job.annotator))
@@ -118,7 +156,10 @@ def write_back(setup: Setup, number: int) -> Path:
         provenance |= {key: list(v) if isinstance(v, tuple) else v for key, v in known.items()}
     if target.exists() and _digest_of(target) == config.digest:
         return target
-    table = read_table(cells_path(setup.out, file.source), None)
+    record = read_record(cells_path(setup.out, file.source), CellsRecord)
+    if record is not None:
+        provenance["inferred_tissues"] = record.inferred_tissues or {}
+    table = read_table(cells_path(setup.out, file.source))
     columns = {
         name: _obs_values(table.column(name)) for name in table.column_names if name not in {"cell", "source", "source_row"}
     }  # fmt: skip

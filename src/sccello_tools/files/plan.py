@@ -40,6 +40,8 @@ M = TypeVar("M", bound=Manifest)
 LOCK: Final = ".lock"
 BLOCKS: Final = "blocks"
 CELLS: Final = "cells"
+EMBEDDING: Final = "embedding"
+"""Column of a block."""
 
 
 class EmbedConfig(Config):
@@ -59,6 +61,8 @@ class AnnotateConfig(Config):
     ontology_release: str
     parameters: dict[str, str | float | tuple[str, ...] | None]
     """Arguments of the annotation."""
+    infers_tissues: bool
+    """Whether the tissues of each file are inferred from its cells: all blocks are embedded before any is annotated."""
 
 
 FilesConfig = EmbedConfig | AnnotateConfig
@@ -84,6 +88,10 @@ class CellsRecord(Record):
     """Cells without tokens."""
     n_unknown: int
     """Cells with most of their counts outside the vocabulary."""
+    n_uncalibrated: int = 0
+    """Cells with fewer or more tokens than those that confidence was calibrated on; counted when the blocks are joined."""
+    inferred_tissues: dict[str, float] | None = None
+    """Fractions of tissues by which the cells were annotated, empty if none were inferred; None for embedded cells."""
 
 
 class Block(NamedTuple):
@@ -112,6 +120,8 @@ class Task(NamedTuple):
 
     source: str
     blocks: tuple[Block, ...]
+    tissues: Mapping[str, float] | None = None
+    """Inferred tissues of the file, by which the embedded cells of the blocks are annotated."""
 
     @property
     def n_rows(self) -> int:
@@ -274,6 +284,11 @@ def blocks_of(inputs: Sequence[Input], n_rows: int) -> list[list[Block]]:
         ]
         for number, file in enumerate(inputs)
     ]
+
+
+def block_path(out: Path, block: Block) -> Path:
+    """Return the file of a block of embeddings or annotations."""
+    return out / BLOCKS / f"{block.name}.parquet"
 
 
 def earlier_manifest(out: Path, config: Config, sources: Sequence[str], kind: type[M]) -> M | None:

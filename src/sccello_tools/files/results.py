@@ -10,15 +10,23 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sccello_tools import _keys
+from sccello_tools.corpus import read_record
 from sccello_tools.corpus.manifest import SOURCE, SOURCE_ROW
 from sccello_tools.errors import ArgumentError, FilesError
 
-from .plan import BLOCKS, CELLS, AnnotateConfig, EmbedConfig, FilesManifest, blocks_of
-from .run import AGAIN
-from .worker import EMBEDDING
+from .parquet import read_table, vectors_of
+from .plan import (
+    CELLS,
+    EMBEDDING,
+    AnnotateConfig,
+    CellsRecord,
+    EmbedConfig,
+    FilesManifest,
+    block_path,
+    blocks_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -149,7 +157,7 @@ class EmbeddedCells:
         if not self.complete:
             self.manifest = FilesManifest.read(self.folder)
         if not self.complete:
-            n_done = sum(self._path(i).is_file() for i in range(len(self._blocks)))
+            n_done = sum(block_path(self.folder, block).is_file() for block in self._blocks)
             msg = f"{self.folder} is incomplete: {n_done:,} of {len(self._blocks):,} blocks are finished. Wait for the call that is writing them, or call embed_files again with the same arguments."
             raise FilesError(msg)
 
@@ -162,15 +170,10 @@ class EmbeddedCells:
         return out
 
     def _read_column(self, block: int) -> NDArray[np.float32]:
-        values = self._table(block, [EMBEDDING]).column(0).combine_chunks()
-        flat: NDArray[np.float32] = values.flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(-1, self.shape[1])
+        return vectors_of(self._table(block, [EMBEDDING]).column(0))
 
     def _table(self, block: int, columns: Sequence[str]) -> pa.Table:
-        return read_table(self._path(block), columns)
-
-    def _path(self, block: int) -> Path:
-        return self.folder / BLOCKS / f"{self._blocks[block].name}.parquet"
+        return read_table(block_path(self.folder, self._blocks[block]), columns)
 
 
 class AnnotatedFiles:
@@ -213,6 +216,17 @@ class AnnotatedFiles:
         """Number of cells and mean confidence for each source, cell type and status."""
         return pd.read_csv(self.folder / SUMMARY, keep_default_na=False, na_values={"mean_confidence": [""]})  # fmt: skip
 
+    @cached_property
+    def records(self) -> dict[str, CellsRecord]:
+        """Description of the annotations of each input."""
+        found = {name: read_record(cells_path(self.folder, name), CellsRecord) for name in self.sources}  # fmt: skip
+        return {name: record for name, record in found.items() if record is not None}
+
+    @property
+    def inferred_tissues(self) -> dict[str, dict[str, float]]:
+        """Fractions of the tissues that were inferred from the cells of each input; empty if they were passed or the model has no tissue weights."""
+        return {name: record.inferred_tissues or {} for name, record in self.records.items()}
+
     def path(self, source: str) -> Path:
         """Return the Parquet file of an input."""
         if source not in self.sources:
@@ -238,22 +252,6 @@ class AnnotatedFiles:
 def cells_path(folder: Path, source: str) -> Path:
     """Return the path of the annotations of an input."""
     return folder / CELLS / f"{quote(source, safe=' ')}.parquet"
-
-
-def read_table(path: Path, columns: Sequence[str] | None) -> pa.Table:
-    """Read columns of a file of results and verify its checksums.
-
-    Raises
-    ------
-    FilesError
-        If the file is missing or damaged.
-    """
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read(None if columns is None else list(columns))
-    except (OSError, pa.ArrowException) as error:
-        msg = f"{path} is missing or damaged ({error}). Delete it if it exists. {AGAIN}"
-        raise FilesError(msg) from error
 
 
 def open_embedded(folder: Path | str) -> EmbeddedCells:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from sccello_tools._anndata.counts import LOW_FRACTION
 from sccello_tools._logging import logger
-from sccello_tools.corpus import Corpus, shard_path
+from sccello_tools.corpus import Corpus, read_record, shard_path
 from sccello_tools.corpus.manifest import (
     SOURCE,
     SOURCE_ROW,
@@ -29,29 +30,29 @@ from .blocks import (
     BlockCells,
     annotate,
     annotator_of,
-    as_table,
     cell_columns,
     embed,
-    embedded_table,
     shard,
     shard_schema,
     tokenize,
 )
+from .parquet import as_table, read_table, vector_column, vectors_of, write_rows
 from .plan import (
-    BLOCKS,
+    EMBEDDING,
     AnnotateConfig,
     CellsRecord,
     EmbedConfig,
     FilesManifest,
+    block_path,
     is_corpus,
     matched,
 )
 from .read import as_text
+from .run import AGAIN
 from .stores import open_cells, regrouped_rows, rows_of
-from .write import write_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any, Literal
 
     from numpy.typing import NDArray
@@ -61,12 +62,12 @@ if TYPE_CHECKING:
     from sccello_tools.engine import Precision
     from sccello_tools.models import LoadedModel
     from sccello_tools.nn import AttentionName
+    from sccello_tools.tokens import Chunk, GeneMatch
     from sccello_tools.tokens.counts import CountsPolicy
 
     from .plan import Block, Task
     from .stores import CellFile
 
-EMBEDDING = "embedding"
 CELLS_PER_GROUP = 1024  # rows of a shard that training reads at a time, about 3 MB
 _TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ENOTCONN}
 _WAITS = (1.0, 10.0)  # seconds before a transient error of a network file system is retried
@@ -151,6 +152,11 @@ class Job:
         """Thresholds, candidates and statistics of the model."""
         return annotator_of(self.model, cast("AnnotateConfig", self.config).parameters)
 
+    @property
+    def _annotates_at_once(self) -> bool:
+        """Whether cells are annotated as soon as they are embedded."""
+        return isinstance(self.config, AnnotateConfig) and not self.config.infers_tissues
+
     def records(self, task: Task) -> Iterator[Record]:
         """Process the blocks of a task one after the other."""
         file = self.manifest.inputs[task.blocks[0].number]
@@ -172,8 +178,12 @@ class Job:
                 else regrouped_rows(matrix, spans)
             )
             for block, chunks in zip(task.blocks, parts):
-                keep = isinstance(self.config, AnnotateConfig)
-                found, complaint = tokenize(chunks, tokenizer, self.setup.counts, keep_counts=keep)
+                if task.tissues is not None:
+                    yield self._annotated(block, chunks, match, task.tissues)
+                    continue
+                found, complaint = tokenize(
+                    chunks, tokenizer, self.setup.counts, keep_counts=self._annotates_at_once
+                )
                 if complaint:
                     raise cells.not_counts(self.config.layer, complaint)
                 if len(found.tokens) != block.n_rows:
@@ -220,17 +230,44 @@ class Job:
             attention=self.setup.attention,
             batch_tokens=self.setup.batch_tokens,
         )
-        if isinstance(config, EmbedConfig):
-            columns[EMBEDDING] = embedded_table(vectors)
+        if self._annotates_at_once:
+            columns |= annotate(vectors, cells.counts, cells.match, self.model, self.annotator)
         else:
-            columns |= annotate(cells, vectors, self.model, self.annotator)
-        n_empty = int((cells.tokens.lengths == 0).sum())
+            columns[EMBEDDING] = vector_column(vectors)
         known = cells.tokens.known_fraction
-        n_unknown = 0 if known is None else int(((known > 0) & (known < LOW_FRACTION)).sum())
-        described = self._described(file, block)
-        record = CellsRecord(**described, n_empty=n_empty, n_unknown=n_unknown)
+        record = CellsRecord(
+            **self._described(file, block),
+            n_empty=int((cells.tokens.lengths == 0).sum()),
+            n_unknown=0 if known is None else int(((known > 0) & (known < LOW_FRACTION)).sum()),
+            inferred_tissues={} if self._annotates_at_once else None,
+        )
+        return self._written(block, columns, record)
+
+    def _annotated(
+        self, block: Block, chunks: Iterable[Chunk], match: GeneMatch, tissues: Mapping[str, float]
+    ) -> Record:
+        """Annotate the embedded cells of a block, in place of their embedding."""
+        from sccello_tools.annotation import in_tissues
+
+        path = block_path(self.setup.out, block)
+        table, record = read_table(path), read_record(path, CellsRecord)
+        if record is None:
+            msg = f"{path} was deleted while it was processed. {AGAIN}"
+            raise FilesError(msg)
+        if record.inferred_tissues is not None:  # by a worker that was lost before it could report
+            return record
+        columns = {key: table.column(key) for key in table.column_names if key != EMBEDDING}
+        counts = sparse.vstack([chunk.rows for chunk in chunks], format="csr")
+        annotator = in_tissues(self.annotator, tissues)
+        columns |= annotate(
+            vectors_of(table.column(EMBEDDING)), counts, match, self.model, annotator
+        )
+        done = record.model_copy(update={"inferred_tissues": dict(tissues)})
+        return self._written(block, columns, done)
+
+    def _written(self, block: Block, columns: Mapping[str, Any], record: CellsRecord) -> Record:
         table = as_table(columns)
-        write_rows(self.setup.out / BLOCKS / f"{block.name}.parquet", table.schema, [table], record)
+        write_rows(block_path(self.setup.out, block), table.schema, [table], record)
         return record
 
     def _shard(self, file: Input, cells: CellFile, block: Block, found: BlockCells) -> Record:

@@ -161,7 +161,9 @@ def build_corpus(
         check_output(folder / SHARD_FOLDER)
         with locked(folder, CorpusError):
             finished = finished_blocks(manifest, lambda b: shard_path(folder, b.name), ShardRecord)
-            n_left = sum(f.n_cells for f in manifest.inputs) - sum(r.last_row - r.first_row for r in finished.values())  # fmt: skip
+            n_left = sum(f.n_cells for f in manifest.inputs) - sum(
+                r.n_rows for r in finished.values()
+            )
             if earlier is None or n_left:  # a finished corpus stays readable
                 manifest.write(folder)
             setup = Setup(folder, manifest.plan, counts, min_matched)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from anndata import AnnData
-    from numpy.typing import NDArray
 
     from sccello_tools._random import RNGLike
     from sccello_tools.models import LoadedModel
@@ -115,8 +115,6 @@ def add_types(
     >>> adata.obs["sccello_cell_type"].value_counts().index[0]
     'my beta cell'
     """
-    import torch
-
     from sccello_tools.annotation import (
         NewCells,
         evidence_of,
@@ -124,6 +122,7 @@ def add_types(
         save_evidence,
     )
     from sccello_tools.annotation import add_types as learn
+    from sccello_tools.engine import cell_representation
 
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -151,23 +150,16 @@ def add_types(
     source = CountsSource(layer, gene_ids, counts, min_matched)
     states = hidden_states(adata, loaded, source, use_rep=use_rep, device=device)
     rows = np.flatnonzero((column.codes >= 0) & np.isfinite(states.hidden).all(axis=1))
-
-    def cell_representation(hidden: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            given = torch.from_numpy(np.ascontiguousarray(hidden)).to(loaded.device)
-            found: NDArray[np.float32] = loaded.network.cell_representation(given).cpu().numpy()
-        return found
-
     learnt = learn(
         known,
         NewCells(
             states.hidden[rows],
-            cell_representation(states.hidden[rows]),
+            cell_representation(loaded.network, states.hidden[rows]),
             np.array([*types, ""])[column.codes[rows]],
         ),
         ontology,
         parents=under,
-        cell_representation=cell_representation,
+        cell_representation=partial(cell_representation, loaded.network),
         seed=seed_of(rng),
     )
     shutil.copytree(loaded.folder, out, dirs_exist_ok=True)

@@ -30,16 +30,11 @@ if TYPE_CHECKING:
     from scipy import sparse
 
     from sccello_tools._anndata.marker_counts import MarkerCounts
-    from sccello_tools.annotation import EvidenceFit, OpenWorldAnnotator
     from sccello_tools.models import LoadedModel
     from sccello_tools.tokens.counts import CountsPolicy
 
-    from ._hidden_states import HiddenStates
-
 Source = Literal["embedding", "ontology", "markers"]
 _CHUNK = 4096  # cells; scores of 700 terms are 12 MB per source
-_TISSUE_CELLS = 5_000  # that the tissue is inferred from
-_LEAST_TISSUE = 0.01
 
 
 @shared_docs
@@ -187,9 +182,13 @@ def annotate_novel(
         CONTRIBUTIONS,
         CellMarkers,
         annotator_for,
+        calibrated_lengths,
         calibration_warning,
         evidence_of,
+        in_tissues,
+        infer_tissues,
         resolve_candidates,
+        tissue_sample,
     )
 
     check_writable(adata, copy=copy, key_added=key_added)
@@ -233,12 +232,12 @@ def annotate_novel(
         warn_user(warning)
     if _keys.N_TOKENS in target.obs:
         n_tokens = target.obs[_keys.N_TOKENS].to_numpy()
-        low, high = fit.token_range  # of genes with counts; tokens are cut to the positions
-        warn_of_uncalibrated_cells(n_tokens, (min(low, loaded.config.max_positions), high))
-    tissues = inferred_tissues(annotator, fit, states) if tissue is None else {}
-    if tissues and fit.tissues is not None:
-        fractions = np.array([tissues.get(name, 0.0) for name in fit.tissues.names])
-        annotator = annotator.in_tissue(fractions @ fit.tissues.weights)
+        warn_of_uncalibrated_cells(n_tokens, calibrated_lengths(fit, loaded.config.max_positions))
+    tissues: dict[str, float] = {}
+    if tissue is None:
+        sample = tissue_sample(target.n_obs)
+        tissues = infer_tissues(annotator, states.hidden[sample], states.cells(sample))
+        annotator = in_tissues(annotator, tissues)
     codes = None if clusters is None else np.asarray(clusters.codes)
     sums = None if clusters is None else annotator.group_sums(len(clusters.categories))
     parts = []
@@ -309,19 +308,6 @@ def _row_chunks(
         return
     for chunk in counts.chunks(adata, _CHUNK):
         yield slice(chunk.start, chunk.start + chunk.rows.shape[0]), chunk.rows
-
-
-def inferred_tissues(
-    annotator: OpenWorldAnnotator, fit: EvidenceFit, states: HiddenStates
-) -> dict[str, float]:
-    """Return the fractions of tissues in a sample of the cells; empty if the model has no tissue weights."""
-    if fit.tissues is None or not len(states.hidden):
-        return {}
-    step = -(-len(states.hidden) // _TISSUE_CELLS)
-    hidden = states.hidden[::step]
-    probabilities = annotator.known_probabilities(hidden, states.cells(slice(None, None, step)))
-    fractions = fit.tissues.infer(probabilities)
-    return {name: float(f) for name, f in zip(fit.tissues.names, fractions) if f > _LEAST_TISSUE}
 
 
 def _source_record(counts: MarkerCounts | None) -> dict[str, Any]:

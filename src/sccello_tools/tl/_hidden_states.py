@@ -40,13 +40,9 @@ class HiddenStates(NamedTuple):
 
     def cells(self, rows: slice) -> NDArray[np.float32]:
         """Return the ``cell`` representation of some rows."""
-        import torch
+        from sccello_tools.engine import cell_representation
 
-        network = self.model.network
-        with torch.inference_mode():
-            given = torch.from_numpy(np.ascontiguousarray(self.hidden[rows])).to(self.model.device)
-            found: NDArray[np.float32] = network.cell_representation(given).cpu().numpy()
-        return found
+        return cell_representation(self.model.network, self.hidden[rows])
 
 
 def hidden_states(
