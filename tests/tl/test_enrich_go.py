@@ -157,6 +157,19 @@ def test_unknown_names_in_a_background_are_logged(caplog):
     assert "'nope'" in caplog.text
 
 
+def test_a_group_without_enriched_term_is_logged_with_its_lowest_fdr(caplog):
+    rng = np.random.default_rng(0)
+    unrelated = rng.choice([s for s in GeneVocabulary.load().symbols if s], 30).tolist()
+    lowest = enrich_go(unrelated, max_fdr=None)["fdr"].min()
+    assert lowest > 0.01
+    with caplog.at_level("INFO", logger="sccello_tools"):
+        assert enrich_go(unrelated, max_fdr=0.01).empty
+    assert f"{lowest:.2g}" in caplog.text
+    caplog.clear()
+    enrich_go(T_GENES, max_fdr=0.01)
+    assert "lowest" not in caplog.text
+
+
 def test_a_single_text_is_one_gene():
     table = enrich_go("CD3D", max_fdr=None)
     assert set(table["study_n"]) == {1}

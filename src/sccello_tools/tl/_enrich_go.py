@@ -151,6 +151,14 @@ def enrich_go(
     ]
     table = pd.concat(tables, ignore_index=True)
     if max_fdr is not None:
+        for name, found in zip(usable, tables):
+            if not (found["fdr"] <= max_fdr).any():
+                logger.info(
+                    "enrich_go: no term of %r has an FDR of at most %g (lowest: %.2g)",
+                    name,
+                    max_fdr,
+                    found["fdr"].min(),
+                )
         table = table[table["fdr"] <= max_fdr].reset_index(drop=True)
     table["group"] = pd.Categorical(table["group"], categories=list(studies))
     return table
