@@ -1,4 +1,4 @@
-"""Check that tests notice deliberate mistakes: python scripts/mutations.py [pattern].
+"""Check that tests notice deliberate mistakes: python scripts/mutations.py [pattern ...].
 
 Each mutation replaces one piece of the package by a plausible mistake. It is applied to a copy of the repository, in which the tests
 named with it must fail; without mutations they must pass.
@@ -31,11 +31,11 @@ class Mutation(NamedTuple):
     """Paths relative to ``tests``, separated by spaces."""
 
 
-TOKENS = "tokens pp/test_tokenize.py"
+TOKENS = "tokens/test_tokens.py pp/test_tokenize.py"
 LOSSES = "nn/test_losses.py nn/test_golden.py"
-ONTOLOGY = "ontology annotation/test_zero_shot.py"
-EVIDENCE = "annotation"
-BACK_OFF = "annotation/test_backoff.py annotation/test_evidence.py"
+ONTOLOGY = "ontology/test_similarity.py ontology/test_ranking.py"
+EVIDENCE = "annotation/test_scores.py annotation/test_evidence.py annotation/test_tissues.py"
+BACK_OFF = "annotation/test_scores.py annotation/test_backoff.py annotation/test_evidence.py"
 
 MUTATIONS = (
     Mutation(
@@ -256,6 +256,13 @@ MUTATIONS = (
         EVIDENCE,
     ),
     Mutation(
+        "evidence: novelty of a cell is subtracted",
+        "annotation/open_world.py",
+        "log_sum_exp(opened) + by_cell - log_sum_exp(for_novelty)",
+        "log_sum_exp(opened) - by_cell - log_sum_exp(for_novelty)",
+        EVIDENCE,
+    ),
+    Mutation(
         "back-off: the shallowest term that reaches the threshold",
         "annotation/backoff.py",
         "tuple(sorted(own, key=lambda term: (-hierarchy.depth(term), term)))",
@@ -322,8 +329,8 @@ def fails(copy: Path, tests: str) -> str:
 
 
 def main() -> None:
-    pattern = sys.argv[1] if len(sys.argv) > 1 else ""
-    chosen = [m for m in MUTATIONS if pattern in m.name]
+    patterns = sys.argv[1:] or [""]
+    chosen = [m for m in MUTATIONS if any(pattern in m.name for pattern in patterns)]
     survived = []
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from scipy import sparse
+from scipy.special import logsumexp, softmax
 from scipy.stats import linregress
 
 from sccello_tools.annotation import (
@@ -321,6 +322,33 @@ def test_contributions_add_up_to_the_difference_of_scores(
     opened = shared[:, n : n + len(prior)] + prior
     expected = opened[at, part.open_term] - opened[at, part.open_runner_up]
     np.testing.assert_allclose(part.open_parts.sum(axis=1), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_probabilities_of_known_types_combine_classifier_and_markers(
+    fit: EvidenceFit, cells: LabelledCells
+) -> None:
+    annotator = OpenWorldAnnotator.of(fit, ONTOLOGY, CellMarkers.load(), tokens=np.arange(N_TOKENS))
+    some = cells.take(np.arange(0, len(cells), 12))
+    evidence = fit.known.evidence(some.hidden, some.cells, annotator.scorer(some.counts))
+    markers = annotator.model.shared_parts(evidence).markers[:, : len(fit.known.types)]
+    scores = (evidence.log_probabilities + 0.5 * markers) / fit.known_temperature
+    found = annotator.partial(some.hidden, some.cells, some.counts, return_scores=True).scores
+    np.testing.assert_allclose(found, softmax(scores, axis=1), atol=1e-4)
+    assert abs(softmax(scores, axis=1) - np.exp(evidence.log_probabilities)).max() > 0.01
+
+
+def test_novelty_is_the_log_odds_of_open_terms(fit: EvidenceFit, cells: LabelledCells) -> None:
+    annotator = OpenWorldAnnotator.of(fit, ONTOLOGY, CellMarkers.load(), tokens=np.arange(N_TOKENS))
+    some = cells.take(np.arange(0, len(cells), 12))
+    evidence = fit.known.evidence(some.hidden, some.cells, annotator.scorer(some.counts))
+    model, n = annotator.model, len(fit.known.types)
+    by_cell, by_term = model.open_scores(evidence)
+    shared = model.shared_scores(evidence)
+    opened = shared[:, n:] + by_term[n:] + by_cell[:, None]
+    known = shared[:, :n] + model.known_scores(evidence)
+    expected = logsumexp(opened, axis=1) - logsumexp(known, axis=1)
+    found = annotator.partial(some.hidden, some.cells, some.counts).novelty
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_a_group_gets_the_term_of_its_mean_evidence(fit: EvidenceFit, cells: LabelledCells) -> None:

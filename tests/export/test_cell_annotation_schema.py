@@ -23,7 +23,8 @@ from cas.validate import validate
 document = read_cas_json_file(sys.argv[1])
 validate("base", sys.argv[1])
 cells = {a.cell_ontology_term_id: len(a.cell_ids) for a in document.annotations}
-print(json.dumps([document.title, document.labelsets[0].annotation_method, cells]))
+markers = {a.cell_label: a.marker_gene_evidence for a in document.annotations}
+print(json.dumps([document.title, document.labelsets[0].annotation_method, cells, markers]))
 """
 
 
@@ -67,17 +68,22 @@ def test_labels_without_terms_and_without_names_of_cells(annotated):
     assert location == "https://example.org/atlas.h5ad"
 
 
-def test_markers_are_evidence(annotated):
-    symbol = "CD3E"
+@pytest.fixture
+def with_markers(annotated):
+    """The annotated cells, of which T cells express CD3E."""
     annotated.var_names = ["ENSG00000198851", *annotated.var_names[1:]]
     counts = annotated.X.toarray()
     counts[:, 0] = np.where(np.arange(30) % 2 == 0, 50, 0)
     annotated.X = counts
-    entries = cell_annotation_schema(annotated, VALUES)["annotations"]
+    return annotated
+
+
+def test_markers_are_evidence(with_markers):
+    entries = cell_annotation_schema(with_markers, VALUES)["annotations"]
     evidence = {e["cell_label"]: e.get("marker_gene_evidence", []) for e in entries}
-    assert symbol in evidence["T cell"]
-    assert symbol not in evidence["B cell"]
-    entries = cell_annotation_schema(annotated, VALUES, n_markers=0)["annotations"]
+    assert "CD3E" in evidence["T cell"]
+    assert "CD3E" not in evidence["B cell"]
+    entries = cell_annotation_schema(with_markers, VALUES, n_markers=0)["annotations"]
     assert not any("marker_gene_evidence" in entry for entry in entries)
 
 
@@ -95,12 +101,18 @@ def test_refusals(annotated):
     PYTHON is None,
     reason="cas-tools not found; install it, or set SCCELLO_CAS_PYTHON to a Python interpreter that has it",
 )
-def test_cas_tools_reads_the_document(annotated, tmp_path):
+def test_cas_tools_reads_the_document(with_markers, tmp_path):
     path = tmp_path / "cas.json"
-    path.write_text(json.dumps(cell_annotation_schema(annotated, VALUES)))
+    document = cell_annotation_schema(with_markers, VALUES)
+    path.write_text(json.dumps(document))
     done = subprocess.run(
         [str(PYTHON), "-W", "ignore", "-c", READ, str(path)], capture_output=True, text=True, check=False
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found == ["Synthetic cells", "algorithmic", {"CL:0000084": 15, "CL:0000236": 14}]
+    title, method, n_cells, markers = json.loads(done.stdout.splitlines()[-1])
+    assert [title, method] == ["Synthetic cells", "algorithmic"]
+    assert n_cells == {"CL:0000084": 15, "CL:0000236": 14}
+    assert markers == {
+        entry["cell_label"]: entry.get("marker_gene_evidence") for entry in document["annotations"]
+    }
+    assert "CD3E" in markers["T cell"]
