@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -64,18 +64,13 @@ class TermChains:
         broader_is_right
             Whether a term is right, too, for cells whose type is one of its ancestors: cells labelled T cell may be CD4 T cells.
         """
-        hierarchy = TypeHierarchy(ontology, parents or {})
-        above = hierarchy.ancestors
-        of_column = [above(c) for c in columns]
-        chains = []
-        for term in terms:
-            chain = tuple(sorted(above(term), key=lambda t: (-hierarchy.depth(t), t)))
-            right = [
-                [t in own or (broader_is_right and c in above(t)) for t in chain]
-                for c, own in zip(columns, of_column)
-            ]
-            chains.append(TermChain(chain, np.array(right, dtype=np.float32)))
-        return cls(tuple(chains), max((len(c.terms) for c in chains), default=1))
+        return _chains(
+            tuple(terms),
+            tuple(columns),
+            ontology,
+            tuple(sorted((parents or {}).items())),
+            broader_is_right=broader_is_right,
+        )
 
     def sums(
         self, probabilities: NDArray[np.float32], assigned: NDArray[np.integer]
@@ -98,6 +93,34 @@ class TermChains:
         lengths = [len(chain.terms) for chain in self.chains]
         rows = [chain.right.T for chain in self.chains]
         return np.cumsum([0, *lengths]).astype(np.int32), np.ascontiguousarray(np.concatenate(rows))
+
+
+@lru_cache(maxsize=8)  # the same for all data sets that a model annotates
+def _chains(
+    terms: tuple[str, ...],
+    columns: tuple[str, ...],
+    ontology: CellOntology,
+    parents: tuple[tuple[str, str], ...],
+    *,
+    broader_is_right: bool,
+) -> TermChains:
+    hierarchy = TypeHierarchy(ontology, dict(parents))
+    of_column = [hierarchy.ancestors(c) for c in columns]
+
+    @cache
+    def right(term: str) -> NDArray[np.float32]:
+        above = hierarchy.ancestors(term) if broader_is_right else frozenset()
+        return np.array([term in own or c in above for c, own in zip(columns, of_column)], np.float32)  # fmt: skip
+
+    @cache
+    def key(term: str) -> tuple[int, str]:
+        return -hierarchy.depth(term), term
+
+    chains = []
+    for term in terms:
+        chain = tuple(sorted(hierarchy.ancestors(term), key=key))
+        chains.append(TermChain(chain, np.stack([right(t) for t in chain], axis=1)))
+    return TermChains(tuple(chains), max((len(c.terms) for c in chains), default=1))
 
 
 def utilities(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -97,9 +99,24 @@ def match_gene_names(
             "orthologs first."
         )
         raise GeneMatchError(msg)
+    types = None if feature_types is None else tuple(non_gene_types(feature_types).tolist())
+    found = _match(tuple(map(str, names)), min_matched, types, organism)
+    # the arrays belong to the caller
+    return replace(
+        found,
+        gene_ids=found.gene_ids.copy(),
+        tokens=found.tokens.copy(),
+        excluded=found.excluded.copy(),
+    )
+
+
+@lru_cache(maxsize=4)  # one call of the package matches the same columns for several steps
+def _match(
+    columns: tuple[str, ...], min_matched: int, kinds: tuple[str, ...] | None, organism: Organism
+) -> GeneMatch:
     vocabulary = GeneVocabulary.load()
-    names = [clean(str(name)) for name in names]
-    types = np.full(len(names), "", dtype=object) if feature_types is None else non_gene_types(feature_types)  # fmt: skip
+    names = [clean(name) for name in columns]
+    types = np.array(("",) * len(names) if kinds is None else kinds, dtype=object)
     controls = np.array([not kind and is_control(name) for name, kind in zip(names, types)], dtype=bool)  # fmt: skip
     excluded = (types != "") | controls
     kept = [name for name, out in zip(names, excluded.tolist()) if not out]
