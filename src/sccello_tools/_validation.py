@@ -129,3 +129,16 @@ def describe(error: ValidationError, *, known: Mapping[str, Any] | None = None) 
     if known and any(fault["type"] == "extra_forbidden" for fault in faults):
         text += f" (fields: {', '.join(known)})"
     return text + "."
+
+
+def check_alpha(alpha: float) -> None:
+    """Check the fraction of wrong terms.
+
+    Raises
+    ------
+    ConfigError
+        If it is not in (0, 1).
+    """
+    if not 0 < alpha < 1:
+        msg = f"alpha must be in (0, 1), got {alpha}; 0.1 allows one wrong term in ten"
+        raise ConfigError(msg)

@@ -134,6 +134,11 @@ class Manifest(Stored):
         inputs = [(file.source, file.path, file.fingerprint) for file in self.inputs]
         return hashlib.sha256(f"{self.config.digest} {inputs}".encode()).hexdigest()
 
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why inputs were left out, by name."""
+        return {file.source: file.error for file in self.inputs if file.error}
+
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Read the manifest of a folder.

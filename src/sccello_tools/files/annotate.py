@@ -12,7 +12,8 @@ from sccello_tools._anndata.counts import CountsSource, warn_of_uncalibrated_fil
 from sccello_tools._docs import shared_docs
 from sccello_tools._io import check_output, write_text
 from sccello_tools._logging import logger
-from sccello_tools.errors import ArgumentError, ConfigError
+from sccello_tools._validation import check_alpha
+from sccello_tools.errors import ArgumentError
 from sccello_tools.ontology import CellOntology
 from sccello_tools.tokens import GeneVocabulary
 
@@ -136,10 +137,7 @@ def annotate_files(
     if cells_per_block < 1:
         msg = f"cells_per_block must be >= 1, got {cells_per_block}"
         raise ArgumentError(msg)
-    if not 0 < alpha < 1:
-        msg = f"alpha must be in (0, 1), got {alpha}"
-        raise ConfigError(msg)
-
+    check_alpha(alpha)
     parameters: dict[str, str | float | tuple[str, ...] | None] = {
         "candidates": candidates if isinstance(candidates, str | None) else tuple(candidates),
         "tissue": tissue if isinstance(tissue, str | None) else tuple(tissue),

@@ -8,18 +8,18 @@ from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from scipy import sparse
 
 from sccello_tools import _keys
+from sccello_tools._anndata.annotation_slots import AnnotationSlots, TermNames
 from sccello_tools.corpus.manifest import CELL_TYPE, LENGTH, SOURCE, SOURCE_ROW, TOKENS
 from sccello_tools.tokens import RaggedTokens, ValueSummary
 
 from .parquet import NAMES, as_table, vector_column, vectors_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping
     from typing import Any, Literal
 
     from numpy.typing import NDArray
@@ -240,24 +240,15 @@ def finish(table: pa.Table, annotator: OpenWorldAnnotator) -> dict[str, Any]:
         is_vector = pa.types.is_fixed_size_list(column.type)
         columns[name] = vectors_of(column) if is_vector else column.to_numpy()
     found = annotator.finish([PartialAnnotation(**columns)])
-    ontology, parents = annotator.ontology, annotator.fit.parents
-    names = [ontology.name(term) if term in ontology else term for term in found.terms]
-    ids = [term if term in ontology else parents.get(term) for term in found.terms]
-    key, second = _keys.CELL_TYPE, _keys.CELL_TYPE + _keys.RUNNER_UP_SUFFIX
-    return {
-        key: _category(found.codes, names),
-        key + _keys.TERM_ID_SUFFIX: _category(found.codes, ids),
-        key + _keys.CONFIDENCE_SUFFIX: found.confidence,
-        key + _keys.STATUS_SUFFIX: pd.Categorical([status or None for status in found.status]),
-        _keys.NOVELTY: found.novelty,
-        second: _category(found.runner_up, names),
-        second + _keys.TERM_ID_SUFFIX: _category(found.runner_up, ids),
-    }
-
-
-def _category(codes: NDArray[np.int32], values: Sequence[str | None]) -> pd.Categorical[object]:
-    found: pd.Categorical[object] = pd.Categorical(np.array([*values, None], dtype=object)[codes])
-    return found
+    slots = AnnotationSlots(
+        found.terms,
+        found.codes,
+        found.confidence,
+        found.runner_up,
+        found.novelty,
+        found.status,
+    )
+    return slots.columns(_keys.CELL_TYPE, TermNames(annotator.ontology, {}, annotator.fit.parents))
 
 
 def annotator_of(model: LoadedModel, parameters: Mapping[str, Any]) -> OpenWorldAnnotator:

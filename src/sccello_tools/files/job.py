@@ -38,7 +38,7 @@ from .run import AGAIN, Failure, executor, progress
 from .worker import job_of, process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from typing import Any
 
     from sccello_tools.corpus.manifest import Manifest, Record
@@ -237,8 +237,8 @@ def finished_blocks(
         If an input was changed since.
     """
     found: dict[str, C] = {}
-    for file, blocks in zip(manifest.inputs, blocks_of(manifest.inputs, manifest.config.cells_per_block)):  # fmt: skip
-        for block in blocks:
+    for number, file in enumerate(manifest.inputs):
+        for block in blocks_of(manifest, number):
             record = read_record(path_of(block), kind)
             if record is None or record.config != manifest.config.digest:
                 continue
@@ -254,18 +254,17 @@ def finished_blocks(
 
 
 def tasks_of(
-    inputs: Sequence[Input],
-    n_rows: int,
+    manifest: Manifest,
     finished: Collection[str],
     skip: Collection[str],
     tissues: Mapping[str, Mapping[str, float]],
 ) -> list[Task]:
     """Return the tasks for all blocks that are not finished, without those of the inputs in ``skip``."""
     tasks = []
-    for file, blocks in zip(inputs, blocks_of(inputs, n_rows)):
+    for number, file in enumerate(manifest.inputs):
         if file.source in skip:
             continue
-        missing = tuple(block for block in blocks if block.name not in finished)
+        missing = tuple(b for b in blocks_of(manifest, number) if b.name not in finished)
         parts = [(block,) for block in missing] if file.by_row else [missing]
         tasks += [Task(file.source, part, tissues.get(file.source)) for part in parts if part]
     return tasks
@@ -301,8 +300,7 @@ def process_blocks(
     -------
     Why files failed, by name.
     """
-    n_rows = manifest.config.cells_per_block
-    tasks = tasks_of(manifest.inputs, n_rows, finished, skip, tissues)
+    tasks = tasks_of(manifest, finished, skip, tissues)
     if finished:
         logger.info("%s: %d blocks are already finished", name, len(finished))
     if tasks:

@@ -49,7 +49,7 @@ def infer_tissues(setup: Setup, number: int) -> dict[str, float]:
 
     job = job_of(setup)
     manifest = job.manifest
-    blocks = blocks_of(manifest.inputs, manifest.config.cells_per_block)[number]
+    blocks = blocks_of(manifest, number)
     paths = [block_path(setup.out, block) for block in blocks]
     for path in paths:
         record = read_record(path, CellsRecord)
@@ -89,8 +89,7 @@ def join(setup: Setup, number: int) -> pd.DataFrame:
     manifest = job.manifest
     file, digest = manifest.inputs[number], manifest.config.digest
     target = cells_path(setup.out, file.source)
-    blocks = blocks_of(manifest.inputs, manifest.config.cells_per_block)[number]
-    paths = [block_path(setup.out, block) for block in blocks]
+    paths = [block_path(setup.out, block) for block in blocks_of(manifest, number)]
     if not is_joined(setup.out, file, digest):
         records = [r for path in paths if (r := read_record(path, CellsRecord)) is not None]
         if len(records) < len(paths):

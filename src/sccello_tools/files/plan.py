@@ -222,17 +222,8 @@ def named_inputs(
                 "write the AnnData with adata.write_h5ad(path) and pass the path."
             )
             raise ArgumentError(msg)
-        members = _members(Path(path))
-        for member in members:
-            own = name or (Path(path).stem if len(members) == 1 else "")
-            named.append(
-                (
-                    own
-                    if own and len(members) == 1
-                    else f"{name or Path(path).stem}/{member.stem}",
-                    member,
-                )
-            )
+        own, members = name or Path(path).stem, _members(Path(path))
+        named += [(own if len(members) == 1 else f"{own}/{m.stem}", m) for m in members]
     repeated = [name for name, n in Counter(name for name, _ in named).items() if n > 1]
     if repeated or not named:
         what = f"Two inputs are named {repeated[0]!r}" if repeated else "No input files were given"
@@ -275,15 +266,13 @@ def _match(names: tuple[str, ...], types: tuple[str, ...] | None, min_matched: i
     return match_gene_names(names, min_matched=min_matched, feature_types=types)
 
 
-def blocks_of(inputs: Sequence[Input], n_rows: int) -> list[list[Block]]:
-    """Divide the rows of each input; blocks depend on nothing else, so neither do the batches of a model."""
-    return [
-        [
-            Block(number, i, start, min(start + n_rows, file.n_cells))
-            for i, start in enumerate(range(0, file.n_cells, n_rows))
-        ]
-        for number, file in enumerate(inputs)
-    ]
+def blocks_of(manifest: Manifest, number: int) -> tuple[Block, ...]:
+    """Divide the rows of an input; blocks depend on nothing else, so neither do the batches of a model."""
+    n_cells, n_rows = manifest.inputs[number].n_cells, manifest.config.cells_per_block
+    starts = range(0, n_cells, n_rows)
+    return tuple(
+        Block(number, i, start, min(start + n_rows, n_cells)) for i, start in enumerate(starts)
+    )
 
 
 def block_path(out: Path, block: Block) -> Path:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools._io import atomic_folder, atomic_path
-from sccello_tools.errors import ArgumentError, FileFormatError, MissingExtraError
+from sccello_tools.errors import ArgumentError, FileFormatError, MissingExtraError, ScCelloError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,8 +109,6 @@ def translated_errors(path: Path) -> Iterator[None]:
     """Turn the exceptions of h5py, zarr, anndata and SciPy about the content of a file into FileFormatError."""
     try:
         yield
-    except FileFormatError:
-        raise
     except (
         OSError,
         KeyError,
@@ -120,7 +118,7 @@ def translated_errors(path: Path) -> Iterator[None]:
         EOFError,
         AttributeError,
     ) as error:
-        if _is_ours(error) or (isinstance(error, OSError) and error.filename):
+        if isinstance(error, ScCelloError) or (isinstance(error, OSError) and error.filename):
             raise  # about another file, or already clear
         raise FileFormatError(_why(path, error)) from error
     except Exception as error:  # anndata's error for unknown encodings derives from Exception alone
@@ -389,12 +387,6 @@ def _element(error: Exception) -> str:
             key, parent = note.split("'")[1], note.rsplit("from ", 1)[-1]
             return f": {parent.rstrip('/')}/{key}" if key else ""
     return ""
-
-
-def _is_ours(error: Exception) -> bool:
-    from sccello_tools.errors import ScCelloError
-
-    return isinstance(error, ScCelloError)
 
 
 def _open_h5(path: Path) -> Any:

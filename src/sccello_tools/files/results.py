@@ -64,8 +64,8 @@ class EmbeddedCells:
             msg = f"{folder} holds annotations, not embeddings."
             raise FilesError(msg)
         self._config = self.manifest.config
-        usable = zip(self.manifest.inputs, blocks_of(self.manifest.inputs, self._config.cells_per_block))  # fmt: skip
-        self._blocks = [block for file, blocks in usable if not file.error for block in blocks]
+        usable = [i for i, file in enumerate(self.manifest.inputs) if not file.error]
+        self._blocks = [block for i in usable for block in blocks_of(self.manifest, i)]
         self._starts = np.cumsum([0, *(block.n_rows for block in self._blocks)])
         self._column = lru_cache(maxsize=4)(self._read_column)
 
@@ -82,7 +82,7 @@ class EmbeddedCells:
     @property
     def failures(self) -> dict[str, str]:
         """Why inputs were left out, by name."""
-        return {file.source: file.error for file in self.manifest.inputs if file.error}
+        return self.manifest.failures
 
     @property
     def obs(self) -> pd.DataFrame:
@@ -209,7 +209,7 @@ class AnnotatedFiles:
     @property
     def failures(self) -> dict[str, str]:
         """Why inputs were left out, by name."""
-        return {file.source: file.error for file in self.manifest.inputs if file.error}
+        return self.manifest.failures
 
     @cached_property
     def summary(self) -> pd.DataFrame:

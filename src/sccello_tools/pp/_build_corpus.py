@@ -175,7 +175,7 @@ def build_corpus(
             made.write(folder)
     for file in made.inputs:
         logger.log(WARNING if file.left_out else INFO, "%s", file)
-    report("build_corpus", {file.source: file.error for file in made.inputs if file.error})
+    report("build_corpus", made.failures)
     logger.info("build_corpus: wrote %d shards to %s", len(made.shards), folder)
     return Corpus.open(folder)
 

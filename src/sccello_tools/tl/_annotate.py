@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools import __version__, _keys
+from sccello_tools._anndata.annotation_slots import AnnotationSlots, TermNames, write_annotation
 from sccello_tools._anndata.counts import CountsSource
 from sccello_tools._anndata.writing import check_writable, clear_slots, storable_names, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
+from sccello_tools._validation import check_alpha
 from sccello_tools.errors import (
     ConfigError,
     GeneMatchError,
@@ -22,8 +24,6 @@ from sccello_tools.errors import (
 )
 from sccello_tools.ontology import CellOntology
 
-from ._annotate_novel import check_alpha
-from ._annotation_slots import AnnotationSlots, TermNames, write_annotation
 from ._build_reference import build_reference
 from ._hidden_states import chunks, hidden_states
 from ._search import check_obs_keys, check_same_model, model_of, write_neighbors

@@ -8,16 +8,17 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools import __version__, _keys
+from sccello_tools._anndata.annotation_slots import AnnotationSlots, TermNames, write_annotation
 from sccello_tools._anndata.counts import CountsSource, warn_of_uncalibrated_cells, warn_user
 from sccello_tools._anndata.groups import group_labels
 from sccello_tools._anndata.marker_counts import counts_beside
 from sccello_tools._anndata.writing import check_writable, clear_slots, storable_names, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
-from sccello_tools.errors import ArgumentError, ConfigError
+from sccello_tools._validation import check_alpha
+from sccello_tools.errors import ArgumentError
 from sccello_tools.ontology import CellOntology
 
-from ._annotation_slots import AnnotationSlots, TermNames, write_annotation
 from ._embed import loaded_model
 from ._hidden_states import hidden_states, provenance_of
 
@@ -269,7 +270,14 @@ def annotate_novel(
         clear_slots(writable, key_added)
         written = write_annotation(writable, slots, key_added, names)
         if sums is not None and codes is not None:
-            of_groups = AnnotationSlots.of_groups(annotator.finish_groups(sums, found), codes)
+            group = annotator.finish_groups(sums, found)
+            of_groups = AnnotationSlots(
+                group.terms,
+                group.codes[codes],
+                group.confidence[codes],
+                group.runner_up[codes],
+                status=group.status[codes],
+            )
             written += write_annotation(
                 writable, of_groups, key_added + _keys.CLUSTER_SUFFIX, names
             )
@@ -340,16 +348,3 @@ def check_evidence(evidence: Sequence[str]) -> tuple[Source, ...]:
         msg = f"evidence must hold some of {', '.join(map(repr, ALL_SOURCES))}; got {found}"
         raise ArgumentError(msg)
     return tuple(name for name in ALL_SOURCES if name in asked)
-
-
-def check_alpha(alpha: float) -> None:
-    """Check the fraction of wrong terms.
-
-    Raises
-    ------
-    ConfigError
-        If it is not in (0, 1).
-    """
-    if not 0 < alpha < 1:
-        msg = f"alpha must be in (0, 1), got {alpha}; 0.1 allows one wrong term in ten"
-        raise ConfigError(msg)

@@ -1,4 +1,4 @@
-"""Writing annotations to an AnnData."""
+"""Columns of annotations, and writing them to an AnnData."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from sccello_tools.annotation import OpenAnnotation
     from sccello_tools.ontology import CellOntology
 
 
@@ -35,16 +34,32 @@ class AnnotationSlots:
     contributions: pd.DataFrame | None = None
     scores: pd.DataFrame | None = None
 
-    @classmethod
-    def of_groups(cls, found: OpenAnnotation, groups: NDArray[np.integer]) -> AnnotationSlots:
-        """Give each cell the annotation of its group."""
-        return cls(
-            found.terms,
-            found.codes[groups],
-            found.confidence[groups],
-            found.runner_up[groups],
-            status=found.status[groups],
-        )
+    def columns(self, key: str, names: TermNames) -> dict[str, Any]:
+        """Return the columns of ``obs``.
+
+        Parameters
+        ----------
+        key
+            Name of the column of terms and prefix of the names of the others.
+        names
+            Names and ids of terms.
+        """
+        shown = [names.name(term) for term in self.terms]
+        ids = [names.id(term) for term in self.terms]
+        found: dict[str, Any] = {
+            key: category(self.codes, shown),
+            key + _keys.TERM_ID_SUFFIX: category(self.codes, ids),
+            key + _keys.CONFIDENCE_SUFFIX: self.confidence.astype(np.float32),
+        }
+        if self.novelty is not None:
+            found[_keys.NOVELTY] = self.novelty.astype(np.float32)
+        if self.status is not None:
+            found[key + _keys.STATUS_SUFFIX] = status_column(self.status)
+        if self.runner_up is not None:
+            second = key + _keys.RUNNER_UP_SUFFIX
+            found[second] = category(self.runner_up, shown)
+            found[second + _keys.TERM_ID_SUFFIX] = category(self.runner_up, ids)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,21 +100,7 @@ def write_annotation(
     names
         Names and ids of terms.
     """
-    shown = [names.name(term) for term in slots.terms]
-    ids = [names.id(term) for term in slots.terms]
-    columns: dict[str, Any] = {
-        key: category(slots.codes, shown),
-        key + _keys.TERM_ID_SUFFIX: category(slots.codes, ids),
-        key + _keys.CONFIDENCE_SUFFIX: slots.confidence.astype(np.float32),
-    }
-    if slots.novelty is not None:
-        columns[_keys.NOVELTY] = slots.novelty.astype(np.float32)
-    if slots.status is not None:
-        columns[key + _keys.STATUS_SUFFIX] = status_column(slots.status)
-    if slots.runner_up is not None:
-        second = key + _keys.RUNNER_UP_SUFFIX
-        columns[second] = category(slots.runner_up, shown)
-        columns[second + _keys.TERM_ID_SUFFIX] = category(slots.runner_up, ids)
+    columns = slots.columns(key, names)
     for name, values in columns.items():
         adata.obs[name] = values
     written = [f".obs[{name!r}]" for name in columns]
