@@ -286,8 +286,8 @@ MUTATIONS = (
     Mutation(
         "back-off: a term is wrong for cells of a broader label",
         "annotation/coverage.py",
-        "t in own or (broader_is_right and c in above(t))",
-        "t in own",
+        "hierarchy.ancestors(term) if broader_is_right else frozenset()",
+        "frozenset()",
         BACK_OFF,
     ),
     Mutation(
@@ -340,6 +340,8 @@ def main() -> None:
         for mutation in chosen:
             path = copy / "src" / "sccello_tools" / mutation.file
             text = path.read_text("utf-8")
+            if text.count(mutation.right) != 1:
+                sys.exit(f"{mutation.name}: {mutation.right!r} must occur once in {mutation.file}")
             path.write_text(text.replace(mutation.right, mutation.wrong), "utf-8")
             noticed = fails(copy, mutation.tests)
             path.write_text(text, "utf-8")

@@ -176,4 +176,4 @@ def test_the_usual_novelty_is_shrunk_towards_related_types() -> None:
 def test_the_shift_is_shrunk_by_the_number_of_types() -> None:
     assigned = np.repeat(np.arange(6), 90)  # each counts 90 / (90 + 10)
     found = data_set_shift(np.full(540, 2.0), assigned, 0.5)
-    assert found == pytest.approx((2 - 0.5) * 5.4 / (5.4 + 6))
+    assert found == pytest.approx((2 - 0.5) * 5.4**2 / (5.4**2 + 6**2))
