@@ -4,7 +4,8 @@
 
 Checks metadata (twine), contents and size. With --demo, the wheel is installed into a temporary virtual environment (its
 dependencies come from the package index, at the versions of constraints.txt) whose site-packages are then made read-only; the demo
-runs in another folder, without network, and, if this process is root, as the user "nobody".
+runs in another folder, without network, and, if this process is root, as the user "nobody", or without the capabilities of root where
+"nobody" cannot run the interpreter, as below /root.
 """
 
 from __future__ import annotations
@@ -55,6 +56,17 @@ def check_contents(wheel: Path, sdist: Path) -> None:
     )
 
 
+def without_privileges(python: Path) -> tuple[list[str], dict[str, str]]:
+    """Prefix and options of a command for which permissions count, also if this process is root."""
+    if os.name != "posix" or os.geteuid():
+        return [], {}
+    try:
+        subprocess.run([python, "-c", ""], check=True, cwd="/", user="nobody", capture_output=True)
+    except (PermissionError, subprocess.CalledProcessError):
+        return ["setpriv", "--inh-caps=-all", "--bounding-set=-all"], {}
+    return [], {"user": "nobody"}
+
+
 def run_demo(wheel: Path) -> None:
     """Install the wheel into a new environment and run the demo with read-only site-packages, offline, as another user."""
     with tempfile.TemporaryDirectory(prefix="sccello-dist-") as name:
@@ -79,9 +91,9 @@ def run_demo(wheel: Path) -> None:
             "http_proxy": "http://127.0.0.1:9",
             "https_proxy": "http://127.0.0.1:9",
         }
-        other_user = {"user": "nobody"} if os.name == "posix" and os.geteuid() == 0 else {}
+        prefix, other_user = without_privileges(python)
         done = subprocess.run(
-            [folder / "env" / "bin" / "sccello", "demo", "-o", work / "figures"],
+            [*prefix, folder / "env" / "bin" / "sccello", "demo", "-o", work / "figures"],
             cwd=work,
             env=environment,
             capture_output=True,
