@@ -117,7 +117,7 @@ Printed by `benchmarks/annotation.py`. {scored_with}
 
 ## Held-out studies
 
-Recall by type of models that were trained without the study (smaller and shorter: hidden size 128, 256 tokens, 1,000 steps), with the
+Recall by type of models that were trained without the study (the same recipe, 1,500 instead of 5,000 steps), with the
 decision rule of this model. In most of these folds all studies of an organ are held out together. A subtype counts as correct; "exact" does not count subtypes.
 
 {malignant}
