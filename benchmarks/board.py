@@ -161,6 +161,23 @@ ENTRIES = (
     ),
     Entry(
         QUALITY,
+        "leave_studies_out",
+        "Known types in studies left out, by models that never saw them: this package's recipe and four other methods.",
+        full=(
+            *("--recipe", "runs/leave_studies_out.json"),
+            *("--json", "benchmarks/results/leave_studies_out.json"),
+        ),
+        needs_data=True,
+    ),
+    Entry(
+        QUALITY,
+        "conformal",
+        "Back-off beside conformal prediction sets on the ontology.",
+        full=("--folds", "runs/folds", "--model", "runs/sccello-small-eval"),
+        needs_data=True,
+    ),
+    Entry(
+        QUALITY,
         "annotation_consensus",
         "Consensus of four annotators, each of them, and a majority vote.",
         needs_data=True,

@@ -20,14 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from labels.label_space import MALIGNANT, Targets, labels_of, read_label_map, term_of
-from leave_studies_out import (
-    FOLDS,
-    recorded_in_training,
-    split,
-    study_groups,
-    study_sample,
-    unit_of,
-)
+from leave_studies_out import FOLDS, recorded_in_training, split, unit_of
 from recipe.classifier import fit_head, recorded_types, tissue_weights
 from recipe.sampling import Batch, SamplingConfig, rank_cells
 from recipe.setup import prepare, read_sources
@@ -46,11 +39,7 @@ from sccello_tools.annotation.classifier import TypeDistances
 from sccello_tools.annotation.features import FeatureScale
 from sccello_tools.annotation.fit_evidence import calibrate_evidence
 from sccello_tools.annotation.held_out import HeldOut
-from sccello_tools.annotation.known_types import (
-    CLASSIFIER_TEMPERATURE,
-    mean_directions,
-    study_centres,
-)
+from sccello_tools.annotation.known_types import CLASSIFIER_TEMPERATURE, mean_directions
 from sccello_tools.models.registry import update_entry
 from sccello_tools.ontology import CellOntology
 from sccello_tools.tokens import VOCABULARY_SIZE
@@ -92,12 +81,6 @@ def fit_known(hidden: np.ndarray, cell: np.ndarray, labels: np.ndarray, targets:
         mean_directions(cell[rows], place[index[rows]], int(enough.sum())),
         TypeDistances.of(scaled, place[index[rows]], int(enough.sum())),
     )
-
-
-def with_studies(known: KnownTypes, hidden: np.ndarray, groups: np.ndarray) -> KnownTypes:
-    """Add the means of each type in each training study."""
-    centres = study_centres(hidden.astype(np.float32), groups, known.scale, known.distances.whitening)  # fmt: skip
-    return replace(known, study_centres=centres)
 
 
 def only(known: KnownTypes, types: tuple[str, ...]) -> KnownTypes:
@@ -148,8 +131,6 @@ def held_out(path: Path, fold: str, cells: Cells, types: tuple[str, ...], profil
         features["ref_hidden"].astype(np.float32), features["ref_cell"].astype(np.float32), features["ref_label"], targets, features["present"]
     )  # fmt: skip
     known = only(known, types)
-    if "study_hidden" in features:
-        known = with_studies(known, features["study_hidden"], features["study_group"])
     _, test, _ = split(cells, profiles, fold)
     hidden, cell = (features[name].astype(np.float32) for name in ("hidden", "cell"))
     if len(hidden) != len(test.obs):
@@ -238,8 +219,6 @@ def main() -> None:
     hidden, cell = (np.concatenate([part[k] for part in states]) for k in (0, 1))
     labels = np.concatenate([batch.labels for batch in drawn])
     known = fit_known(hidden, cell, labels, data.targets, data.taught)
-    of_studies = study_sample(data.cells, np.random.default_rng(args.seed))
-    known = with_studies(known, embed(model.network, rank_cells(data.cells.take(of_studies), max_length))[0], study_groups(data.cells)[of_studies])  # fmt: skip
     print(f"{time.monotonic() - started:.0f} s: {len(known.types)} types fitted", flush=True)
 
     table = read_label_map()

@@ -56,7 +56,6 @@ OTHER_ORGANS = ("hao", "ipsc", "kang", "malt", "zheng", "geact_sorted_blood")
 PROFILES_OF_HELD_OUT = {"pancreas, heart, blood 10x": ("Adult Pancreas_Muraro", "Adult_Pancreas_HCA")}  # fmt: skip
 """Profiles that may summarise held-out cells."""
 MIN_CELLS = 8  # of a type in a study, for a recall
-N_OF_STUDY = 40  # cells of a type in a study, for its mean
 REFERENCE_STEP, N_REFERENCE = 20_000_000, 16_000
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -89,19 +88,6 @@ def split(cells: Cells, profiles: Profiles, fold: str) -> tuple[Cells, Cells, Pr
     gone = PROFILES_OF_HELD_OUT.get(fold, ())
     kept = ~(profiles.obs.tissue.isin(gone) | profiles.obs["sample"].isin(gone)).to_numpy()
     return cells.take(~held_out), cells.take(held_out), profiles.take(kept)
-
-
-def study_groups(cells: Cells) -> np.ndarray:
-    """Return study and label of each cell."""
-    labels = np.asarray(labels_of(cells.obs)).astype(str)
-    return np.char.add(np.char.add(cells.obs.study.to_numpy().astype(str), "|"), labels)
-
-
-def study_sample(cells: Cells, rng: np.random.Generator) -> np.ndarray:
-    """Return at most 40 rows per study and label."""
-    groups = study_groups(cells)
-    kept = [rng.permutation(np.flatnonzero(groups == g))[:N_OF_STUDY] for g in np.unique(groups)]
-    return np.sort(np.concatenate(kept))
 
 
 def scores(predicted: np.ndarray, cells: Cells, types: tuple[str, ...], ontology: CellOntology) -> dict[str, list[float]]:  # fmt: skip
@@ -178,13 +164,11 @@ def run(arm: dict[str, Any], fold: str, seed: int, cells: Cells, profiles: Profi
     hidden, cell = embed(trainer.network, rank_cells(test, config.max_length))
     if features is not None:
         features.mkdir(parents=True, exist_ok=True)
-        of_studies = study_sample(train, np.random.default_rng(seed))
         half = [x.astype(np.float16) for x in (*reference_states, hidden, cell)]
         np.savez(
             features / f"fold_{list(FOLDS).index(fold)}.npz",
             **dict(zip(("ref_hidden", "ref_cell", "hidden", "cell"), half, strict=True)),
             ref_label=reference.labels, labels=np.array(data.targets.labels), types=np.array(data.targets.types), present=data.taught,
-            study_hidden=embed(trainer.network, rank_cells(train.take(of_studies), config.max_length))[0].astype(np.float16), study_group=study_groups(train)[of_studies],
         )  # fmt: skip
     logits = head.logits(hidden, cell)
     logits[:, ~data.taught] = -1e4

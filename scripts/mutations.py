@@ -251,7 +251,7 @@ MUTATIONS = (
     Mutation(
         "evidence: markers count fully in the assignment of known types",
         "annotation/evidence_fit.py",
-        "log_p + share[:, None] * markers[",
+        "log_p + np.float32(MARKER_SHARE) * markers[",
         "log_p + markers[",
         EVIDENCE,
     ),

@@ -32,7 +32,7 @@ from sccello_tools.annotation.coverage import (
     utilities,
 )
 from sccello_tools.annotation.evidence import PAIR_FEATURES, EvidenceModel
-from sccello_tools.annotation.evidence_fit import MARKER_SHARE, marker_share
+from sccello_tools.annotation.evidence_fit import MARKER_SHARE
 from sccello_tools.annotation.novelty import data_set_shift
 from sccello_tools.annotation.term_space import TermSpace
 from sccello_tools.errors import ArgumentError, LabelError
@@ -315,8 +315,7 @@ def test_contributions_add_up_to_the_difference_of_scores(
     n = len(fit.known.types)
     at = np.arange(len(some))
     markers = annotator.model.shared_parts(evidence).markers[:, :n]
-    share = marker_share(evidence.log_study_distance, len(some))
-    scores = evidence.log_probabilities + share[:, None] * markers
+    scores = evidence.log_probabilities + MARKER_SHARE * markers
     assert (part.assigned == scores.argmax(axis=1)).all()
     expected = scores[at, part.assigned] - scores[at, part.runner_up]
     np.testing.assert_allclose(part.known_parts.sum(axis=1), expected, rtol=1e-3, atol=1e-3)
@@ -324,25 +323,6 @@ def test_contributions_add_up_to_the_difference_of_scores(
     opened = shared[:, n : n + len(prior)] + prior
     expected = opened[at, part.open_term] - opened[at, part.open_runner_up]
     np.testing.assert_allclose(part.open_parts.sum(axis=1), expected, rtol=1e-3, atol=1e-3)
-
-
-def test_markers_count_less_for_cells_like_those_of_a_training_study() -> None:
-    share = marker_share(np.array([-9, -0.8, 9], np.float32), 3)
-    np.testing.assert_allclose(share, [0, MARKER_SHARE / 2, MARKER_SHARE], atol=1e-6)
-    assert marker_share(None, 2).tolist() == [MARKER_SHARE] * 2
-
-
-def test_distance_to_a_study_is_that_to_the_nearest_of_its_types(
-    fit: EvidenceFit, cells: LabelledCells
-) -> None:
-    known = fit.known
-    group = np.char.add(np.char.add(cells.studies, "|"), cells.types)
-    own = np.flatnonzero(group == group[0])
-    centre = cells.hidden[own].mean(axis=0, keepdims=True)
-    assert known.evidence(centre, centre, None).log_study_distance < -5
-    assert known.evidence(centre + 50, centre, None).log_study_distance > 0
-    without = replace(known, study_centres=None)
-    assert without.evidence(centre, centre, None).log_study_distance is None
 
 
 def test_probabilities_of_known_types_combine_classifier_and_markers(
@@ -355,9 +335,7 @@ def test_probabilities_of_known_types_combine_classifier_and_markers(
     some = cells.take(np.arange(0, len(cells), 12))
     evidence = fit.known.evidence(some.hidden, some.cells, annotator.scorer(some.counts))
     markers = annotator.model.shared_parts(evidence).markers[:, : len(fit.known.types)]
-    share = 0.75 / (1 + np.exp(-(evidence.log_study_distance + 0.8) / 0.2))
-    assert 0 < share.min() < 0.375 < share.max() < 0.75
-    scores = (evidence.log_probabilities + share[:, None] * markers) / 20
+    scores = (evidence.log_probabilities + 0.5 * markers) / 20
     found = annotator.partial(some.hidden, some.cells, some.counts, return_scores=True).scores
     np.testing.assert_allclose(found, softmax(scores, axis=1), atol=1e-4)
 

@@ -126,9 +126,6 @@ def add_types(
             distances=TypeDistances(
                 known.distances.whitening, np.concatenate([known.distances.centres, centres])
             ),
-            study_centres=None
-            if known.study_centres is None
-            else np.concatenate([known.study_centres, centres]),
         ),
         novelty=replace(
             fit.novelty,

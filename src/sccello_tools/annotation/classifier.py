@@ -116,16 +116,12 @@ class TypeDistances:
     ) -> NDArray[np.float32]:
         """Log squared distance per dimension to the nearest type, among ``kept`` ones if given; shape (n_cells,)."""
         centres = self.centres if kept is None else self.centres[kept]
-        return log_nearest(points @ self.whitening, centres)
-
-
-def log_nearest(white: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Log squared distance per dimension of whitened points to the nearest centre; shape (n_cells,)."""
-    squares = (white**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1) - 2 * white @ centres.T
-    found: NDArray[np.float32] = np.log(
-        np.maximum(squares.min(axis=1) / white.shape[1], 1e-6)
-    ).astype(np.float32)
-    return found
+        white = points @ self.whitening
+        squares = (white**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1) - 2 * white @ centres.T
+        found: NDArray[np.float32] = np.log(
+            np.maximum(squares.min(axis=1) / points.shape[1], 1e-6)
+        ).astype(np.float32)
+        return found
 
 
 def types_below(types: Sequence[str], above: Sequence[frozenset[str]]) -> NDArray[np.bool_]:

@@ -106,8 +106,6 @@ class CellEvidence(NamedTuple):
     """(n_cells,) log Mahalanobis distance to the nearest known type."""
     markers: MarkerScores | None
     """``None`` if there are no counts."""
-    log_study_distance: NDArray[np.float32] | None = None
-    """(n_cells,) log distance to the nearest type of a single training study; ``None`` if the studies are unknown."""
 
 
 class SharedScores(NamedTuple):

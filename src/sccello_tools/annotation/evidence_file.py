@@ -66,8 +66,6 @@ def save_evidence(
         "novelty_offsets": fit.novelty.offsets,
         "counts": fit.counts,
     }
-    if known.study_centres is not None:
-        arrays["study_centres"] = known.study_centres.astype(np.float16)
     if fit.tissues is not None:
         arrays["tissue_weights"] = fit.tissues.weights.astype(np.float16)
     metadata: dict[str, Any] = {
@@ -124,7 +122,6 @@ def load_evidence(path: str | Path) -> tuple[EvidenceFit, dict[str, str]]:
             arrays["prototypes"].astype(np.float32),
             TypeDistances(arrays["whitening"], arrays["centres"].astype(np.float32)),
             metadata["distances_of"],
-            arrays["study_centres"].astype(np.float32) if "study_centres" in arrays else None,
         )
         low, high = metadata["token_range"]
         tissues = None

@@ -17,11 +17,8 @@ if TYPE_CHECKING:
     from .novelty import NoveltyCalibration
     from .tissues import TissueWeights
 
-MARKER_SHARE = 0.75
-"""Weight of the marker evidence in the label scores of known types, for cells unlike those of the training studies."""
-# Log distance to the nearest type of a single training study at which markers count half of that, and the width of the transition. For
-# the bundled model, cells of training studies have a median of about -1.5, those of held-out studies of -0.1.
-_HALF_DISTANCE, _WIDTH = -0.8, 0.2
+MARKER_SHARE = 0.5
+"""Weight of the marker evidence in the label scores of known types."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,26 +54,8 @@ class EvidenceFit:
         return f"EvidenceFit({len(self.known.types)} types{n_cells}{kind})"
 
 
-def marker_share(
-    log_study_distance: NDArray[np.float32] | None, n_cells: int
-) -> NDArray[np.float32]:
-    """Weight of the marker evidence in the label scores of known types, shape (n_cells,).
-
-    The classifier is reliable for cells like those it was trained on, where markers would only add noise. Cells of new studies gain
-    from markers.
-    """
-    if log_study_distance is None:
-        return np.full(n_cells, MARKER_SHARE, dtype=np.float32)
-    found: NDArray[np.float32] = (
-        MARKER_SHARE / (1 + np.exp((_HALF_DISTANCE - log_study_distance) / _WIDTH))
-    ).astype(np.float32)
-    return found
-
-
-def label_scores(
-    markers: NDArray[np.float32], log_p: NDArray[np.float32], share: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def label_scores(markers: NDArray[np.float32], log_p: NDArray[np.float32]) -> NDArray[np.float32]:
     """Log probability of the known types after marker evidence, up to a constant; shape (n_cells, n_known)."""
     return np.where(
-        np.isfinite(log_p), log_p + share[:, None] * markers[:, : log_p.shape[1]], -np.inf
+        np.isfinite(log_p), log_p + np.float32(MARKER_SHARE) * markers[:, : log_p.shape[1]], -np.inf
     )

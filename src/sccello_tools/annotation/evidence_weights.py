@@ -148,4 +148,4 @@ def scored(
         w[:n_marker],
         optimize=True,
     )
-    return novelty, label_scores(markers, data.log_p, data.share), opened
+    return novelty, label_scores(markers, data.log_p), opened

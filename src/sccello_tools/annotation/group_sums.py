@@ -24,8 +24,6 @@ class GroupSums:
     """(n_groups, n_known)"""
     parts: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
     """(n_groups, n_rows) scores by source; see :class:`SharedScores`."""
-    share: NDArray[np.float64]
-    """(n_groups,) weight of the marker evidence in the label scores."""
     novelty: NDArray[np.float64]
     """(n_groups,)"""
     choices: NDArray[np.float64]
@@ -40,7 +38,6 @@ class GroupSums:
             np.zeros((n_groups, n_known)),
             (embedding, ontology, markers),
             np.zeros(n_groups),
-            np.zeros(n_groups),
             np.zeros((n_groups, n_candidates)),
         )
 
@@ -50,7 +47,6 @@ class GroupSums:
         usable: NDArray[np.bool_],
         log_probabilities: NDArray[np.float32],
         parts: SharedScores,
-        share: NDArray[np.float32],
         novelty: NDArray[np.float32],
         choices: NDArray[np.float32] | None,
     ) -> None:
@@ -63,20 +59,13 @@ class GroupSums:
         self.log_probabilities[:] += members @ log_probabilities
         for total, values in zip(self.parts, parts):
             total[:] += members @ values
-        self.share[:] += members @ share
         self.novelty[:] += members @ np.where(usable, novelty, 0)
         if choices is not None:
             self.choices[:] += members @ choices
 
     def means(
         self,
-    ) -> tuple[
-        NDArray[np.float32],
-        SharedScores,
-        NDArray[np.float32],
-        NDArray[np.float32],
-        NDArray[np.float32],
-    ]:
+    ) -> tuple[NDArray[np.float32], SharedScores, NDArray[np.float32], NDArray[np.float32]]:
         """Return the means over cells in the order of the fields; the novelty of groups without cells is NaN."""
         n = np.maximum(self.n_cells, 1)
         over = n[:, None]
@@ -84,7 +73,6 @@ class GroupSums:
         return (
             (self.log_probabilities / over).astype(np.float32),
             SharedScores(embedding, ontology, markers),
-            (self.share / n).astype(np.float32),
             np.where(self.n_cells > 0, self.novelty / n, np.nan).astype(np.float32),
             (self.choices / over).astype(np.float32),
         )

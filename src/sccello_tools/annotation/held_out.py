@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .evidence_fit import marker_share
+from .evidence import CellEvidence
 from .marker_scores import MarkerScores
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ class FoldFeatures(NamedTuple):
     is_open: NDArray[np.bool_]  # (n, n_rows)
     rows: NDArray[np.intp]
     novel: NDArray[np.bool_]
-    share: NDArray[np.float32]  # (n,) weight of markers in label scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +142,7 @@ def fold_features(
             log_p[:, at] = ev.log_probabilities
             cosines = np.zeros((len(some), n_known), np.float32)
             cosines[:, at] = ev.cosines
-            ev = ev._replace(log_probabilities=log_p, cosines=cosines)
+            ev = CellEvidence(log_p, cosines, ev.log_distance, markers)
             is_open = ~model.space.take_known(kept)
             if mode == "novel":
                 is_open[t] = True
@@ -155,7 +154,6 @@ def fold_features(
                     np.tile(is_open, (len(some), 1)),
                     some,
                     np.full(len(some), mode == "novel"),
-                    marker_share(ev.log_study_distance, len(some)),
                 )
             )
     return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .classifier import TypeDistances, fit_classifier, log_nearest, types_below
+from .classifier import TypeDistances, fit_classifier, types_below
 from .evidence import CellEvidence, log_sum_exp
 from .features import FeatureScale
 from .term_space import up
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 CLASSIFIER_TEMPERATURE: Final = 1.5
 """Divisor of the classifier's logits: cells of new studies are less certain than those that it was fitted to."""
-_FEWEST_OF_STUDY = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +84,6 @@ class KnownTypes:
     distances: TypeDistances
     distances_of: Literal["cls", "cell"] = "cls"
     """Representation that distances are measured in: scaled ``cls`` rows, or ``cell`` rows if there were only prototypes."""
-    study_centres: NDArray[np.float32] | None = None
-    """(n_groups, d) whitened means of the measured cells of each type in each study, in the same space as ``distances``."""
 
     @classmethod
     def fit(
@@ -114,17 +111,7 @@ class KnownTypes:
         )
         distances = TypeDistances.of((cells.hidden - scale.mean) / scale.spread, index, len(types))
         prototypes = mean_directions(cells.cells, index, len(types))
-        measured = ~cells.synthetic
-        centres = study_centres(cells.hidden[measured], group[measured], scale, distances.whitening)
-        return cls(
-            tuple(types.tolist()),
-            scale,
-            coefficients,
-            bias,
-            prototypes,
-            distances,
-            study_centres=centres,
-        )
+        return cls(tuple(types.tolist()), scale, coefficients, bias, prototypes, distances)
 
     def evidence(
         self,
@@ -159,46 +146,10 @@ class KnownTypes:
             logits[:, ~kept] = -np.inf
         log_p = logits - log_sum_exp(logits)[:, None]
         scaled = (hidden - self.scale.mean) / self.scale.spread
-        points: NDArray[np.float32] = scaled if self.distances_of == "cls" else cells
-        white = points @ self.distances.whitening
-        centres = self.distances.centres if kept is None else self.distances.centres[kept]
-        of_studies = self.study_centres
+        points = scaled if self.distances_of == "cls" else cells
         return CellEvidence(
-            log_p,
-            cells @ self.prototypes.T,
-            log_nearest(white, centres),
-            markers,
-            None if of_studies is None else log_nearest(white, of_studies),
+            log_p, cells @ self.prototypes.T, self.distances.log_nearest(points, kept), markers
         )
-
-
-def study_centres(
-    hidden: NDArray[np.float32],
-    groups: NDArray[np.integer],
-    scale: FeatureScale,
-    whitening: NDArray[np.float32],
-) -> NDArray[np.float32] | None:
-    """Whitened means of groups of cells, types of one study each; groups of few cells are left out.
-
-    Parameters
-    ----------
-    hidden
-        (n_cells, d) of ``representation="cls"``.
-    groups
-        (n_cells,)
-    scale, whitening
-        Of the known types.
-
-    Returns
-    -------
-    (n_groups, d), or ``None`` if no group has enough cells.
-    """
-    index, counts = np.unique(groups, return_inverse=True, return_counts=True)[1:]
-    large = np.flatnonzero(counts >= _FEWEST_OF_STUDY)
-    if not len(large):
-        return None
-    means = np.stack([hidden[index == group].mean(axis=0) for group in large])
-    return ((means - scale.mean) / scale.spread @ whitening).astype(np.float32)
 
 
 def mean_directions(

@@ -20,7 +20,7 @@ from .coverage import (
     utilities,
 )
 from .evidence import EvidenceModel, log_sum_exp
-from .evidence_fit import label_scores, marker_share
+from .evidence_fit import MARKER_SHARE, label_scores
 from .group_sums import GroupSums
 from .head import softmax
 from .marker_scores import MarkerScorer
@@ -346,12 +346,10 @@ class OpenWorldAnnotator:
         for_novelty = np.where(np.isfinite(evidence.log_probabilities), for_novelty, _LEAST)
         novelty = log_sum_exp(opened) + by_cell - log_sum_exp(for_novelty)
         choices = self._choice_scores(evidence, parts) if self.candidates else None
-        share = self._marker_share(evidence)
-        for_sums = (usable, evidence.log_probabilities, parts, share, novelty, choices)
+        for_sums = (usable, evidence.log_probabilities, parts, novelty, choices)
         found = self._summarised(
             evidence.log_probabilities,
             parts,
-            share,
             opened,
             np.where(usable, novelty, np.nan).astype(np.float32),
             choices,
@@ -403,16 +401,10 @@ class OpenWorldAnnotator:
 
     def finish_groups(self, sums: GroupSums, cells: OpenAnnotation) -> OpenAnnotation:
         """Decide for groups by the mean evidence of their cells, with the shift and threshold of the data set."""
-        log_p, parts, share, novelty, choices = sums.means()
+        log_p, parts, novelty, choices = sums.means()
         opened = parts.total[:, self._open_rows] + self.model.prior[self._open_rows]
         p = self._summarised(
-            log_p,
-            parts,
-            share,
-            opened,
-            novelty,
-            choices if self.candidates else None,
-            return_scores=True,
+            log_p, parts, opened, novelty, choices if self.candidates else None, return_scores=True
         )
         return self._decided(p, cells.shift, cells.threshold)
 
@@ -437,20 +429,12 @@ class OpenWorldAnnotator:
         """Scores that are added to the log probabilities of known types, see :func:`label_scores`."""
         return parts.markers if self.uses_embedding else parts.markers + parts.ontology
 
-    def _marker_share(self, evidence: CellEvidence) -> NDArray[np.float32]:
-        """Weight of the marker evidence in the label scores; without the embedding, no cell is known to be like training cells."""
-        distance = evidence.log_study_distance if self.uses_embedding else None
-        return marker_share(distance, len(evidence.log_probabilities))
-
     def _assigned(
-        self,
-        markers: NDArray[np.float32],
-        log_p: NDArray[np.float32],
-        share: NDArray[np.float32],
+        self, markers: NDArray[np.float32], log_p: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Probabilities of the known types and the type assigned to each cell."""
         probabilities = softmax(
-            label_scores(markers, log_p, share) / np.float32(self.fit.known_temperature)
+            label_scores(markers, log_p) / np.float32(self.fit.known_temperature)
         )
         return probabilities, assigned_types(probabilities, self.utility)
 
@@ -459,8 +443,7 @@ class OpenWorldAnnotator:
     ) -> NDArray[np.float32]:
         shared = parts.total
         by_cell, prior = self.model.open_scores(evidence)
-        share = self._marker_share(evidence)
-        assigned = self._assigned(self._for_known(parts), evidence.log_probabilities, share)[1]
+        assigned = self._assigned(self._for_known(parts), evidence.log_probabilities)[1]
         correction = self.fit.novelty.offset_of(assigned) + np.float32(self.fit.novelty.threshold)
         opened = (by_cell - correction)[:, None] + prior[rows]
         below = self.model.space.below[rows]
@@ -482,7 +465,6 @@ class OpenWorldAnnotator:
         self,
         log_p: NDArray[np.float32],
         parts: SharedScores,
-        share: NDArray[np.float32],
         opened: NDArray[np.float32],
         novelty: NDArray[np.float32],
         choices: NDArray[np.float32] | None,
@@ -491,15 +473,15 @@ class OpenWorldAnnotator:
     ) -> PartialAnnotation:
         """Keep the two best terms of each type of decision."""
         first_open, n = self._open_rows.start, len(log_p)
-        known_p, assigned = self._assigned(self._for_known(parts), log_p, share)
+        known_p, assigned = self._assigned(self._for_known(parts), log_p)
         open_p = softmax(opened / np.float32(self.fit.open_temperature))
         runner_up = _best_other(known_p, assigned)
         best, second = _two_best(open_p)
         at = np.arange(n)
         known_parts = _differences(parts, at, assigned, runner_up)
         known_parts[:, 0] = 0
-        known_parts[:, 1] *= 0 if self.uses_embedding else share
-        known_parts[:, 2] *= share
+        known_parts[:, 1] *= 0 if self.uses_embedding else MARKER_SHARE
+        known_parts[:, 2] *= MARKER_SHARE
         # a type that is ruled out, as by a tissue, has no log probability
         floored = np.maximum(log_p, -100)
         known_parts[:, 0] += floored[at, assigned] - floored[at, runner_up]
