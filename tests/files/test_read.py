@@ -112,8 +112,9 @@ def write_h5mu(adata: AnnData, path: Path) -> None:
     """What mudata writes, without mudata: a header, then HDF5."""
     with h5py.File(path, "w", userblock_size=512) as file:
         file.attrs["encoding-type"] = "MuData"
-        anndata.io.write_elem(file, "mod/rna", adata)
-        anndata.io.write_elem(file, "mod/prot", adata[:, :2].copy())
+        modalities = file.create_group("mod")
+        anndata.io.write_elem(modalities, "rna", adata)
+        anndata.io.write_elem(modalities, "prot", adata[:, :2].copy())
         anndata.io.write_elem(file, "obs", adata.obs)
         anndata.io.write_elem(file, "var", adata.var)
     with path.open("r+b") as raw:
@@ -143,22 +144,18 @@ def test_reserved_column_names_are_renamed(adata: AnnData, h5ad: Path, tmp_path:
     adata.raw = adata.copy()
     adata.write_h5ad(h5ad)
     with h5py.File(h5ad, "r+") as file:
-        for table in (file["raw/var"], file["obs"]):
+        for table, n_rows in ((file["raw/var"], adata.n_vars), (file["obs"], adata.n_obs)):
             index = table.attrs["_index"]
             if index == "_index":
                 table.move("_index", "features")
                 table.attrs["_index"] = "features"
-            anndata.io.write_elem(
-                table, "_index", np.array(["x"] * table["features"].shape[0], dtype=object)
-            )
+            anndata.io.write_elem(table, "_index", np.array(["x"] * n_rows, dtype=object))
             table.attrs["column-order"] = ["_index"]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = read_any(h5ad)
-    assert sorted(str(w.message).split("of ")[1].split(",")[0] for w in caught) == [
-        "obs",
-        "raw.var",
-    ]
+    said = [str(w.message) for w in caught if w.category is UserWarning]
+    assert sorted(text.split("of ")[1].split(",")[0] for text in said) == ["obs", "raw.var"]
     found.write_h5ad(tmp_path / "again.h5ad")
     assert "index_column" in read_any(tmp_path / "again.h5ad").raw.var
 
@@ -296,7 +293,7 @@ def test_spatialdata_names_its_table(
     group.create_group("images")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        anndata.io.write_elem(group, "tables/table", adata)
+        anndata.io.write_elem(group.create_group("tables"), "table", adata)
     with pytest.raises(
         FileFormatError, match=r"SpatialData store; pass its table .*tables/table"
     ) as caught:
@@ -357,6 +354,8 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
+# zarr's buffers of the failed write, under Python 3.13
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
 def test_a_full_disk_keeps_the_previous_output(
     adata: AnnData, tiny_disk: Path, suffix: str, capfd: pytest.CaptureFixture[str]

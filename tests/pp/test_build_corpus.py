@@ -212,7 +212,7 @@ def test_every_form_of_file_gives_the_same_rows(
         write_zarr(labelled, path)
     elif form == "h5mu":
         with h5py.File(path, "w") as file:
-            anndata.io.write_elem(file, "mod/rna", labelled)
+            anndata.io.write_elem(file.create_group("mod"), "rna", labelled)
         path = path / "rna"
     else:
         labelled.write_h5ad(path)

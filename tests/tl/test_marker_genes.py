@@ -130,7 +130,7 @@ def test_scanpy_draws_a_heatmap_and_a_matrix(marked):
 
 def test_without_layer_added_no_layer_is_written(adata, model):
     marker_genes(adata, "donor", model=model, **FAST)
-    assert list(adata.layers) == []
+    assert set(adata.layers) <= {None}  # which is X since anndata 0.13
 
 
 def test_a_model_without_mask_token_leaves_nothing_behind(adata, model):
@@ -147,7 +147,7 @@ def test_a_model_without_mask_token_leaves_nothing_behind(adata, model):
             **FAST,
         )
     assert KEY not in adata.uns
-    assert list(adata.layers) == []
+    assert set(adata.layers) <= {None}  # which is X since anndata 0.13
 
 
 def test_h5ad_round_trip(adata, model, tmp_path):
@@ -281,7 +281,9 @@ def test_rank_test_is_that_of_scipy():
     x, y = values[:15] + rng.random(50) * (values[:15] != 0), values[15:]
     expected = stats.mannwhitneyu(x[:, :49], y[:, :49], method="asymptotic").pvalue
     found = mann_whitney(sparse.csr_matrix(x), sparse.csr_matrix(y))
-    np.testing.assert_allclose(found[:49], expected, rtol=1e-9)
+    same = np.ptp(values[:, :49], axis=0) == 0  # scipy 1.18 gives NaN
+    assert same.any()
+    np.testing.assert_allclose(found[:49], np.where(same, 1, expected), rtol=1e-9)
     constant = mann_whitney(sparse.csr_matrix((5, 3)), sparse.csr_matrix((6, 3)))
     assert constant.tolist() == [1, 1, 1]
 

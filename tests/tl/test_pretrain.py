@@ -243,7 +243,6 @@ def other_genes(adata):
     adata.var_names = [str(i) for i in range(adata.n_vars)]
 
 
-@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("spoil", "error", "says"),
     [

@@ -223,7 +223,9 @@ def stored_bytes(matrix) -> int:
 
 def peak_bytes(matrix, n_rows, n_cells=N_CELLS) -> int:
     """Peak memory besides the matrix while iterating over its rows."""
-    next(row_chunks(matrix, n_rows=n_rows))  # modules are imported and functions compiled on first use
+    next(
+        row_chunks(matrix, n_rows=n_rows)
+    )  # modules are imported and functions compiled on first use
     tracemalloc.start()
     try:
         n = sum(chunk.rows.shape[0] for chunk in row_chunks(matrix, n_rows=n_rows))

@@ -175,8 +175,7 @@ def cell_table(names: Sequence[str] | pd.Index, columns: Mapping[str, pd.Series]
     """
     found: dict[str, Any] = {NAME: np.asarray(names, dtype=object)}
     for column, values in columns.items():
-        is_text = values.dtype == object or isinstance(values.dtype, pd.StringDtype)
-        found[column] = (values.astype("category") if is_text else values).reset_index(drop=True)
+        found[column] = _texts_as_categories(values).reset_index(drop=True)
     return pd.DataFrame(found)
 
 
@@ -247,9 +246,15 @@ def _concatenated(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Concatenate tables; the categories of a column are those of all of them."""
     joined = pd.concat(tables)
     for column in tables[0].columns:
-        if joined[column].dtype == object and column != NAME:
-            joined[column] = joined[column].astype("category")
+        if column != NAME:
+            joined[column] = _texts_as_categories(joined[column])
     return joined
+
+
+def _texts_as_categories(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Convert a column of texts: objects, or strings as in pandas 3."""
+    is_text = values.dtype == object or isinstance(values.dtype, pd.StringDtype)
+    return values.astype("category") if is_text else values
 
 
 def _offsets(parts: Sequence[ReferencePart]) -> list[int]:
