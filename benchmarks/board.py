@@ -164,7 +164,7 @@ ENTRIES = (
         "leave_studies_out",
         "Known types in studies left out, by models that never saw them: this package's recipe and four other methods.",
         full=(
-            *("--recipe", "runs/leave_studies_out.json"),
+            *("--recipe", "runs/leave_studies_out.json", "--annotation", "runs/held_out.json"),
             *("--json", "benchmarks/results/leave_studies_out.json"),
         ),
         needs_data=True,
