@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -121,6 +122,21 @@ def write_h5mu(adata: AnnData, path: Path) -> None:
         raw.write(b"MuData (format-version=0.1.0;creator=muon;)")
 
 
+def test_half_precision_is_refused_or_read_as_it_is(adata: AnnData, h5ad: Path) -> None:
+    with h5py.File(h5ad, "r+") as file:
+        values = file["X/data"][:]
+        del file["X/data"]
+        file["X/data"] = values.astype(np.float16)
+    try:
+        found, message = read_any(h5ad), ""
+    except FileFormatError as error:
+        found, message = None, str(error)
+    if found is None:
+        assert re.search(r"float16.*float32", message)
+    else:  # older versions of SciPy accept float16
+        np.testing.assert_array_equal(found.X.data, adata.X.data)
+
+
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
 def test_files_are_written_by_extension_and_replaced(
     adata: AnnData, tmp_path: Path, suffix: str
@@ -196,13 +212,6 @@ def unknown_encoding(path: Path) -> None:
         file["uns/pipeline"].attrs["encoding-version"] = "9"
 
 
-def half_precision(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        values = file["X/data"][:]
-        del file["X/data"]
-        file["X/data"] = values.astype(np.float16)
-
-
 def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
 
@@ -212,7 +221,6 @@ def cut_off(path: Path) -> None:
     [
         (other_compression, "pip install hdf5plugin"),
         (unknown_encoding, r"/uns/pipeline is stored in an encoding .*Update anndata"),
-        (half_precision, r"float16.*float32"),
         (cut_off, r"is incomplete .*again"),
         (lambda path: path.write_bytes(b""), "is empty"),
         (lambda path: path.write_text("cells"), "not an HDF5 file"),
