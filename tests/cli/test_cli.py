@@ -350,6 +350,7 @@ def test_warnings_are_one_line_without_a_place_in_the_code(run, adata, tmp_path,
     shown = warnings.showwarning
     with warnings.catch_warnings():
         warnings.simplefilter("default")
+        warnings.simplefilter("ignore", DeprecationWarning)  # anndata, of options of pandas
         code, printed, said = run(
             *("-q", "embed", tmp_path / "in.h5ad", "-o", tmp_path / "out.h5ad"),
             *("--model", tiny_model_folder, "--json"),

@@ -112,6 +112,7 @@ def test_it_becomes_an_anndata_that_can_be_annotated(tmp_path):
     assert found.obs["sccello_cell_type"].tolist() == adata.obs["sccello_cell_type"].tolist()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DeprecationWarning)  # anndata, of options of pandas
         found.write_h5ad(tmp_path / "found.h5ad")
 
 

@@ -149,7 +149,7 @@ def test_module_has_the_interface_of_scvi_tools(trained, adata, monkeypatch):
         weighted += float(loss.loss) * loss.n_obs_minibatch
         n += loss.n_obs_minibatch
     assert np.allclose(np.concatenate(rows), trained.get_latent_representation(), atol=1e-4)
-    labels = torch.from_numpy(np.asarray(trained.data_registry("labels")).ravel()).long()
+    labels = torch.from_numpy(np.array(trained.data_registry("labels")).ravel()).long()
     expected = torch.nn.functional.cross_entropy(torch.cat(logits), labels)
     assert n == adata.n_obs
     assert np.isclose(weighted / n, float(expected), atol=1e-4)
@@ -264,7 +264,7 @@ def test_training_without_validation_in_every_epoch(model, mode, options):
 
 def test_missing_and_uninformative_labels_are_not_trained_on(gene_ids, base, caplog):
     adata = cells(gene_ids)
-    labels = adata.obs["state"].astype(object).to_numpy()
+    labels = adata.obs["state"].to_numpy(dtype=object, copy=True)
     labels[:5] = [np.nan, None, "nan", "doublet", "Unassigned"]
     adata.obs["state"] = labels
     with caplog.at_level(logging.WARNING, logger="sccello_tools"):
