@@ -155,7 +155,13 @@ def main() -> None:
         rows += [[file, name, f"{c:.3f}", f"{n:.1f}", f"{s:.3f}"] for name, (c, n, s) in found.items()]  # fmt: skip
     print_table(
         "Coverage at nominal 90 % of cells of known types",
-        ["file", "method", "coverage", "types in the answer", "share with a single type"],
+        [
+            "file",
+            "method",
+            "coverage",
+            "types in the answer",
+            "share without back-off, or with one type",
+        ],
         rows,
         f"Labels are in obs[{LABEL!r}]. Novel cells are not set aside here. An answer below an ancestor holds all known types at or below it.",
     )

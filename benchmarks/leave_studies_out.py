@@ -139,7 +139,8 @@ def print_results(found: dict[str, dict[str, list[float]]]) -> None:
         "Studies left out: mean recall over types (a subtype counts as correct)",
         ["study", *methods],
         rows,
-        "All methods train on measured and synthetic cells of the other studies; baselines on a sample of them.",
+        "All methods train on measured and synthetic cells of the other studies; baselines on a sample of them. Baselines assign the most probable label, this package "
+        "the type of highest expected utility.",
     )
 
 
