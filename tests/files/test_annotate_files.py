@@ -170,7 +170,8 @@ def test_an_interrupted_call_is_resumed(paths, tmp_path, after, stop_after, embe
     for source in whole.sources:
         pd.testing.assert_frame_equal(resumed.read(source), whole.read(source))
     pd.testing.assert_frame_equal(resumed.summary, whole.summary)
-    assert resumed.inferred_tissues == whole.inferred_tissues
+    for source, tissues in whole.inferred_tissues.items():
+        assert resumed.inferred_tissues[source] == pytest.approx(tissues, abs=1e-6)
     # a block that was interrupted while it was written is embedded again, finished ones are not
     repeated = {0: 16, 3: 1}.get(after, 0)
     assert sum(embedded) == 59 + repeated

@@ -90,7 +90,9 @@ def test_annotations_are_joined_on_the_workers(tmp_path, client):
     found = sccello.annotate_files(tmp_path / "a.h5ad", tmp_path / "out", client=client, **options)
     assert found.read("a").equals(alone.read("a"))
     assert found.summary.equals(alone.summary)
-    assert found.inferred_tissues["a"] == alone.inferred_tissues["a"] != {}
+    # rounding depends on the threads of BLAS
+    assert alone.inferred_tissues["a"]
+    assert found.inferred_tissues["a"] == pytest.approx(alone.inferred_tissues["a"], abs=1e-6)
     assert (tmp_path / "out" / "files" / "a.h5ad").is_file()
 
 
