@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from _common import print_table, time_all
 from _steps import made_up_tokens
-from scaling import BUNDLED, PUBLISHED
+from scaling import PUBLISHED, SMALL
 from scipy import sparse
 
 import sccello_tools as sccello
@@ -70,7 +70,7 @@ def curves(n_runs: int) -> list[Curve]:
     torch.manual_seed(0)
     networks = {
         "published size": (ScCelloModel(PUBLISHED).eval(), (128, 256, 512, 1024, 2048)),
-        "bundled size": (ScCelloModel(BUNDLED).eval(), (32, 64, 128, 256, 512)),
+        "4 layers of 128": (ScCelloModel(SMALL).eval(), (32, 64, 128, 256, 512)),
     }
     ontology = CellOntology.load()
     terms = sorted(ontology)
@@ -88,9 +88,9 @@ def curves(n_runs: int) -> list[Curve]:
         }
         found.append(measure(f"encoding 8 cells, {name}", "tokens of a cell", work, n_runs))
     tokens = {n: made_up_tokens(n, 256) for n in (16, 32, 64, 128, 256)}
-    small = networks["bundled size"][0]
+    small = networks["4 layers of 128"][0]
     found += [
-        measure("encoding cells of 256 tokens, bundled size", "cells", {
+        measure("encoding cells of 256 tokens, 4 layers of 128", "cells", {
             n: lambda t=t: encode(small, t, precision="float32") for n, t in tokens.items()
         }, n_runs),
         measure("scoring 2,000 cells", "candidates", {
