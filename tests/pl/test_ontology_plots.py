@@ -6,6 +6,7 @@ import itertools
 
 import anndata
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -94,6 +95,14 @@ def test_the_umap_with_its_tree(cells):
     assert set(cells.obs["truth"].cat.categories) <= text_in(figure.axes[1])
     with pytest.raises(ArgumentError, match="two panels"):
         pl.ontology_umap(cells, "truth", legend_loc="tree", ax=figure.axes[0], show=False)
+
+
+def test_nothing_of_a_saved_figure_is_cut_off(cells, tmp_path):
+    path = tmp_path / "a.png"
+    pl.ontology_umap(cells, "truth", legend_loc="tree", title="TYPES", save=path)
+    image = plt.imread(path)[..., :3]
+    for edge in (image[0], image[-1], image[:, 0], image[:, -1]):
+        assert (edge == 1).all()
 
 
 def test_several_columns(cells):

@@ -204,6 +204,8 @@ def finish(
     if save is not None:
         save.parent.mkdir(parents=True, exist_ok=True)
         dpi = mpl.rcParams["savefig.dpi"]
+        if own:  # square axes are in their place after a second pass of the layout only
+            figure.draw_without_rendering()
         figure.savefig(save, dpi=_DPI if dpi == "figure" else dpi)
         logger.info("saved figure to %s", save)
     shown = show if show is not None else save is None and own and not return_fig
