@@ -2,8 +2,8 @@
 
     python benchmarks/annotation_consensus.py --data ../shared/data [--model sccello-small] [--json out.json]
 
-Annotators: this package (`tl.annotate_novel` with the shipped model), CellTypist, logistic regression and marker scores. CellTypist,
-logistic regression and the scale of the marker scores are fitted to cells/train. popV's majority vote counts identical labels; its
+Annotators: this package (`tl.annotate_novel` with the shipped model), CellTypist, logistic regression and marker scores. CellTypist and
+logistic regression are fitted to the sample of training cells of `annotation.py`, the scale of the marker scores to cells/train. popV's majority vote counts identical labels; its
 score is the number of annotators that agree. Reported per file: accuracy and mean recall (a subtype of the truth is correct),
 hierarchical F1, and the AUROC of agreement and of popV's score for correct against wrong predictions.
 """
@@ -20,8 +20,8 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from _common import print_table
-from annotation_methods import celltypist_predictions
-from embedding import EVALUATION, LABEL, N_TOKENS, accepted_answers, baselines, log_cp10k
+from annotation_methods import Reference, celltypist_predictions, regression_probabilities
+from embedding import EVALUATION, LABEL, N_TOKENS, accepted_answers, log_cp10k
 from scipy import sparse
 from sklearn.metrics import roc_auc_score
 
@@ -94,6 +94,9 @@ def main() -> None:
         "--data", type=Path, help="folder with cells/ and markers_by_cl_term.parquet"
     )
     parser.add_argument("--model", default="sccello-small")
+    parser.add_argument(
+        "--reference", type=Path, help="file that keeps the baselines' training matrix"
+    )
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.data is None:
@@ -109,9 +112,13 @@ def main() -> None:
         sccello.tl.annotate_novel(query, model=args.model, level="type")
         column = query.obs["sccello_cell_type_ontology_term_id"]
         predictions[OURS][name] = column.astype(object).fillna("").to_numpy(dtype=str)
+    reference = Reference.load(args.data, args.reference)
     if importlib.util.find_spec("celltypist"):
-        predictions["CellTypist"] = celltypist_predictions(train, labels, queries)
-    predictions["logistic regression"] = baselines(train, labels, queries)["logistic regression"]
+        predictions["CellTypist"] = celltypist_predictions(reference, queries)
+    predictions["logistic regression"] = {
+        name: reference.classes[p.argmax(axis=1)]
+        for name, p in regression_probabilities(reference, queries).items()
+    }
     predictions["marker scores"] = marker_predictions(args.data, train, types, queries)
 
     results: dict[str, dict[str, dict[str, float]]] = {}
