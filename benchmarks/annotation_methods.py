@@ -230,6 +230,7 @@ def scanvi_predictions(
 def novelty_baselines(annotator: Any, hidden: NDArray[np.float32], cell: NDArray[np.float32], counts: sparse.csr_matrix, reference: Reference, model: LoadedModel) -> dict[str, NDArray[np.floating]]:  # fmt: skip
     """Scores of novelty from the same embedding, classifier and markers; high for novel cells."""
     from sccello_tools.annotation import CellMarkers, OpenWorldAnnotator
+    from sccello_tools.annotation.head import softmax
 
     known, space = annotator.fit.known, annotator.model.space
     logits = known.scale.features(hidden, cell) @ known.weight.T + known.bias
@@ -296,12 +297,6 @@ def _ensemble_and_neighbors(points: NDArray[np.float32], hidden: NDArray[np.floa
         "distance to 15 nearest cells": distances.mean(1),
         "ensemble of 3 classifiers: entropy": -(mean * np.log(mean + 1e-9)).sum(1),
     }
-
-
-def softmax(logits: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Probabilities."""
-    p = np.exp(logits - logits.max(1, keepdims=True))
-    return p / p.sum(1, keepdims=True)
 
 
 @cache

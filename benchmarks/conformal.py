@@ -43,6 +43,7 @@ def calibration_cells(args: argparse.Namespace, fit: EvidenceFit, ontology: Cell
     from sccello_tools.annotation import CellMarkers, MarkerScorer
     from sccello_tools.annotation.evidence import EvidenceModel
     from sccello_tools.annotation.evidence_weights import scored
+    from sccello_tools.annotation.head import softmax
     from sccello_tools.annotation.held_out import AskedCells, fold_features, joined
     from sccello_tools.annotation.term_space import TermSpace, human_terms
 
@@ -66,16 +67,12 @@ def calibration_cells(args: argparse.Namespace, fit: EvidenceFit, ontology: Cell
     return np.concatenate(probabilities), np.concatenate(types), np.concatenate(weights)
 
 
-def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities."""
-    p = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return p / p.sum(axis=1, keepdims=True)
-
-
 def compatible(truth: NDArray[np.str_], terms: tuple[str, ...], ontology: CellOntology) -> NDArray[np.bool_]:  # fmt: skip
     """(n_cells, n_terms): whether each term is the true type, above or below it."""
-    up = {t: ontology.ancestors(t, include_self=True) if t in ontology else {t} for t in {*truth.tolist(), *terms}}  # fmt: skip
-    distinct = {t: np.array([t in up[k] or k in up[t] for k in terms]) for t in set(truth.tolist())}
+    from sccello_tools.annotation.backoff import TypeHierarchy
+
+    hierarchy = TypeHierarchy(ontology, {})
+    distinct = {t: np.array([hierarchy.compatible(k, t) for k in terms]) for t in set(truth.tolist())}  # fmt: skip
     return np.stack([distinct[t] for t in truth.tolist()])
 
 

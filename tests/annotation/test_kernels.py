@@ -8,7 +8,8 @@ from scipy import sparse
 
 from sccello_tools._threads import single_threaded_blas
 from sccello_tools.annotation import CellMarkers, MarkerScorer
-from sccello_tools.annotation._decision_kernel import best_other, best_two, chain_sums
+from sccello_tools.annotation._decision_kernel import best_other, chain_sums
+from sccello_tools.annotation.open_world import _two_best
 from sccello_tools.ontology import CellOntology
 
 VALUES = np.array(
@@ -17,15 +18,13 @@ VALUES = np.array(
 
 
 def test_best_two() -> None:
-    best, second = np.empty(6, np.int32), np.empty(6, np.int32)
-    best_two(VALUES, best, second)
+    best, second = _two_best(VALUES)
     assert best.tolist() == [1, 0, 0, 1, 0, 2]
     assert second.tolist() == [2, 2, 1, 2, 1, 1]
 
 
 def test_best_two_of_one_column() -> None:
-    best, second = np.empty(2, np.int32), np.empty(2, np.int32)
-    best_two(np.ones((2, 1), np.float32), best, second)
+    best, second = _two_best(np.ones((2, 1), np.float32))
     assert best.tolist() == second.tolist() == [0, 0]
 
 

@@ -12,22 +12,6 @@ if TYPE_CHECKING:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def best_two(
-    values: NDArray[np.float32], best: NDArray[np.int32], second: NDArray[np.int32]
-) -> None:
-    """Write the column with the highest value of each row, and the one with the highest other value; the first of equal ones."""
-    for row in range(len(values)):
-        of_row = values[row]
-        first, other = 0, -1
-        for column in range(1, len(of_row)):
-            if of_row[column] > of_row[first]:
-                first, other = column, first
-            elif other < 0 or of_row[column] > of_row[other]:
-                other = column
-        best[row], second[row] = first, max(other, 0)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
 def best_other(
     values: NDArray[np.float32], excluded: NDArray[np.int32], best: NDArray[np.int32]
 ) -> None:

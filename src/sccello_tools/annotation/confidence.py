@@ -16,6 +16,7 @@ from .coverage import (
     pooled_threshold,
 )
 from .head import softmax
+from .known_types import pair_index
 from .novelty import (
     NoveltyCalibration,
     data_set_shift,
@@ -78,10 +79,7 @@ def novelty_calibration(usual: KnownNovelty, space: TermSpace) -> NoveltyCalibra
     similarity = space.lin[: len(space.known)]
 
     def offsets(rows: NDArray[np.bool_]) -> NDArray[np.float32]:
-        key = np.unique(
-            np.char.add(np.char.add(usual.studies[rows], "|"), usual.assigned[rows].astype(str)),
-            return_inverse=True,
-        )[1]
+        key = pair_index(usual.studies[rows], usual.assigned[rows].astype(str))
         return usual_novelty(
             usual.values[rows], usual.assigned[rows], np.bincount(key)[key] ** -0.5, similarity
         )

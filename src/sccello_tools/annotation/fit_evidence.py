@@ -24,7 +24,7 @@ from .held_out import (
     joined,
     rows_of,
 )
-from .known_types import KnownTypes
+from .known_types import KnownTypes, pair_index
 from .marker_scores import MarkerScorer
 from .term_space import TermSpace, human_terms
 
@@ -239,9 +239,7 @@ def calibrate_evidence(
 
 
 def _sample(cells: LabelledCells, n: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    group = np.unique(
-        np.char.add(np.char.add(cells.studies, "|"), cells.types), return_inverse=True
-    )[1]
+    group = pair_index(cells.studies, cells.types)
     kept = [rng.permutation(np.flatnonzero(group == g))[:n] for g in range(group.max() + 1)]
     return np.sort(np.concatenate(kept))
 

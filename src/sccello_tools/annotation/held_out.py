@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .evidence import CellEvidence
+from .known_types import pair_index
 from .marker_scores import MarkerScores
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class AskedCells:
     def natural_weights(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
         """Types count by their frequency in their study, studies by the square root of their calibration cells."""
         studies, types = self.studies[rows], self.types[rows]
-        group = np.unique(np.char.add(np.char.add(studies, "|"), types), return_inverse=True)[1]
+        group = pair_index(studies, types)
         weight = self.natural[rows] / np.bincount(group)[group]
         study = np.unique(studies, return_inverse=True)[1]
         return weight / np.bincount(study, weight)[study] * np.sqrt(np.bincount(study)[study])
@@ -82,9 +83,7 @@ class AskedCells:
 
 def cells_of_same_type(cells: LabelledCells) -> NDArray[np.intp]:
     """Cells of the same type in the same study."""
-    group = np.unique(
-        np.char.add(np.char.add(cells.studies, "|"), cells.types), return_inverse=True
-    )[1]
+    group = pair_index(cells.studies, cells.types)
     return np.bincount(group)[group]
 
 

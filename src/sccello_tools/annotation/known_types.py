@@ -97,9 +97,7 @@ class KnownTypes:
         """Fit classifier, prototypes and distances."""
         types, index = np.unique(cells.types, return_inverse=True)
         scale = FeatureScale.of(cells.hidden)
-        group = np.unique(
-            np.char.add(np.char.add(cells.studies, "|"), cells.types), return_inverse=True
-        )[1]
+        group = pair_index(cells.studies, cells.types)
         weight = np.bincount(group)[group] ** -0.5 * np.where(cells.synthetic, synthetic_weight, 1)
         below = types_below(types.tolist(), [up(ontology, t) for t in types.tolist()])
         coefficients, bias = fit_classifier(
@@ -150,6 +148,11 @@ class KnownTypes:
         return CellEvidence(
             log_p, cells @ self.prototypes.T, self.distances.log_nearest(points, kept), markers
         )
+
+
+def pair_index(first: NDArray[np.str_], second: NDArray[np.str_]) -> NDArray[np.intp]:
+    """Return the index of each pair of values among the distinct pairs, such as of study and type; shape (n_cells,)."""
+    return np.unique(np.char.add(np.char.add(first, "|"), second), return_inverse=True)[1]
 
 
 def mean_directions(

@@ -599,11 +599,8 @@ def _best_other(p: NDArray[np.float32], best: NDArray[np.int32]) -> NDArray[np.i
 
 
 def _two_best(p: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    from ._decision_kernel import best_two
-
-    best, second = (np.empty(len(p), dtype=np.int32) for _ in range(2))
-    best_two(p, best, second)
-    return best, second
+    best = p.argmax(axis=1).astype(np.int32)
+    return best, _best_other(p, best)
 
 
 def _differences(
