@@ -230,19 +230,28 @@ def import_zarr(path: Path) -> Any:
     return zarr
 
 
-def tenx_files(folder: Path) -> TenxMatrix | None:
-    """Return the three files of a Cell Ranger or STARsolo folder; None if it has no ``matrix.mtx``.
+def _tenx_files(folder: Path) -> TenxMatrix:
+    """Return the three files of a Cell Ranger or STARsolo folder.
 
     Raises
     ------
     FileFormatError
-        If there are several matrices, or a companion file is missing.
+        If there is no matrix or more than one, or a companion file is missing.
     """
     matrices = sorted(
         p for p in folder.iterdir() if p.name.endswith(("matrix.mtx", "matrix.mtx.gz"))
     )
     if not matrices:
-        return None
+        inner = sorted(
+            p
+            for p in folder.iterdir()
+            if p.name.startswith(("filtered_", "sample_filtered_", "cell_feature_matrix"))
+        )
+        if inner:
+            msg = f"{folder} is an output folder of Cell Ranger. Pass {inner[0]}."
+            raise FileFormatError(msg)
+        msg = f"{folder} is a folder that is neither a zarr store nor has a matrix.mtx. {SUPPORTED}"
+        raise FileFormatError(msg)
     if len(matrices) > 1:
         msg = f"{folder} has {len(matrices)} matrices ({', '.join(p.name for p in matrices[:5])}). Move each one, with its barcodes and features, to its own folder."
         raise FileFormatError(msg)
@@ -281,18 +290,8 @@ def _kind_of_folder(path: Path) -> Kind:
         if {"obs", "var"} <= keys and "mod" not in keys:
             return "zarr"
         raise FileFormatError(_not_anndata(path, group, keys, attrs))
-    if tenx_files(path) is not None:
-        return "10x-mtx"
-    inner = sorted(
-        p
-        for p in path.iterdir()
-        if p.name.startswith(("filtered_", "sample_filtered_", "cell_feature_matrix"))
-    )
-    if inner:
-        msg = f"{path} is an output folder of Cell Ranger. Pass {inner[0]}."
-        raise FileFormatError(msg)
-    msg = f"{path} is a folder that is neither a zarr store nor has a matrix.mtx. {SUPPORTED}"
-    raise FileFormatError(msg)
+    _tenx_files(path)  # raises an error for any other folder
+    return "10x-mtx"
 
 
 def _inside_h5(path: Path, inner: str) -> tuple[str, Kind]:
@@ -427,8 +426,7 @@ def tenx_h5_features(group: Any) -> pd.DataFrame:
 def _read_mtx(folder: Path) -> AnnData:
     from anndata import AnnData
 
-    files = tenx_files(folder)
-    assert files is not None
+    files = _tenx_files(folder)
     with translated_errors(folder):
         var = tenx_features(files.features)
         opened = gzip.open if files.barcodes.suffix == ".gz" else open
