@@ -99,12 +99,10 @@ def main() -> None:
 
     import sccello_tools as sccello
     from sccello_tools.annotation import evidence_of
+    from sccello_tools.annotation.backoff import Lineages, choose_level
     from sccello_tools.annotation.coverage import (
-        TermChains,
         assigned_types,
-        choose_level,
         coverage_threshold,
-        is_right,
         pooled_threshold,
         utilities,
     )
@@ -115,12 +113,12 @@ def main() -> None:
     fit = evidence_of(model)
     known = fit.known.types
     utility = utilities(known, ontology)
-    chains = TermChains.of(known, known, ontology)
-    n_below = [np.array([sum(t in ontology.ancestors(k, include_self=True) for k in known) for t in c.terms]) for c in chains.chains]  # fmt: skip
+    lineages = Lineages.of(known, ontology, broader_types=True)
+    n_below = [np.array([sum(t in ontology.ancestors(k, include_self=True) for k in known) for t in c.terms]) for c in lineages.lineages]  # fmt: skip
 
     p, truth, weight = calibration_cells(args, fit, ontology)
     assigned = assigned_types(p, utility)
-    pooled = pooled_threshold(chains.sums(p, assigned).astype(np.float32), is_right(chains, assigned, truth, ontology), weight, ALPHA)  # fmt: skip
+    pooled = pooled_threshold(lineages.sums(p, assigned).astype(np.float32), lineages.is_correct(assigned, truth), weight, ALPHA)  # fmt: skip
     flat = flat_threshold(p, compatible(truth, known, ontology), weight)
     print(f"{len(p):,} calibration cells; thresholds {pooled:.3f} (below an ancestor) and {flat:.3f} (sets of types)")  # fmt: skip
 
@@ -134,8 +132,8 @@ def main() -> None:
         scores = annotator.partial(hidden, cell, counts, return_scores=True).scores[asked.known]
         labels = asked.labels[asked.known]
         assigned = assigned_types(scores, utility)
-        sums = chains.sums(scores, assigned).astype(np.float32)
-        right = is_right(chains, assigned, labels, ontology)
+        sums = lineages.sums(scores, assigned).astype(np.float32)
+        right = lineages.is_correct(assigned, labels)
         at = np.arange(len(labels))
         found: dict[str, list[float]] = {}
         for name, threshold in (

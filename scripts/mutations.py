@@ -265,13 +265,13 @@ MUTATIONS = (
     Mutation(
         "back-off: the shallowest term that reaches the threshold",
         "annotation/backoff.py",
-        "tuple(sorted(own, key=lambda term: (-hierarchy.depth(term), term)))",
-        "tuple(sorted(own, key=lambda term: (hierarchy.depth(term), term)))",
+        "return -hierarchy.depth(term), term",
+        "return hierarchy.depth(term), term",
         BACK_OFF,
     ),
     Mutation(
         "back-off: the threshold must be exceeded",
-        "annotation/coverage.py",
+        "annotation/backoff.py",
         "enough = sums >= threshold",
         "enough = sums > threshold",
         BACK_OFF,
@@ -285,8 +285,8 @@ MUTATIONS = (
     ),
     Mutation(
         "back-off: a term is wrong for cells of a broader label",
-        "annotation/coverage.py",
-        "hierarchy.ancestors(term) if broader_is_right else frozenset()",
+        "annotation/backoff.py",
+        "hierarchy.ancestors(term) if broader_types else frozenset()",
         "frozenset()",
         BACK_OFF,
     ),
@@ -300,8 +300,8 @@ MUTATIONS = (
     Mutation(
         "back-off: only the last term of a chain is compared in conformal scores",
         "annotation/backoff.py",
-        "np.maximum.accumulate(probabilities[rows] @ lineage.is_below, axis=1)",
-        "probabilities[rows] @ lineage.is_below[:, ::-1]",
+        "np.maximum.accumulate(probabilities[rows] @ lineage.correct, axis=1)",
+        "probabilities[rows] @ lineage.correct[:, ::-1]",
         BACK_OFF,
     ),
     Mutation(

@@ -23,14 +23,9 @@ from sccello_tools.annotation import (
     load_evidence,
     save_evidence,
 )
+from sccello_tools.annotation.backoff import Lineages, choose_level
 from sccello_tools.annotation.classifier import TypeDistances, fit_classifier
-from sccello_tools.annotation.coverage import (
-    TermChains,
-    assigned_types,
-    choose_level,
-    coverage_threshold,
-    utilities,
-)
+from sccello_tools.annotation.coverage import assigned_types, coverage_threshold, utilities
 from sccello_tools.annotation.evidence import PAIR_FEATURES, EvidenceModel
 from sccello_tools.annotation.evidence_fit import MARKER_SHARE
 from sccello_tools.annotation.novelty import data_set_shift
@@ -207,11 +202,11 @@ def test_distances_do_not_grow_with_the_dimension() -> None:
 
 def test_chains_sum_along_the_ontology() -> None:
     known = ["CL:0000624", "CL:0000625", B]
-    chains = TermChains.of(known, known, ONTOLOGY)
-    sums = chains.sums(np.array([[0.5, 0.4, 0.1]], np.float32), np.array([0]))
+    lineages = Lineages.of(known, ONTOLOGY, broader_types=True)
+    sums = lineages.sums(np.array([[0.5, 0.4, 0.1]], np.float32), np.array([0]))
     assert sums[0, 0] == 0.5
     assert (np.diff(sums[0]) >= 0).all()
-    terms = chains.chains[0].terms
+    terms = lineages.lineages[0].terms
     np.testing.assert_allclose(sums[0, terms.index(T)], 0.9, atol=1e-3)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sccello_tools.annotation import CellMarkers, EvidenceWeights, MarkerScorer
-from sccello_tools.annotation.coverage import TermChains, choose_level
+from sccello_tools.annotation.backoff import Lineages, choose_level
 from sccello_tools.annotation.evidence import CellEvidence, EvidenceModel
 from sccello_tools.annotation.marker_scores import MarkerScores
 from sccello_tools.annotation.novelty import NoveltyCalibration, data_set_shift, usual_novelty
@@ -145,13 +145,13 @@ def test_cells_of_a_broader_label_may_be_of_a_term_and_sums_never_fall() -> None
     assert mature not in ONTOLOGY.ancestors(alpha_beta)
     probabilities = np.array([[0.25, 0.5, 0.25]], np.float32)
     known = [CD4, mature, NEURON]
-    chains = TermChains.of(known, known, ONTOLOGY)
-    sums = dict(zip(chains.chains[0].terms, chains.sums(probabilities, np.array([0]))[0]))
+    lineages = Lineages.of(known, ONTOLOGY, broader_types=True)
+    sums = dict(zip(lineages.lineages[0].terms, lineages.sums(probabilities, np.array([0]))[0]))
     assert sums[CD4] == 0.75  # mature T cells may be CD4 T cells
     assert sums[alpha_beta] == 0.75  # as likely as a term below it, though not above mature T cells
     assert sums["CL:0000000"] == 1
     assert all(a <= b for a, b in pairwise(sums.values()))
-    strict = TermChains.of(known, known, ONTOLOGY, broader_is_right=False)
+    strict = Lineages.of(known, ONTOLOGY)
     assert strict.sums(probabilities, np.array([0]))[0, 0] == 0.25
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class Lineage(NamedTuple):
-    """A known type with its ancestors."""
+    """A type with its ancestors."""
 
     terms: tuple[str, ...]
     """The type itself, then its ancestors, deepest first."""
-    is_below: NDArray[np.float32]
-    """(n_types, n_terms): 1 where the known type is the term or one of its descendants."""
+    correct: NDArray[np.float32]
+    """(n_types, n_terms): 1 where the term is correct for cells of the type."""
 
 
 class BackOff(NamedTuple):
@@ -31,8 +32,6 @@ class BackOff(NamedTuple):
     """(n_cells,) CL ids, or user-defined names; "" for cells without probabilities."""
     probability: NDArray[np.float32]
     """(n_cells,) probability of the term or its descendants; NaN for cells without probabilities."""
-    best_type: NDArray[np.intp]
-    """(n_cells,) index of the most probable known type; -1 for cells without probabilities."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +63,7 @@ class TypeHierarchy:
 
 @dataclass(frozen=True, eq=False)
 class Lineages:
-    """The known types with their ancestors.
+    """Types with their ancestors.
 
     Examples
     --------
@@ -92,6 +91,7 @@ class Lineages:
         ontology: CellOntology,
         *,
         parents: Mapping[str, str] | None = None,
+        broader_types: bool = False,
     ) -> Lineages:
         """Look up the ancestors of types.
 
@@ -103,15 +103,54 @@ class Lineages:
             Cell Ontology.
         parents
             Term that a user-defined name is a subtype of; without one it has no ancestors.
+        broader_types
+            Whether a term is also correct for types that are its ancestors: cells labelled T cell may be CD4 T cells. Otherwise it is
+            correct for itself and its descendants.
         """
-        hierarchy = TypeHierarchy(ontology, parents or {})
-        ancestors = [hierarchy.ancestors(t) for t in types]
-        lineages = []
-        for own in ancestors:
-            terms = tuple(sorted(own, key=lambda term: (-hierarchy.depth(term), term)))
-            is_below = np.array([[term in other for term in terms] for other in ancestors])
-            lineages.append(Lineage(terms, is_below.astype(np.float32)))
-        return cls(tuple(types), tuple(lineages), hierarchy)
+        own = tuple(sorted((parents or {}).items()))
+        return _lineages(tuple(types), ontology, own, broader_types=broader_types)
+
+    @property
+    def width(self) -> int:
+        """Number of terms of the longest lineage."""
+        return max((len(lineage.terms) for lineage in self.lineages), default=1)
+
+    @cached_property
+    def _stacked(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """First row of each lineage and the rows of all of them; see :func:`chain_sums`."""
+        lengths = [len(lineage.terms) for lineage in self.lineages]
+        rows = [lineage.correct.T for lineage in self.lineages]
+        return np.cumsum([0, *lengths]).astype(np.int32), np.ascontiguousarray(np.concatenate(rows))
+
+    def sums(
+        self, probabilities: NDArray[np.float32], assigned: NDArray[np.integer]
+    ) -> NDArray[np.float16]:
+        """Return the probability that each term of the lineage of the assigned type is correct.
+
+        Returns
+        -------
+        Array of shape (n_cells, width); 1 beyond the end of a lineage.
+        """
+        from ._decision_kernel import chain_sums
+
+        out = np.empty((len(assigned), self.width), dtype=np.float32)
+        chain_sums(
+            np.ascontiguousarray(probabilities, dtype=np.float32),
+            assigned.astype(np.int32),
+            *self._stacked,
+            out,
+        )
+        return out.astype(np.float16)
+
+    def is_correct(
+        self, assigned: NDArray[np.integer], truth: NDArray[np.str_]
+    ) -> NDArray[np.bool_]:
+        """Whether each term of the lineage of the assigned type is the true type, or above or below it; shape (n_cells, width)."""
+        out = np.ones((len(assigned), self.width), dtype=bool)
+        for i, (k, label) in enumerate(zip(assigned.tolist(), truth.tolist())):
+            terms = self.lineages[k].terms
+            out[i, : len(terms)] = [self.hierarchy.compatible(term, label) for term in terms]
+        return out
 
     def back_off(self, probabilities: NDArray[np.float32], *, threshold: float) -> BackOff:
         r"""Climb from the most probable type to the first ancestor whose summed probability reaches a threshold.
@@ -135,13 +174,11 @@ class Lineages:
             rows = np.flatnonzero(best_type == index)
             if not len(rows):
                 continue
-            sums = probabilities[rows] @ lineage.is_below  # (n_rows, n_terms)
-            reached = sums >= threshold
-            reached[:, -1] = True
-            first = reached.argmax(axis=1)
-            terms[rows] = np.array(lineage.terms)[first]
-            probability[rows] = np.minimum(sums[np.arange(len(rows)), first], 1)
-        return BackOff(terms, probability, best_type)
+            sums = probabilities[rows] @ lineage.correct  # (n_rows, n_terms)
+            level = choose_level(sums, threshold)
+            terms[rows] = np.array(lineage.terms)[level]
+            probability[rows] = np.minimum(sums[np.arange(len(rows)), level], 1)
+        return BackOff(terms, probability)
 
     def conformal_scores(
         self, probabilities: NDArray[np.float32], truth: NDArray[np.str_]
@@ -163,16 +200,51 @@ class Lineages:
                 correct = np.array(
                     [self.hierarchy.compatible(term, str(cell_type)) for term in lineage.terms]
                 )
-                highest = np.maximum.accumulate(probabilities[rows] @ lineage.is_below, axis=1)
+                highest = np.maximum.accumulate(probabilities[rows] @ lineage.correct, axis=1)
                 # climbing stops at an incorrect term for any threshold up to the highest sum seen there
                 scores[rows] = np.minimum(np.where(correct, 0, highest).max(axis=1), 1)
         return scores
+
+
+@lru_cache(maxsize=8)  # the same for all data sets that a model annotates
+def _lineages(
+    types: tuple[str, ...],
+    ontology: CellOntology,
+    parents: tuple[tuple[str, str], ...],
+    *,
+    broader_types: bool,
+) -> Lineages:
+    hierarchy = TypeHierarchy(ontology, dict(parents))
+    ancestors = [hierarchy.ancestors(t) for t in types]
+
+    @cache
+    def correct(term: str) -> NDArray[np.float32]:
+        above = hierarchy.ancestors(term) if broader_types else frozenset()
+        return np.array([term in own or t in above for t, own in zip(types, ancestors)], np.float32)
+
+    @cache
+    def key(term: str) -> tuple[int, str]:
+        return -hierarchy.depth(term), term
+
+    lineages = []
+    for own in ancestors:
+        terms = tuple(sorted(own, key=key))
+        lineages.append(Lineage(terms, np.stack([correct(term) for term in terms], axis=1)))
+    return Lineages(types, tuple(lineages), hierarchy)
 
 
 def _best_type(probabilities: NDArray[np.float32]) -> NDArray[np.intp]:
     usable: NDArray[np.bool_] = np.asarray(np.isfinite(probabilities).all(axis=1))
     filled = np.where(usable[:, None], probabilities, 0)
     return np.where(usable, filled.argmax(axis=1), -1)
+
+
+def choose_level(sums: NDArray[np.floating], threshold: float) -> NDArray[np.intp]:
+    """Place in the chain of the first term whose confidence reaches a threshold; shape (n_cells,)."""
+    enough = sums >= threshold
+    enough[:, -1] = True
+    found: NDArray[np.intp] = enough.argmax(axis=1)
+    return found
 
 
 def conformal_threshold(scores: NDArray[np.floating], alpha: float) -> float:

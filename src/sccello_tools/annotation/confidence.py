@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .coverage import (
-    TermChains,
-    assigned_types,
-    choose_level,
-    coverage_threshold,
-    is_right,
-    pooled_threshold,
-)
+from .backoff import Lineages, choose_level
+from .coverage import assigned_types, coverage_threshold, pooled_threshold
 from .head import softmax
 from .known_types import pair_index
 from .novelty import (
@@ -121,13 +115,13 @@ def known_confidence(
     """
     labels, studies = cells.types[rows], cells.studies[rows]
     weight = cells.natural_weights(rows)
-    chains = TermChains.of(known.types, known.types, ontology)
+    lineages = Lineages.of(known.types, ontology, broader_types=True)
     best: tuple[float, float, float] = (np.inf, 1.0, 1.0)
     for temperature in _KNOWN_TEMPERATURES:
         p = softmax(scores / np.float32(temperature))
         assigned = assigned_types(p, utility)
-        sums = chains.sums(p, assigned).astype(np.float32)
-        right = is_right(chains, assigned, labels, ontology)
+        sums = lineages.sums(p, assigned).astype(np.float32)
+        right = lineages.is_correct(assigned, labels)
         covered = []
         for study in np.unique(studies):
             own = np.flatnonzero(studies == study)

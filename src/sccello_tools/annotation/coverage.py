@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .backoff import TypeHierarchy
+from .backoff import TypeHierarchy, choose_level
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,106 +19,6 @@ _N_THRESHOLDS = 200
 _SUBTYPE = 0.75  # utility of a subtype of the true type, relative to the type itself
 _FEWEST = 50
 """Known cells that a data set needs for a threshold of its own."""
-
-
-class TermChain(NamedTuple):
-    """A term and its ancestors, deepest first."""
-
-    terms: tuple[str, ...]
-    right: NDArray[np.float32]
-    """(n_columns, n_terms): 1 where the term is right if the column's type is true."""
-
-
-@dataclass(frozen=True, eq=False)
-class TermChains:
-    """Chains of ancestors of the terms that cells are assigned to."""
-
-    chains: tuple[TermChain, ...]
-    width: int
-    """Terms of the longest chain."""
-
-    @classmethod
-    def of(
-        cls,
-        terms: Sequence[str],
-        columns: Sequence[str],
-        ontology: CellOntology,
-        *,
-        parents: Mapping[str, str] | None = None,
-        broader_is_right: bool = True,
-    ) -> TermChains:
-        """Look up the ancestors of terms.
-
-        Parameters
-        ----------
-        terms
-            Terms, or names of a user's own, to build a chain for.
-        columns
-            Types whose probabilities are summed.
-        ontology
-            Cell Ontology.
-        parents
-            Term of each name of a user's own.
-        broader_is_right
-            Whether a term is right, too, for cells whose type is one of its ancestors: cells labelled T cell may be CD4 T cells.
-        """
-        return _chains(
-            tuple(terms),
-            tuple(columns),
-            ontology,
-            tuple(sorted((parents or {}).items())),
-            broader_is_right=broader_is_right,
-        )
-
-    def sums(
-        self, probabilities: NDArray[np.float32], assigned: NDArray[np.integer]
-    ) -> NDArray[np.float16]:
-        """Probability that each term of the assigned chain is right, shape (n_cells, width); 1 beyond the end of a chain."""
-        from ._decision_kernel import chain_sums
-
-        out = np.empty((len(assigned), self.width), dtype=np.float32)
-        chain_sums(
-            np.ascontiguousarray(probabilities, dtype=np.float32),
-            assigned.astype(np.int32),
-            *self._stacked,
-            out,
-        )
-        return out.astype(np.float16)
-
-    @cached_property
-    def _stacked(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """First term of each chain, and where the terms of all chains are right; see :func:`chain_sums`."""
-        lengths = [len(chain.terms) for chain in self.chains]
-        rows = [chain.right.T for chain in self.chains]
-        return np.cumsum([0, *lengths]).astype(np.int32), np.ascontiguousarray(np.concatenate(rows))
-
-
-@lru_cache(maxsize=8)  # the same for all data sets that a model annotates
-def _chains(
-    terms: tuple[str, ...],
-    columns: tuple[str, ...],
-    ontology: CellOntology,
-    parents: tuple[tuple[str, str], ...],
-    *,
-    broader_is_right: bool,
-) -> TermChains:
-    hierarchy = TypeHierarchy(ontology, dict(parents))
-    of_column = [hierarchy.ancestors(c) for c in columns]
-
-    @cache
-    def right(term: str) -> NDArray[np.float32]:
-        above = hierarchy.ancestors(term) if broader_is_right else frozenset()
-        return np.array([term in own or c in above for c, own in zip(columns, of_column)], np.float32)  # fmt: skip
-
-    @cache
-    def key(term: str) -> tuple[int, str]:
-        return -hierarchy.depth(term), term
-
-    chains = []
-    for term in terms:
-        chain = tuple(sorted(hierarchy.ancestors(term), key=key))
-        chains.append(TermChain(chain, np.stack([right(t) for t in chain], axis=1)))
-    return TermChains(tuple(chains), max((len(c.terms) for c in chains), default=1))
 
 
 def utilities(
@@ -163,14 +61,6 @@ def assigned_types(
     return found
 
 
-def choose_level(sums: NDArray[np.floating], threshold: float) -> NDArray[np.intp]:
-    """Place in the chain of the first term whose confidence reaches a threshold; shape (n_cells,)."""
-    enough = sums >= threshold
-    enough[:, -1] = True
-    found: NDArray[np.intp] = enough.argmax(axis=1)
-    return found
-
-
 def coverage_threshold(
     sums: NDArray[np.floating],
     alpha: float,
@@ -183,7 +73,7 @@ def coverage_threshold(
     Parameters
     ----------
     sums
-        (n_cells, width) of :meth:`TermChains.sums`; rows with NaN are left out.
+        (n_cells, width) of :meth:`Lineages.sums`; rows with NaN are left out.
     alpha
         Share of wrong terms to allow, in (0, 1).
     weight
@@ -216,18 +106,3 @@ def pooled_threshold(
         if np.average(right[rows, choose_level(sums, threshold)], weights=weight) >= 1 - alpha:
             return float(threshold)
     return 1.0
-
-
-def is_right(
-    chains: TermChains,
-    assigned: NDArray[np.integer],
-    truth: NDArray[np.str_],
-    ontology: CellOntology,
-) -> NDArray[np.bool_]:
-    """Whether each term of the assigned chain is the true type, above or below it; shape (n_cells, width)."""
-    hierarchy = TypeHierarchy(ontology, {})
-    out = np.ones((len(assigned), chains.width), dtype=bool)
-    for i, (k, label) in enumerate(zip(assigned.tolist(), truth.tolist())):
-        terms = chains.chains[k].terms
-        out[i, : len(terms)] = [hierarchy.compatible(t, label) for t in terms]
-    return out

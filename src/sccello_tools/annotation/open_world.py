@@ -12,13 +12,8 @@ from sccello_tools import _keys
 from sccello_tools._threads import in_threads, single_threaded_blas
 from sccello_tools.errors import LabelError
 
-from .coverage import (
-    TermChains,
-    assigned_types,
-    choose_level,
-    coverage_threshold,
-    utilities,
-)
+from .backoff import Lineages, choose_level
+from .coverage import assigned_types, coverage_threshold, utilities
 from .evidence import EvidenceModel, log_sum_exp
 from .evidence_fit import MARKER_SHARE, label_scores
 from .group_sums import GroupSums
@@ -130,8 +125,8 @@ class OpenWorldAnnotator:
     """``None`` if markers are not a source of evidence."""
     scorer: BoundScorer | None
     """The marker scorer for the columns of the counts."""
-    known_chains: TermChains
-    open_chains: TermChains
+    known_lineages: Lineages
+    open_lineages: Lineages
     utility: NDArray[np.float32] | None
     """(n_known, n_known) of predicting the column type for cells of the row type; ``None`` to assign the most probable type."""
     log_weight: NDArray[np.float32] | None
@@ -240,8 +235,8 @@ class OpenWorldAnnotator:
             ontology,
             marker_scorer if "markers" in evidence else None,
             None,
-            TermChains.of(known, known, ontology, parents=own),
-            TermChains.of(space.open, space.open, ontology, broader_is_right=False),
+            Lineages.of(known, ontology, parents=own, broader_types=True),
+            Lineages.of(space.open, ontology),
             utilities(known, ontology, parents=own) if fit.prefers_subtypes else None,
             None if type_weights is None else log_factors(type_weights),
             level,
@@ -508,11 +503,11 @@ class OpenWorldAnnotator:
             novelty,
             assigned,
             runner_up,
-            self.known_chains.sums(known_p, assigned),
+            self.known_lineages.sums(known_p, assigned),
             known_parts,
             best,
             second,
-            self.open_chains.sums(open_p, best),
+            self.open_lineages.sums(open_p, best),
             open_parts,
             choice,
             choice_second,
@@ -534,8 +529,8 @@ class OpenWorldAnnotator:
         space = self.model.space
         names, index = self._term_table()
         rows = np.arange(len(novel))
-        known_code = _codes(self.known_chains, p.assigned, level, index)
-        open_code = _codes(self.open_chains, p.open_term, open_level, index)
+        known_code = _codes(self.known_lineages, p.assigned, level, index)
+        open_code = _codes(self.open_lineages, p.open_term, open_level, index)
         of_known = np.array([index[t] for t in space.known], dtype=np.int32)
         of_open = np.array([index[t] for t in space.open], dtype=np.int32)
         if self.candidates:
@@ -566,8 +561,8 @@ class OpenWorldAnnotator:
         )
 
     def _term_table(self) -> tuple[tuple[str, ...], dict[str, int]]:
-        chains = (*self.known_chains.chains, *self.open_chains.chains)
-        names = sorted({t for chain in chains for t in chain.terms} | set(self.candidates))
+        lineages = (*self.known_lineages.lineages, *self.open_lineages.lineages)
+        names = sorted({t for lineage in lineages for t in lineage.terms} | set(self.candidates))
         return tuple(names), {t: i for i, t in enumerate(names)}
 
 
@@ -577,15 +572,15 @@ def _usable(hidden: NDArray[np.float32], cells: NDArray[np.float32]) -> NDArray[
 
 
 def _codes(
-    chains: TermChains,
+    lineages: Lineages,
     assigned: NDArray[np.int32],
     level: NDArray[np.intp],
     index: Mapping[str, int],
 ) -> NDArray[np.int32]:
-    table = np.zeros((len(chains.chains), chains.width), dtype=np.int32)
-    for i, chain in enumerate(chains.chains):
-        codes = [index[t] for t in chain.terms]
-        table[i] = codes + [codes[-1]] * (chains.width - len(codes))
+    table = np.zeros((len(lineages.lineages), lineages.width), dtype=np.int32)
+    for i, lineage in enumerate(lineages.lineages):
+        codes = [index[t] for t in lineage.terms]
+        table[i] = codes + [codes[-1]] * (lineages.width - len(codes))
     found: NDArray[np.int32] = table[assigned, level]
     return found
 
