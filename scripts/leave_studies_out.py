@@ -1,20 +1,24 @@
 """Compare training recipes by leaving out studies: each measured study is scored by a model that never saw it.
 
-    python scripts/leave_studies_out.py --data ../shared/data --arms base "no styles" --seeds 0 1 2
+    python scripts/leave_studies_out.py --data ../shared/data
+    python scripts/leave_studies_out.py --data ../shared/data --arms base "no styles" --seeds 0 1 2 --folds 0 3 --steps 800 \
+        --set hidden_size=128 max_length=256 learning_rate=0.002 gene_every=0
 
 Four folds hold out all studies of some organs together, so that a held-out organ has no measured training cells, only synthetic ones.
-An arm is the bundled model's recipe with some fields changed. Scores are the mean recall over types (a subtype counts as correct), and
+An arm is the bundled model's recipe with some fields changed; `--set` changes fields in every arm, for instance to compare arms with a
+small encoder. Scores are the mean recall over types (a subtype counts as correct), and
 hierarchical F1, averaged over studies; runs that are in the results file are not repeated.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -67,6 +71,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "measured cells only": {"synthetic": 0.0},
     "three quarters synthetic": {"synthetic": 0.75},
     "no masked gene": {"gene_every": 0},
+    "masked gene": {"gene_every": 2},
     "no alignment": {"weight_alignment": 0.0},
     "published coherence": {"coherence": "published"},
     "hidden size 128": {"hidden_size": 128, "learning_rate": 2e-3},
@@ -140,13 +145,20 @@ def with_priors(probs: np.ndarray, cells: Cells, fold: str, data: TrainingData, 
     return {"no prior": probs, "tissue given": given, "tissue inferred": inferred}
 
 
-def run(arm: dict[str, Any], fold: str, seed: int, cells: Cells, profiles: Profiles, ontology: CellOntology, steps: int, work: Path, features: Path | None = None) -> dict[str, Any]:  # fmt: skip
+class Fold(NamedTuple):
+    """What trains and what is held out."""
+
+    name: str
+    data: TrainingData
+    test: Cells
+
+
+def run(arm: dict[str, Any], fold: Fold, seed: int, ontology: CellOntology, steps: int, work: Path, features: Path | None = None) -> dict[str, Any]:  # fmt: skip
     """Train without the studies of a fold and score them; optionally write the embeddings for `calibrate_bundled_model.py`."""
     config = TrainingConfig(steps=steps, seed=seed)
     config = replace(config, **{k: v for k, v in arm.items() if hasattr(config, k)})
     sampling = replace(SamplingConfig(), **{k: v for k, v in arm.items() if not hasattr(config, k)})
-    train, test, kept = split(cells, profiles, fold)
-    data = prepare(train, kept, ontology, twin=True)
+    data, test = fold.data, fold.test
     sampler = data.sampler(sampling, max_length=config.max_length, seed=seed)
     started = time.monotonic()
     trainer = Trainer(new_network(config, sampler), sampler, data.targets, ontology, config)
@@ -166,14 +178,14 @@ def run(arm: dict[str, Any], fold: str, seed: int, cells: Cells, profiles: Profi
         features.mkdir(parents=True, exist_ok=True)
         half = [x.astype(np.float16) for x in (*reference_states, hidden, cell)]
         np.savez(
-            features / f"fold_{list(FOLDS).index(fold)}.npz",
+            features / f"fold_{list(FOLDS).index(fold.name)}.npz",
             **dict(zip(("ref_hidden", "ref_cell", "hidden", "cell"), half, strict=True)),
             ref_label=reference.labels, labels=np.array(data.targets.labels), types=np.array(data.targets.types), present=data.taught,
         )  # fmt: skip
     logits = head.logits(hidden, cell)
     logits[:, ~data.taught] = -1e4
     utility = utilities(data.targets.types, ontology)
-    found = with_priors(probabilities(logits), test, fold, data, ontology)
+    found = with_priors(probabilities(logits), test, fold.name, data, ontology)
     return {
         "seconds": seconds,
         "scores": {
@@ -188,11 +200,8 @@ def run(arm: dict[str, Any], fold: str, seed: int, cells: Cells, profiles: Profi
     }
 
 
-def summary(results: dict[str, Any], arm: str, seed: int, steps: int) -> dict[str, list[float]] | None:  # fmt: skip
-    """Average the studies of all folds: recall and F1 of new organs, of other organs."""
-    runs = [results.get(f"{arm}|{fold}|{seed}|{steps}") for fold in FOLDS]
-    if any(r is None for r in runs):
-        return None
+def summary(runs: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Average the studies of some folds: recall and F1 of new organs, of other organs."""
     found = {}
     for prior in runs[0]["scores"]:
         units = {u: v for r in runs for u, v in r["scores"][prior].items()}
@@ -208,6 +217,7 @@ def main() -> None:
     parser.add_argument("--folds", nargs="+", type=int, default=[0, 1, 2, 3], help="indices of folds")  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, default=1_500)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="fields of TrainingConfig or SamplingConfig that all arms change")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("runs/leave_studies_out.json"))
     parser.add_argument("--features", type=Path, help="write embeddings of the first arm and seed here, for calibrate_bundled_model.py")  # fmt: skip
     args = parser.parse_args()
@@ -217,19 +227,27 @@ def main() -> None:
     cells, profiles = read_sources(args.data, ontology, twin=True)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     results = json.loads(args.out.read_text()) if args.out.exists() else {}
-    for seed in args.seeds:
-        for arm in args.arms:
-            for fold in [list(FOLDS)[i] for i in args.folds]:
-                key = f"{arm}|{fold}|{seed}|{args.steps}"
-                if key in results:
-                    continue
-                results[key] = run(ARMS[arm], fold, seed, cells, profiles, ontology, args.steps, args.out.parent, args.features if (arm, seed) == (args.arms[0], args.seeds[0]) else None)  # fmt: skip
-                args.out.write_text(json.dumps(results, indent=1))
-                means = {name: np.round(np.mean(list(s.values()), axis=0), 3).tolist() for name, s in results[key]["scores"].items()}  # fmt: skip
-                print(key, f"{results[key]['seconds']:.0f} s", means, flush=True)
-            if found := summary(results, arm, seed, args.steps):
-                for prior, values in found.items():
-                    print(f"{arm}, seed {seed}, {prior}: recall and F1 in new organs {values[0]:.3f} {values[1]:.3f}, in others {values[2]:.3f} {values[3]:.3f}", flush=True)  # fmt: skip
+    common = {name: json.loads(value) for name, value in (item.split("=", 1) for item in args.set)}
+    changed = "".join(f"|{item}" for item in sorted(args.set))
+    keys: dict[tuple[str, int], list[str]] = {}
+    for name in [list(FOLDS)[i] for i in args.folds]:
+        fold = None  # prepared once, and only if a run of it is missing
+        for seed, arm in itertools.product(args.seeds, args.arms):
+            key = f"{arm}|{name}|{seed}|{args.steps}{changed}"
+            keys.setdefault((arm, seed), []).append(key)
+            if key in results:
+                continue
+            if fold is None:
+                train, test, kept = split(cells, profiles, name)
+                fold = Fold(name, prepare(train, kept, ontology, twin=True), test)
+            features = args.features if (arm, seed) == (args.arms[0], args.seeds[0]) else None
+            results[key] = run(common | ARMS[arm], fold, seed, ontology, args.steps, args.out.parent, features)  # fmt: skip
+            args.out.write_text(json.dumps(results, indent=1))
+            means = {prior: np.round(np.mean(list(s.values()), axis=0), 3).tolist() for prior, s in results[key]["scores"].items()}  # fmt: skip
+            print(key, f"{results[key]['seconds']:.0f} s", means, flush=True)
+    for (arm, seed), of_folds in keys.items():
+        for prior, values in summary([results[key] for key in of_folds]).items():
+            print(f"{arm}, seed {seed}, {prior}: recall and F1 in new organs {values[0]:.3f} {values[1]:.3f}, in others {values[2]:.3f} {values[3]:.3f}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
