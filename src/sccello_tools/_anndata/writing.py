@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sccello_tools import _keys
+from sccello_tools import __version__, _keys
 from sccello_tools._logging import logger
 from sccello_tools.errors import ArgumentError, BackedDataError, LabelError
 
@@ -128,7 +128,7 @@ def clear_slots(adata: AnnData, key: str) -> None:
 
     Companions are ``key`` followed by one of the suffixes in ``_keys.SUFFIXES``, in ``obs`` and ``obsm``. Slots that this package did
     not write are kept: unless the key starts with "sccello_" or "X_sccello", ``uns[key]`` must record the version of this package.
-    Call it inside :func:`writing`, before the new slots are written.
+    Call it inside :func:`writing`.
     """
     record = adata.uns.get(key)
     ours = isinstance(record, Mapping) and _keys.VERSION in record
@@ -148,6 +148,44 @@ def clear_slots(adata: AnnData, key: str) -> None:
     adata.uns.pop(key, None)
 
 
+def write_slots(
+    adata: AnnData,
+    key: str,
+    record: Mapping[str, Any],
+    *,
+    obs: Mapping[str, Any] | None = None,
+    obsm: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Write results in place of those that an earlier call wrote to ``key``. Call it inside :func:`writing`.
+
+    Parameters
+    ----------
+    adata
+        AnnData to write to.
+    key
+        Key of ``uns``; see :func:`clear_slots`.
+    record
+        Parameters and provenance, to which the version of this package is added.
+    obs, obsm
+        Columns and arrays by name.
+
+    Returns
+    -------
+    The slots, as they are logged.
+    """
+    clear_slots(adata, key)
+    for name, values in (obs or {}).items():
+        adata.obs[name] = values
+    for name, values in (obsm or {}).items():
+        adata.obsm[name] = values
+    adata.uns[key] = {**record, _keys.VERSION: __version__}
+    return [
+        *(f".obs[{name!r}]" for name in obs or ()),
+        *(f".obsm[{name!r}]" for name in obsm or ()),
+        f".uns[{key!r}]",
+    ]
+
+
 @contextmanager
 def writing(adata: AnnData, *, copy: bool) -> Iterator[AnnData]:
     """Yield the AnnData to write to: a copy, or ``adata`` itself. Enter it once the results are computed.
@@ -163,7 +201,8 @@ def writing(adata: AnnData, *, copy: bool) -> Iterator[AnnData]:
         yield adata.copy() if copy else adata
 
 
-def write_token_counts(adata: AnnData, lengths: np.ndarray, truncated: np.ndarray) -> None:
-    """Write the number of tokens of each cell and whether it was truncated."""
+def write_token_counts(adata: AnnData, lengths: np.ndarray, truncated: np.ndarray) -> list[str]:
+    """Write the number of tokens of each cell and whether it was truncated; return the slots, as they are logged."""
     adata.obs[_keys.N_TOKENS] = np.asarray(lengths, dtype=np.int32)
     adata.obs[_keys.TRUNCATED] = np.asarray(truncated, dtype=bool)
+    return [f".obs[{_keys.N_TOKENS!r}]", f".obs[{_keys.TRUNCATED!r}]"]

@@ -12,13 +12,7 @@ from .known_types import KnownTypes, LabelledCells
 from .marker_scores import Background, BoundScorer, MarkerScorer, MarkerScores, MarkerSupport
 from .marker_support import MarkerNames, marker_names, marker_names_of_cells
 from .markers import CellMarkers
-from .open_world import (
-    ALL_SOURCES,
-    CONTRIBUTIONS,
-    OpenAnnotation,
-    OpenWorldAnnotator,
-    PartialAnnotation,
-)
+from .open_world import ALL_SOURCES, CONTRIBUTIONS, OpenWorldAnnotator
 from .prepare import (
     annotator_for,
     calibrated_lengths,
@@ -31,12 +25,14 @@ from .prepare import (
 from .protocol import ProtocolScore, closed_set_protocol
 from .reference import Reference
 from .reference_parts import Neighbors
+from .result import Annotation, OpenAnnotation, PartialAnnotation, TermNames
 from .tissues import TissueWeights, allowed_types, check_tissues, tissue_types
 from .zero_shot import Candidates, resolve_candidates
 
 __all__ = [
     "ALL_SOURCES",
     "CONTRIBUTIONS",
+    "Annotation",
     "Background",
     "BoundScorer",
     "Candidates",
@@ -57,6 +53,7 @@ __all__ = [
     "PartialAnnotation",
     "ProtocolScore",
     "Reference",
+    "TermNames",
     "TissueWeights",
     "add_types",
     "allowed_types",

@@ -19,6 +19,7 @@ from .evidence_fit import MARKER_SHARE, label_scores
 from .group_sums import GroupSums
 from .head import softmax
 from .marker_scores import MarkerScorer
+from .result import OpenAnnotation, PartialAnnotation
 from .term_space import TermSpace
 from .tissues import log_factors
 from .zero_shot import Candidates
@@ -50,68 +51,11 @@ _LEAST = np.float32(-1e9)
 _BLOCK = 512
 
 
-class PartialAnnotation(NamedTuple):
-    """What the first pass keeps of each cell of a chunk."""
-
-    novelty: NDArray[np.float32]
-    """(n,) log odds of open against known terms; NaN for cells without counts."""
-    assigned: NDArray[np.int32]
-    """(n,) most probable known type."""
-    runner_up: NDArray[np.int32]
-    """(n,) second most probable known type."""
-    known_sums: NDArray[np.float16]
-    """(n, width) probability that each term of the chain of the assigned type is right."""
-    known_parts: NDArray[np.float32]
-    """(n, 4) difference of the scores of both by source; see :data:`CONTRIBUTIONS`."""
-    open_term: NDArray[np.int32]
-    """(n,) most probable open term."""
-    open_runner_up: NDArray[np.int32]
-    """(n,) second most probable open term."""
-    open_sums: NDArray[np.float16]
-    """(n, width) summed probability along the chain of the open term."""
-    open_parts: NDArray[np.float32]
-    """(n, 4) difference of the scores of both by source."""
-    choice: NDArray[np.int32]
-    """(n,) best candidate; 0 without candidates, as in the following."""
-    choice_runner_up: NDArray[np.int32]
-    """(n,) second best candidate."""
-    choice_confidence: NDArray[np.float32]
-    """(n,) probability of the best candidate; NaN with the published method."""
-    choice_parts: NDArray[np.float32]
-    """(n, 4) difference of the scores of both by source."""
-    scores: NDArray[np.float32]
-    """(n, n_columns) probabilities of known types or scores of candidates; no columns unless asked for."""
-
-
 class _Block(NamedTuple):
     """Result of a block of cells, and what is added to sums over groups, if any: arguments of :meth:`GroupSums.add`."""
 
     partial: PartialAnnotation
     for_sums: tuple[Any, ...] | None
-
-
-class OpenAnnotation(NamedTuple):
-    """Terms for all cells of a data set, as codes into :attr:`terms`."""
-
-    terms: tuple[str, ...]
-    codes: NDArray[np.int32]
-    """(n_cells,) assigned term; -1 for cells without counts."""
-    runner_up: NDArray[np.int32]
-    """(n_cells,) most probable other term among known types for known cells, among open terms for novel ones; -1 without counts."""
-    confidence: NDArray[np.float32]
-    """(n_cells,) calibrated for known types; summed probability among open terms for novel cells; NaN without counts."""
-    novelty: NDArray[np.float32]
-    """(n_cells,) corrected novelty minus the threshold: positive for novel cells; NaN without counts."""
-    status: NDArray[np.str_]
-    """(n_cells,) "known", "novel_subtype", "unknown", or "" without counts."""
-    contributions: NDArray[np.float32]
-    """(n_cells, 4) by how much each source favours the most probable type over the runner-up, in log odds; NaN without counts."""
-    scores: NDArray[np.float32]
-    """(n_cells, n_columns); see :class:`PartialAnnotation`."""
-    shift: float
-    """Novelty shift of the data set that was removed."""
-    threshold: float
-    """Confidence threshold of known types."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -550,8 +494,8 @@ class OpenWorldAnnotator:
         return OpenAnnotation(
             names,
             np.where(usable, codes, -1).astype(np.int32),
-            np.where(usable, second, -1).astype(np.int32),
             np.where(usable, confidence, np.nan).astype(np.float32),
+            np.where(usable, second, -1).astype(np.int32),
             novelty,
             np.where(usable, np.where(novel, specific, _keys.STATUS_KNOWN), ""),
             np.where(usable[:, None], contributions, np.nan).astype(np.float32),

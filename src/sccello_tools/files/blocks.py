@@ -12,7 +12,6 @@ import pyarrow as pa
 from scipy import sparse
 
 from sccello_tools import _keys
-from sccello_tools._anndata.annotation_slots import AnnotationSlots, TermNames
 from sccello_tools.corpus.manifest import CELL_TYPE, LENGTH, SOURCE, SOURCE_ROW, TOKENS
 from sccello_tools.tokens import RaggedTokens, ValueSummary
 
@@ -228,7 +227,7 @@ def finish(table: pa.Table, annotator: OpenWorldAnnotator) -> dict[str, Any]:
     -------
     Columns of ``obs`` by name, (n_cells,) each: arrays or categoricals.
     """
-    from sccello_tools.annotation import PartialAnnotation
+    from sccello_tools.annotation import PartialAnnotation, TermNames
 
     n = len(table)
     columns: dict[str, Any] = {}
@@ -240,15 +239,7 @@ def finish(table: pa.Table, annotator: OpenWorldAnnotator) -> dict[str, Any]:
         is_vector = pa.types.is_fixed_size_list(column.type)
         columns[name] = vectors_of(column) if is_vector else column.to_numpy()
     found = annotator.finish([PartialAnnotation(**columns)])
-    slots = AnnotationSlots(
-        found.terms,
-        found.codes,
-        found.confidence,
-        found.runner_up,
-        found.novelty,
-        found.status,
-    )
-    return slots.columns(_keys.CELL_TYPE, TermNames(annotator.ontology, {}, annotator.fit.parents))
+    return found.columns(_keys.CELL_TYPE, TermNames(annotator.ontology, {}, annotator.fit.parents))
 
 
 def annotator_of(model: LoadedModel, parameters: Mapping[str, Any]) -> OpenWorldAnnotator:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sccello_tools import _keys
 from sccello_tools._anndata.counts import CountsSource, iter_token_chunks
 from sccello_tools._anndata.writing import check_writable, write_token_counts, writing
 from sccello_tools._docs import shared_docs
@@ -94,6 +93,6 @@ def tokenize(
     chunks = iter_token_chunks(adata, tokenizer, source, chunk_cells=chunk_cells)
     tokens = RaggedTokens.concatenate(chunk.tokens for chunk in chunks)
     with writing(adata, copy=False) as target:
-        write_token_counts(target, tokens.lengths, tokens.truncated)
-    log_written("tokenize", f".obs[{_keys.N_TOKENS!r}]", f".obs[{_keys.TRUNCATED!r}]")
+        slots = write_token_counts(target, tokens.lengths, tokens.truncated)
+    log_written("tokenize", *slots)
     return tokens

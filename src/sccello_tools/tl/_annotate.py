@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sccello_tools import __version__, _keys
-from sccello_tools._anndata.annotation_slots import AnnotationSlots, TermNames, write_annotation
+from sccello_tools import _keys
 from sccello_tools._anndata.counts import CountsSource
-from sccello_tools._anndata.writing import check_writable, clear_slots, storable_names, writing
+from sccello_tools._anndata.writing import (
+    check_writable,
+    clear_slots,
+    storable_names,
+    write_slots,
+    writing,
+)
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
 from sccello_tools._validation import check_alpha
@@ -145,7 +150,13 @@ def annotate(
     >>> bool((adata.obs["sccello_cell_type"].astype(str) == adata.obs["cell_type"].astype(str)).mean() > 0.8)
     True
     """
-    from sccello_tools.annotation import Neighbors, Reference, conformal_threshold
+    from sccello_tools.annotation import (
+        Annotation,
+        Neighbors,
+        Reference,
+        TermNames,
+        conformal_threshold,
+    )
     from sccello_tools.annotation.reference_parts import NAME
 
     neighbors_key = key_added + _keys.NEIGHBORS_SUFFIX
@@ -208,40 +219,38 @@ def annotate(
             found.append(neighbors)
     terms, confidence = (np.concatenate(column) for column in zip(*parts))
     present, codes = np.unique(terms, return_inverse=True)
-    slots = AnnotationSlots(
-        tuple(present.tolist()),
-        np.where(present[codes] == "", -1, codes),
-        confidence,
-        scores=pd.DataFrame(np.concatenate(scores), index=target.obs_names, columns=list(labels))
-        if scores
-        else None,
-    )
     shown = TermNames(ontology, dict(zip(reference.types, reference.labels)), reference.parents)
+    annotation = Annotation(
+        tuple(present.tolist()), np.where(present[codes] == "", -1, codes), confidence
+    )
+    obsm = {}
+    if scores:
+        obsm[key_added + _keys.SCORES_SUFFIX] = pd.DataFrame(
+            np.concatenate(scores), index=target.obs_names, columns=list(labels)
+        )
+    record = {
+        "model": states.model.name,
+        "weights_sha256": states.model.sha256,
+        "use_rep": states.key,
+        "n_reference": len(reference),
+    }
+    voted = {
+        **record,
+        "level": level,
+        "alpha": alpha,
+        "method": "nearest reference cells",
+        "n_neighbors": reference.n_neighbors,
+        "ontology_release": ontology.release,
+    }
     with writing(target, copy=False) as writable:
-        clear_slots(writable, key_added)
-        written = write_annotation(writable, slots, key_added, shown)
-        record = {
-            "model": states.model.name,
-            "weights_sha256": states.model.sha256,
-            "use_rep": states.key,
-            "n_reference": len(reference),
-        }
+        obs = annotation.columns(key_added, shown)
+        written = write_slots(writable, key_added, voted, obs=obs, obsm=obsm)
         clear_slots(writable, neighbors_key)
         if return_neighbors:
             voting = Neighbors(*map(np.concatenate, zip(*found)))
             cells = reference.annotation(voting.indices)
             if obs_keys is not None:
                 cells = cells[[NAME, *check_obs_keys(cells.columns.drop(NAME), obs_keys)]]
-            made = {**record, _keys.VERSION: __version__}
-            written += write_neighbors(writable, voting, cells, made, neighbors_key)
-        writable.uns[key_added] = {
-            **record,
-            "level": level,
-            "alpha": alpha,
-            "method": "nearest reference cells",
-            "n_neighbors": reference.n_neighbors,
-            "ontology_release": ontology.release,
-            _keys.VERSION: __version__,
-        }
-    log_written("annotate", *written, f".uns[{key_added!r}]")
+            written += write_neighbors(writable, voting, cells, record, neighbors_key)
+    log_written("annotate", *written)
     return target if copy else None

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from sccello_tools import __version__, _keys
-from sccello_tools._anndata.annotation_slots import AnnotationSlots, TermNames, write_annotation
+from sccello_tools import _keys
 from sccello_tools._anndata.counts import CountsSource, warn_of_uncalibrated_cells, warn_user
 from sccello_tools._anndata.groups import group_labels
 from sccello_tools._anndata.marker_counts import counts_beside
-from sccello_tools._anndata.writing import check_writable, clear_slots, storable_names, writing
+from sccello_tools._anndata.writing import check_writable, storable_names, write_slots, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
 from sccello_tools._validation import check_alpha
@@ -182,6 +181,7 @@ def annotate_novel(
     from sccello_tools.annotation import (
         CONTRIBUTIONS,
         CellMarkers,
+        TermNames,
         annotator_for,
         calibrated_lengths,
         calibration_warning,
@@ -254,55 +254,42 @@ def annotate_novel(
             )
         )
     found = annotator.finish(parts)
-    index = target.obs_names
-    slots = AnnotationSlots(
-        found.terms,
-        found.codes,
-        found.confidence,
-        found.runner_up,
-        found.novelty,
-        found.status,
-        pd.DataFrame(found.contributions, index=index, columns=list(CONTRIBUTIONS)),
-        pd.DataFrame(found.scores, index=index, columns=columns) if return_scores else None,
-    )
     names = TermNames(ontology, {}, fit.parents)
+    obs = found.columns(key_added, names)
+    if sums is not None and codes is not None:
+        groups = annotator.finish_groups(sums, found)
+        of_groups = groups.columns(key_added + _keys.CLUSTER_SUFFIX, names)
+        del of_groups[_keys.NOVELTY]  # the column holds the novelty of cells
+        obs |= {name: values[codes] for name, values in of_groups.items()}
+    index = target.obs_names
+    contributions = pd.DataFrame(found.contributions, index=index, columns=list(CONTRIBUTIONS))
+    obsm = {key_added + _keys.EVIDENCE_SUFFIX: contributions}
+    if return_scores:
+        scores = pd.DataFrame(found.scores, index=index, columns=columns)
+        obsm[key_added + _keys.SCORES_SUFFIX] = scores
+    record = {
+        "model": loaded.name,
+        "weights_sha256": loaded.sha256,
+        "calibrated": fit.calibrated,
+        "use_rep": states.key,
+        **_source_record(found_counts),
+        "evidence": list(sources),
+        "level": level,
+        "alpha": alpha,
+        "method": method,
+        "n_candidates": len(annotator.columns),
+        "candidates": "" if terms is None or candidates is None else list(terms),
+        "tissue": "" if tissue is None else tissue if isinstance(tissue, str) else list(tissue),
+        "inferred_tissues": tissues,
+        "groupby": groupby or "",
+        "novelty_shift": found.shift,
+        "confidence_threshold": found.threshold,
+        "ontology_release": ontology.release,
+        **({} if own_markers is None else {"markers": own_markers.table}),
+    }
     with writing(target, copy=False) as writable:
-        clear_slots(writable, key_added)
-        written = write_annotation(writable, slots, key_added, names)
-        if sums is not None and codes is not None:
-            group = annotator.finish_groups(sums, found)
-            of_groups = AnnotationSlots(
-                group.terms,
-                group.codes[codes],
-                group.confidence[codes],
-                group.runner_up[codes],
-                status=group.status[codes],
-            )
-            written += write_annotation(
-                writable, of_groups, key_added + _keys.CLUSTER_SUFFIX, names
-            )
-        writable.uns[key_added] = {
-            "model": loaded.name,
-            "weights_sha256": loaded.sha256,
-            "calibrated": fit.calibrated,
-            "use_rep": states.key,
-            **_source_record(found_counts),
-            "evidence": list(sources),
-            "level": level,
-            "alpha": alpha,
-            "method": method,
-            "n_candidates": len(annotator.columns),
-            "candidates": "" if terms is None or candidates is None else list(terms),
-            "tissue": "" if tissue is None else tissue if isinstance(tissue, str) else list(tissue),
-            "inferred_tissues": tissues,
-            "groupby": groupby or "",
-            "novelty_shift": found.shift,
-            "confidence_threshold": found.threshold,
-            "ontology_release": ontology.release,
-            _keys.VERSION: __version__,
-            **({} if own_markers is None else {"markers": own_markers.table}),
-        }
-    log_written("annotate_novel", *written, f".uns[{key_added!r}]")
+        slots = write_slots(writable, key_added, record, obs=obs, obsm=obsm)
+    log_written("annotate_novel", *slots)
     return target if copy else None
 
 

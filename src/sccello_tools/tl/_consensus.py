@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sccello_tools import __version__, _keys
+from sccello_tools import _keys
 from sccello_tools._anndata.columns import as_text, require_obs
 from sccello_tools._anndata.counts import warn_user
 from sccello_tools._anndata.groups import group_labels
-from sccello_tools._anndata.writing import check_writable, clear_slots, writing
+from sccello_tools._anndata.writing import check_writable, write_slots, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written, logger
 from sccello_tools.errors import ArgumentError, LabelError
@@ -172,21 +172,18 @@ def consensus(
         key_added + _keys.VOTING_SUFFIX: pd.Categorical(voting),
         key_added + _keys.DISSENTING_SUFFIX: pd.Categorical(dissenting),
     }
+    record = {
+        "keys": np.array(keys, dtype=object),
+        "weights": np.array([str((weights or {}).get(key, 1.0)) for key in keys], dtype=object),
+        "n_mapped": np.array([n for n, _ in counts]),
+        "n_unmapped": np.array([n for _, n in counts]),
+        "groupby": groupby or "",
+        "min_agreement": min_agreement,
+        "ontology_release": ontology.release,
+    }
     with writing(adata, copy=copy) as target:
-        clear_slots(target, key_added)
-        for name, values in columns.items():
-            target.obs[name] = values
-        target.uns[key_added] = {
-            "keys": np.array(keys, dtype=object),
-            "weights": np.array([str((weights or {}).get(key, 1.0)) for key in keys], dtype=object),
-            "n_mapped": np.array([n for n, _ in counts]),
-            "n_unmapped": np.array([n for _, n in counts]),
-            "groupby": groupby or "",
-            "min_agreement": min_agreement,
-            "ontology_release": ontology.release,
-            _keys.VERSION: __version__,
-        }
-    log_written("consensus", *(f".obs[{name!r}]" for name in columns), f".uns[{key_added!r}]")
+        slots = write_slots(target, key_added, record, obs=columns)
+    log_written("consensus", *slots)
     return target if copy else None
 
 

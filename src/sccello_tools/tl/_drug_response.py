@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from sccello_tools import __version__, _keys
+from sccello_tools import _keys
 from sccello_tools._anndata.counts import CountsSource, not_counts, warn_user
 from sccello_tools._anndata.groups import group_labels
-from sccello_tools._anndata.writing import check_writable, clear_slots, storable_names, writing
+from sccello_tools._anndata.writing import check_writable, storable_names, write_slots, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
 from sccello_tools._progress import progress_bar
@@ -152,7 +152,6 @@ def drug_response(
         "layer": "X" if layer is None else layer,
         "groupby": groupby or "",
         "center": center,
-        _keys.VERSION: __version__,
     }
     if groupby is not None:
         labels = group_labels(adata, groupby)
@@ -170,9 +169,8 @@ def drug_response(
         }
         _warn_of_nan(found.mean, f"groups of {groupby!r}")
         with writing(adata, copy=copy) as target:
-            clear_slots(target, key_added)
-            target.uns[key_added] = info
-        log_written("drug_response", f".uns[{key_added!r}]")
+            slots = write_slots(target, key_added, info)
+        log_written("drug_response", *slots)
         return target if copy else None
 
     parts = []
@@ -185,13 +183,14 @@ def drug_response(
     mean = np.concatenate([part.mean for part in parts])
     _warn_of_nan(mean, "cells")
     std_key = key_added + _keys.STD_SUFFIX
-    tables = {key_added: mean, std_key: np.concatenate([part.std for part in parts])}
+    arrays = {key_added: mean, std_key: np.concatenate([part.std for part in parts])}
+    tables = {
+        key: pd.DataFrame(values, index=adata.obs_names, columns=stored)
+        for key, values in arrays.items()
+    }
     with writing(adata, copy=copy) as target:
-        clear_slots(target, key_added)
-        for key, values in tables.items():
-            target.obsm[key] = pd.DataFrame(values, index=target.obs_names, columns=stored)
-        target.uns[key_added] = info
-    log_written("drug_response", *(f".obsm[{key!r}]" for key in tables), f".uns[{key_added!r}]")
+        slots = write_slots(target, key_added, info, obsm=tables)
+    log_written("drug_response", *slots)
     return target if copy else None
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sccello_tools import __version__, _keys
+from sccello_tools import _keys
 from sccello_tools._anndata.counts import (
     CountsSource,
     iter_token_chunks,
@@ -16,7 +16,7 @@ from sccello_tools._anndata.counts import (
 )
 from sccello_tools._anndata.writing import (
     check_writable,
-    clear_slots,
+    write_slots,
     write_token_counts,
     writing,
 )
@@ -181,26 +181,18 @@ def embed(
     warn_of_unknown_genes(known)
 
     computed = resolve_precision(precision, loaded.device)
+    record = {
+        "model": loaded.name,
+        "weights_sha256": loaded.sha256,
+        "representation": representation,
+        "max_length": length,
+        "precision": str(computed).removeprefix("torch."),
+        **source.provenance(match),
+        "ontology_release": loaded.ontology_release or "",
+    }
     with writing(adata, copy=copy) as target:
-        clear_slots(target, key_added)
-        target.obsm[key_added] = embedding
-        write_token_counts(target, lengths, truncated)
-        target.uns[key_added] = {
-            "model": loaded.name,
-            "weights_sha256": loaded.sha256,
-            "representation": representation,
-            "max_length": length,
-            "precision": str(computed).removeprefix("torch."),
-            **source.provenance(match),
-            "ontology_release": loaded.ontology_release or "",
-            "sccello_tools_version": __version__,
-        }
-    slots = (
-        f".obsm[{key_added!r}]",
-        f".uns[{key_added!r}]",
-        f".obs[{_keys.N_TOKENS!r}]",
-        f".obs[{_keys.TRUNCATED!r}]",
-    )
+        slots = write_slots(target, key_added, record, obsm={key_added: embedding})
+        slots += write_token_counts(target, lengths, truncated)
     log_written("embed", *slots)
     return target if copy else None
 

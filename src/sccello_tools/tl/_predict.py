@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sccello_tools import __version__, _keys
+from sccello_tools import _keys
 from sccello_tools._anndata.counts import CountsSource
-from sccello_tools._anndata.writing import check_writable, clear_slots, storable_names, writing
+from sccello_tools._anndata.writing import check_writable, storable_names, write_slots, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
 from sccello_tools.models import LoadedModel, load
@@ -117,27 +117,24 @@ def predict(
     usable = np.isfinite(probs).all(axis=1)
     codes = np.where(usable, np.nan_to_num(probs).argmax(axis=1), -1)
     confidence = np.where(usable, probs.max(axis=1), np.nan).astype(np.float32)
-    written = [f".obs[{key_added!r}]", f".obs[{key_added + _keys.CONFIDENCE_SUFFIX!r}]"]
-    with writing(target, copy=False) as writable:
-        clear_slots(writable, key_added)
-        # categories of object dtype can be written by every version of anndata
-        writable.obs[key_added] = pd.Categorical.from_codes(
-            codes, pd.Index(classifier.labels, dtype=object)
+    # categories of object dtype can be written by every version of anndata
+    predicted = pd.Categorical.from_codes(codes, pd.Index(classifier.labels, dtype=object))
+    obs = {key_added: predicted, key_added + _keys.CONFIDENCE_SUFFIX: confidence}
+    obsm = {}
+    if return_scores:
+        obsm[key_added + _keys.SCORES_SUFFIX] = pd.DataFrame(
+            probs, index=target.obs_names, columns=columns
         )
-        writable.obs[key_added + _keys.CONFIDENCE_SUFFIX] = confidence
-        if return_scores:
-            scores = key_added + _keys.SCORES_SUFFIX
-            writable.obsm[scores] = pd.DataFrame(probs, index=writable.obs_names, columns=columns)
-            written.append(f".obsm[{scores!r}]")
-        writable.uns[key_added] = {
-            "model": loaded.name,
-            "weights_sha256": loaded.sha256,
-            "use_rep": states.key,
-            "label_key": classifier.label_key,
-            "mode": classifier.mode,
-            _keys.VERSION: __version__,
-        }
-    log_written("predict", *written, f".uns[{key_added!r}]")
+    record = {
+        "model": loaded.name,
+        "weights_sha256": loaded.sha256,
+        "use_rep": states.key,
+        "label_key": classifier.label_key,
+        "mode": classifier.mode,
+    }
+    with writing(target, copy=False) as writable:
+        slots = write_slots(writable, key_added, record, obs=obs, obsm=obsm)
+    log_written("predict", *slots)
     return target if copy else None
 
 

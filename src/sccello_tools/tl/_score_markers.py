@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sccello_tools import __version__, _keys
+from sccello_tools import _keys
 from sccello_tools._anndata.counts import CountsSource
 from sccello_tools._anndata.marker_counts import marker_counts
-from sccello_tools._anndata.writing import check_writable, clear_slots, writing
+from sccello_tools._anndata.writing import check_writable, write_slots, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
 from sccello_tools.errors import LabelError
@@ -122,17 +122,14 @@ def score_markers(
     scores = np.full((adata.n_obs, len(chosen)), np.nan, dtype=np.float32)
     for chunk in found_counts.chunks(adata, _CHUNK):
         scores[chunk.start : chunk.start + chunk.rows.shape[0]] = scorer(chunk.rows).own
+    table_of_scores = pd.DataFrame(scores, index=adata.obs_names, columns=list(chosen), copy=False)
+    record = {
+        "names": [ontology.name(term) for term in chosen],
+        "n_measured": scorer.n_measured,
+        "layer": layer or "X",
+        "ontology_release": ontology.release,
+    }
     with writing(adata, copy=copy) as target:
-        clear_slots(target, key_added)
-        target.obsm[key_added] = pd.DataFrame(
-            scores, index=target.obs_names, columns=list(chosen), copy=False
-        )
-        target.uns[key_added] = {
-            "names": [ontology.name(term) for term in chosen],
-            "n_measured": scorer.n_measured,
-            "layer": layer or "X",
-            "ontology_release": ontology.release,
-            _keys.VERSION: __version__,
-        }
-    log_written("score_markers", f".obsm[{key_added!r}]", f".uns[{key_added!r}]")
+        slots = write_slots(target, key_added, record, obsm={key_added: table_of_scores})
+    log_written("score_markers", *slots)
     return target if copy else None

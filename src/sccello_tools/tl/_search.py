@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sccello_tools import __version__, _keys
+from sccello_tools import _keys
 from sccello_tools._anndata.columns import check_anndata, missing_column, obs_column
 from sccello_tools._anndata.counts import CountsSource
-from sccello_tools._anndata.writing import check_writable, clear_slots, writing
+from sccello_tools._anndata.writing import check_writable, write_slots, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written, logger
 from sccello_tools.errors import ArgumentError, ConfigError, GroupError, ModelNotFoundError
@@ -167,7 +167,6 @@ def search(
             "weights_sha256": states.model.sha256,
             "use_rep": states.key,
             "n_reference": n_reference,
-            _keys.VERSION: __version__,
         }
         written = write_neighbors(writable, neighbors, cells, record, key_added)
     log_written("search", *written)
@@ -241,15 +240,17 @@ def write_neighbors(
     key
         Key of ``uns``.
     """
-    clear_slots(adata, key)
-    indices, distances = key + _keys.INDICES_SUFFIX, key + _keys.DISTANCES_SUFFIX
-    adata.obsm[indices] = neighbors.indices
-    adata.obsm[distances] = neighbors.distances
     table = cells.reset_index()
     table.index = table.index.astype(str)
-    adata.uns[key] = {**record, "n_neighbors": int(neighbors.indices.shape[1]), "cells": table}
     _log_fractions(neighbors, table)
-    return [f".obsm[{indices!r}]", f".obsm[{distances!r}]", f".uns[{key!r}]"]
+    obsm = {
+        key + _keys.INDICES_SUFFIX: neighbors.indices,
+        key + _keys.DISTANCES_SUFFIX: neighbors.distances,
+    }
+    n_neighbors = int(neighbors.indices.shape[1])
+    return write_slots(
+        adata, key, {**record, "n_neighbors": n_neighbors, "cells": table}, obsm=obsm
+    )
 
 
 def _log_fractions(neighbors: Neighbors, table: pd.DataFrame) -> None:
