@@ -1,4 +1,4 @@
-"""Annotation with known and open terms: one pass over the cells, then decisions for the data set as a whole."""
+"""Annotation with known and open terms: scores of single cells, the first of two passes; see :class:`Decisions` for the second."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from sccello_tools import _keys
 from sccello_tools._threads import in_threads, single_threaded_blas
 from sccello_tools.errors import LabelError
 
-from .backoff import Lineages, choose_level
-from .coverage import assigned_types, coverage_threshold, utilities
+from .backoff import Lineages
+from .coverage import assigned_types, utilities
+from .decisions import Decisions
 from .evidence import EvidenceModel, log_sum_exp
 from .evidence_fit import MARKER_SHARE, label_scores
 from .group_sums import GroupSums
 from .head import softmax
 from .marker_scores import MarkerScorer
-from .result import OpenAnnotation, PartialAnnotation
+from .result import PartialAnnotation, TermNames
 from .term_space import TermSpace
 from .tissues import log_factors
 from .zero_shot import Candidates
@@ -32,21 +32,18 @@ if TYPE_CHECKING:
 
     from sccello_tools.ontology import CellOntology
 
+    from .decisions import Level
     from .evidence import CellEvidence, SharedScores
     from .evidence_fit import EvidenceFit
     from .marker_scores import BoundScorer
     from .markers import CellMarkers
+    from .result import OpenAnnotation
     from .zero_shot import ZeroShotMethod
 
-Level = Literal["auto", "type"]
 Source = Literal["embedding", "ontology", "markers"]
 ALL_SOURCES: Final = ("embedding", "ontology", "markers")
 CONTRIBUTIONS: Final = (*ALL_SOURCES, "prior")
 """Columns of the contributions of sources to a decision."""
-_SPECIFIC_DEPTH = 3  # depth below which a term says little more than "cell"
-_OPEN_CONFIDENCE = (
-    0.5  # an open term is assigned if it and all below it hold half of the probability
-)
 _LEAST = np.float32(-1e9)
 _BLOCK = 512
 
@@ -64,21 +61,15 @@ class OpenWorldAnnotator:
 
     fit: EvidenceFit
     model: EvidenceModel
-    ontology: CellOntology
+    decisions: Decisions
     marker_scorer: MarkerScorer | None
     """``None`` if markers are not a source of evidence."""
     scorer: BoundScorer | None
     """The marker scorer for the columns of the counts."""
-    known_lineages: Lineages
-    open_lineages: Lineages
     utility: NDArray[np.float32] | None
     """(n_known, n_known) of predicting the column type for cells of the row type; ``None`` to assign the most probable type."""
     log_weight: NDArray[np.float32] | None
     """(n_known,) added to log probabilities of known types, such as for a tissue; ``None`` for all alike."""
-    level: Level = "auto"
-    alpha: float = 0.1
-    candidates: tuple[str, ...] = ()
-    """Terms to choose from, if given."""
     published: Candidates | None = None
     """The candidates with their PageRank rows, for the published method."""
     candidate_rows: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, dtype=np.intp))
@@ -91,9 +82,19 @@ class OpenWorldAnnotator:
         return slice(n_known, n_known + len(self.model.space.open))
 
     @property
+    def candidates(self) -> tuple[str, ...]:
+        """Terms to choose from; none if all may be assigned."""
+        return self.decisions.candidates
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Terms of the columns of scores."""
         return self.candidates or self.model.space.known
+
+    @property
+    def term_names(self) -> TermNames:
+        """Names of the terms, without those of a user."""
+        return TermNames(self.decisions.ontology, {}, self.fit.parents)
 
     @classmethod
     def of(
@@ -172,20 +173,24 @@ class OpenWorldAnnotator:
         model = EvidenceModel.of(
             space, marker_scorer, fit.weights.only(evidence), ontology, parents=own
         )
+        decisions = Decisions(
+            fit,
+            ontology,
+            Lineages.of(known, ontology, parents=own, broader_types=True),
+            Lineages.of(space.open, ontology),
+            chosen,
+            level,
+            alpha,
+        )
         place = {t: i for i, t in enumerate(space.rows)}
         made = cls(
             fit,
             model,
-            ontology,
+            decisions,
             marker_scorer if "markers" in evidence else None,
             None,
-            Lineages.of(known, ontology, parents=own, broader_types=True),
-            Lineages.of(space.open, ontology),
             utilities(known, ontology, parents=own) if fit.prefers_subtypes else None,
             None if type_weights is None else log_factors(type_weights),
-            level,
-            alpha,
-            chosen,
             published,
             np.array([place[t] for t in chosen if published is None], dtype=np.intp),
             "embedding" in evidence,
@@ -320,23 +325,8 @@ class OpenWorldAnnotator:
         return np.where(usable[:, None], scores, np.nan).astype(np.float32)
 
     def finish(self, parts: Sequence[PartialAnnotation]) -> OpenAnnotation:
-        """Decide for all cells of a data set.
-
-        Two numbers depend on the data set as a whole: the shift of its novelty and the confidence threshold at which its known cells
-        are right for an expected 1 - alpha.
-        """
-        p = PartialAnnotation(*(np.concatenate(columns) for columns in zip(*parts)))
-        calibration = self.fit.novelty
-        usable = np.isfinite(p.novelty)
-        corrected = calibration.corrected(p.novelty, p.assigned)
-        shift = calibration.shift(corrected[usable], p.assigned[usable]) if usable.any() else 0.0
-        known = usable & (self._final_novelty(p, shift) <= 0)
-        threshold = 0.0
-        if self.level == "auto" and known.any():
-            fallback = self.fit.fallback_threshold if self.alpha == 0.1 else 1 - self.alpha
-            confidence = p.known_sums[known].astype(np.float32)
-            threshold = coverage_threshold(confidence, self.alpha, fallback=fallback)
-        return self._decided(p, shift, threshold)
+        """Decide for all cells of a data set; see :class:`Decisions`."""
+        return self.decisions.of_data_set(parts)
 
     def finish_groups(self, sums: GroupSums, cells: OpenAnnotation) -> OpenAnnotation:
         """Decide for groups by the mean evidence of their cells, with the shift and threshold of the data set."""
@@ -345,7 +335,7 @@ class OpenWorldAnnotator:
         p = self._summarised(
             log_p, parts, opened, novelty, choices if self.candidates else None, return_scores=True
         )
-        return self._decided(p, cells.shift, cells.threshold)
+        return self.decisions.decide(p, cells.shift, cells.threshold)
 
     def _evidence(
         self,
@@ -447,11 +437,11 @@ class OpenWorldAnnotator:
             novelty,
             assigned,
             runner_up,
-            self.known_lineages.sums(known_p, assigned),
+            self.decisions.known.sums(known_p, assigned),
             known_parts,
             best,
             second,
-            self.open_lineages.sums(open_p, best),
+            self.decisions.open.sums(open_p, best),
             open_parts,
             choice,
             choice_second,
@@ -460,73 +450,10 @@ class OpenWorldAnnotator:
             scores.astype(np.float32) if return_scores else np.empty((n, 0), dtype=np.float32),
         )
 
-    def _final_novelty(self, p: PartialAnnotation, shift: float) -> NDArray[np.float32]:
-        corrected = self.fit.novelty.corrected(p.novelty, p.assigned)
-        return corrected - np.float32(shift) - np.float32(self.fit.novelty.threshold)
-
-    def _decided(self, p: PartialAnnotation, shift: float, threshold: float) -> OpenAnnotation:
-        novelty = self._final_novelty(p, shift)
-        usable = np.isfinite(novelty)
-        novel = usable & (novelty > 0)
-        level = choose_level(p.known_sums.astype(np.float32), threshold)
-        open_level = choose_level(p.open_sums, _OPEN_CONFIDENCE if self.level == "auto" else 0.0)
-        space = self.model.space
-        names, index = self._term_table()
-        rows = np.arange(len(novel))
-        known_code = _codes(self.known_lineages, p.assigned, level, index)
-        open_code = _codes(self.open_lineages, p.open_term, open_level, index)
-        of_known = np.array([index[t] for t in space.known], dtype=np.int32)
-        of_open = np.array([index[t] for t in space.open], dtype=np.int32)
-        if self.candidates:
-            of_choice = np.array([index[t] for t in self.candidates], dtype=np.int32)
-            codes, second = of_choice[p.choice], of_choice[p.choice_runner_up]
-            confidence, contributions = p.choice_confidence, p.choice_parts
-        else:
-            codes = np.where(novel, open_code, known_code)
-            second = np.where(novel, of_open[p.open_runner_up], of_known[p.runner_up])
-            of_novel = p.open_sums[rows, open_level].astype(np.float32)
-            confidence = np.where(novel, of_novel, p.known_sums[rows, level].astype(np.float32))
-            contributions = np.where(novel[:, None], p.open_parts, p.known_parts)
-        depth = np.array([self.ontology.depth(t) if t in self.ontology else 99 for t in names])
-        specific = np.where(
-            depth[open_code] >= _SPECIFIC_DEPTH, _keys.STATUS_NOVEL_SUBTYPE, _keys.STATUS_UNKNOWN
-        )
-        return OpenAnnotation(
-            names,
-            np.where(usable, codes, -1).astype(np.int32),
-            np.where(usable, confidence, np.nan).astype(np.float32),
-            np.where(usable, second, -1).astype(np.int32),
-            novelty,
-            np.where(usable, np.where(novel, specific, _keys.STATUS_KNOWN), ""),
-            np.where(usable[:, None], contributions, np.nan).astype(np.float32),
-            np.where(usable[:, None], p.scores, np.nan).astype(np.float32),
-            shift,
-            threshold,
-        )
-
-    def _term_table(self) -> tuple[tuple[str, ...], dict[str, int]]:
-        lineages = (*self.known_lineages.lineages, *self.open_lineages.lineages)
-        names = sorted({t for lineage in lineages for t in lineage.terms} | set(self.candidates))
-        return tuple(names), {t: i for i, t in enumerate(names)}
-
 
 def _usable(hidden: NDArray[np.float32], cells: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Cells with both representations, (n,)."""
     return np.asarray(np.isfinite(hidden).all(axis=1) & np.isfinite(cells).all(axis=1), dtype=bool)
-
-
-def _codes(
-    lineages: Lineages,
-    assigned: NDArray[np.int32],
-    level: NDArray[np.intp],
-    index: Mapping[str, int],
-) -> NDArray[np.int32]:
-    table = np.zeros((len(lineages.lineages), lineages.width), dtype=np.int32)
-    for i, lineage in enumerate(lineages.lineages):
-        codes = [index[t] for t in lineage.terms]
-        table[i] = codes + [codes[-1]] * (lineages.width - len(codes))
-    found: NDArray[np.int32] = table[assigned, level]
-    return found
 
 
 def _best_other(p: NDArray[np.float32], best: NDArray[np.int32]) -> NDArray[np.int32]:

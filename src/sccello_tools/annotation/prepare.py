@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from sccello_tools.ontology import CellOntology
 
+    from .decisions import Level
     from .evidence_fit import EvidenceFit
-    from .open_world import Level, Source
+    from .open_world import Source
     from .zero_shot import ZeroShotMethod
 
 _TISSUE_CELLS = 5_000  # that the tissues are inferred from

@@ -227,7 +227,7 @@ def finish(table: pa.Table, annotator: OpenWorldAnnotator) -> dict[str, Any]:
     -------
     Columns of ``obs`` by name, (n_cells,) each: arrays or categoricals.
     """
-    from sccello_tools.annotation import PartialAnnotation, TermNames
+    from sccello_tools.annotation import PartialAnnotation
 
     n = len(table)
     columns: dict[str, Any] = {}
@@ -239,7 +239,7 @@ def finish(table: pa.Table, annotator: OpenWorldAnnotator) -> dict[str, Any]:
         is_vector = pa.types.is_fixed_size_list(column.type)
         columns[name] = vectors_of(column) if is_vector else column.to_numpy()
     found = annotator.finish([PartialAnnotation(**columns)])
-    return found.columns(_keys.CELL_TYPE, TermNames(annotator.ontology, {}, annotator.fit.parents))
+    return found.columns(_keys.CELL_TYPE, annotator.term_names)
 
 
 def annotator_of(model: LoadedModel, parameters: Mapping[str, Any]) -> OpenWorldAnnotator:

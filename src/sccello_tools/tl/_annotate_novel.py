@@ -181,7 +181,6 @@ def annotate_novel(
     from sccello_tools.annotation import (
         CONTRIBUTIONS,
         CellMarkers,
-        TermNames,
         annotator_for,
         calibrated_lengths,
         calibration_warning,
@@ -254,11 +253,10 @@ def annotate_novel(
             )
         )
     found = annotator.finish(parts)
-    names = TermNames(ontology, {}, fit.parents)
-    obs = found.columns(key_added, names)
+    obs = found.columns(key_added, annotator.term_names)
     if sums is not None and codes is not None:
         groups = annotator.finish_groups(sums, found)
-        of_groups = groups.columns(key_added + _keys.CLUSTER_SUFFIX, names)
+        of_groups = groups.columns(key_added + _keys.CLUSTER_SUFFIX, annotator.term_names)
         del of_groups[_keys.NOVELTY]  # the column holds the novelty of cells
         obs |= {name: values[codes] for name, values in of_groups.items()}
     index = target.obs_names
