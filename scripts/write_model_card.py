@@ -66,7 +66,7 @@ CARD = """\
 | input | the first {max_positions} tokens of a cell |
 | vocabulary | 25,424 human genes (sha256 `{vocabulary:.12}...`) |
 | known types | {n_types} Cell Ontology terms, release {ontology_release}; {n_measured} with measured cells |
-| licence | BSD-3-Clause (weights); of the cells and profiles nothing is redistributed |
+| licence | BSD-3-Clause (weights); training cells and profiles are not redistributed |
 | weights | sha256 `{sha256}` |
 
 ## Use
@@ -74,22 +74,22 @@ CARD = """\
 ```python
 sccello.tl.embed(adata)  # obsm["X_sccello"]
 sccello.tl.annotate_novel(adata)  # Cell Ontology terms, confidence, novelty
-sccello.tl.annotate_novel(adata, tissue="pancreas")  # with the tissue given instead of inferred
+sccello.tl.annotate_novel(adata, tissue="pancreas")  # the tissue is specified instead of inferred
 ```
 
-Human cells with raw counts. Not for diagnosis.
+For human cells with raw counts. Not for diagnosis.
 
 ## Training data
 
-{n_cells:,} measured cells and {n_profiles:,} cluster profiles with a reviewed term. The labels and decisions are in `scripts/labels/label_map.tsv`.
+{n_cells:,} measured cells and {n_profiles:,} cluster profiles, whose labels were mapped to reviewed Cell Ontology terms. `scripts/labels/label_map.tsv` contains the labels and decisions.
 
-| source | what (licence of the carrier) | cells or profiles | types |
+| source | description (source of the file, licence) | cells or profiles | types |
 |---|---|---:|---:|
 {sources}
 
-Half of the cells in training are **synthetic**: drawn from profiles, with the noise, depth and gene-wise differences of measured studies.
-No cell of `cells/eval/` was used for training or calibration. `kang_pbmc_2donors` and `ovarian_tumour_1donor` are other donors of studies that
-trained; `pancreas_tritschler` and `pbmc3k` are other studies.
+Half of the training cells are **synthetic**: drawn from profiles, with noise, depth and gene-wise variation as in measured studies.
+Evaluation cells were not used for training or calibration. `kang_pbmc_2donors` and `ovarian_tumour_1donor` are held-out donors of training
+studies; `pancreas_tritschler` and `pbmc3k` are other studies.
 
 ### Types by organ
 
@@ -97,32 +97,32 @@ trained; `pancreas_tritschler` and `pbmc3k` are other studies.
 
 ## Recipe
 
-{n_seen:,} cells in {steps:,} steps of {batch_cells}, {minutes:.0f} minutes on {hardware}; seed {seed}. Losses: masked genes (every {gene_every} steps, for {gene_cells} cells),
-ontology alignment, coherence for labels at different depths of the ontology, regularisation; temperature {tau}. AdamW, learning rate {learning_rate}.
-In {crop:.0%} of the steps, cells are truncated to the 25 % quantile of lengths; {thinning:.0%} of measured cells are thinned; {panel:.0%} of cells are restricted to random
-gene panels. All settings are in `metadata.json`, the loss of every step in `training_curve.csv`; `scripts/train_bundled_model.py` repeats the run.
+{n_seen:,} cells in {steps:,} steps of {batch_cells} cells, {minutes:.0f} minutes on {hardware}; seed {seed}. Losses: masked genes (every {gene_every} steps, for {gene_cells} cells),
+ontology alignment, coherence (with `coherence="ontology"`), regularisation; temperature {tau}. AdamW, learning rate {learning_rate}.
+In {crop:.0%} of the steps, cells are truncated to the 25 % quantile of the cell lengths; {thinning:.0%} of measured cells are thinned; {panel:.0%} of cells are restricted to random
+gene panels. `metadata.json` contains all settings and `training_curve.csv` the losses of every step; `scripts/train_bundled_model.py` repeats the run.
 The classifier of known types is a multinomial logistic regression on the embedding (`scripts/calibrate_bundled_model.py`).
 
 | step | loss | masked gene | alignment | coherence | regularisation | type accuracy |
 |---|---|---|---|---|---|---|
 {curve}
 
-(Means of the 100 steps up to each.)
+(Means of the 100 steps before and including each step.)
 
-## Results on cells that were not used for training
+## Results on evaluation cells
 
-Printed by `benchmarks/annotation.py`. {scored_with}
+From `benchmarks/annotation.py`. {scored_with}
 
 {results}
 
 ## Held-out studies
 
-Recall by type of models that were trained without the study (the same recipe, 1,500 instead of 5,000 steps), with the
-decision rule of this model. In most of these folds all studies of an organ are held out together. A subtype counts as correct; "exact" does not count subtypes.
+Recall by type for models that were trained without the study (the same recipe, but 1,500 instead of 5,000 steps), with the
+decision rule of this model. In most of these folds, all studies of an organ are held out together. A subtype counts as correct; "exact" does not count subtypes.
 
 {malignant}
 
-| study | type | cells | recall | exact | hierarchical F1 | called novel | most frequent answers |
+| study | type | cells | recall | exact | hierarchical F1 | called novel | most frequent predictions |
 |---|---|---:|---:|---:|---:|---:|---|
 {held_out}
 
@@ -161,7 +161,7 @@ def organ_list(table: pd.DataFrame, types: tuple[str, ...], ontology: CellOntolo
         names = sorted({ontology.name(t): t for t in rows.cl_id}.items())
         text = ", ".join(f"{name} ({int(cells[t]):,})" if t in cells else name for name, t in names)
         lines.append(f"- **{organ or 'other'}**: {text}")
-    return "\n".join(lines) + "\n\nNumbers are measured training cells; types without a number were learnt from synthetic cells there."  # fmt: skip
+    return "\n".join(lines) + "\n\nNumbers are measured training cells; types without a number were learnt from synthetic cells of this organ."  # fmt: skip
 
 
 def curve_table(curve: pd.DataFrame, n_rows: int = 8) -> str:
@@ -198,7 +198,7 @@ def type_table(results: dict[str, Any], method: str) -> str:
 
 def other_tables(results: dict[str, Any], label: str) -> str:
     """Coverage, and for the twin unseen types, open world and panels."""
-    lines = ["\nCoverage at nominal 90 % of cells of known types:\n", "| file | correct terms | calibration error | share of most specific terms |", "|---|---:|---:|---:|"]  # fmt: skip
+    lines = ["\nCoverage at nominal 90 % of cells of known types:\n", "| file | correct terms | calibration error | fraction of most specific terms |", "|---|---:|---:|---:|"]  # fmt: skip
     for file, row in results["coverage"][label].items():
         lines.append(f"| {file} | {row['coverage']:.3f} | {row['calibration_error']:.3f} | {row['specific']:.3f} |")  # fmt: skip
     lines += ["\nUnseen types and novelty (evaluation twin):\n", "| file | known cells called novel | unseen cells called novel | exact term / hierarchical F1 of the best open term | assigned |", "|---|---:|---:|---:|---:|"]  # fmt: skip
@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument("--annotation", type=Path, required=True, help="results of benchmarks/annotation.py --json")  # fmt: skip
     parser.add_argument("--held-out", type=Path, required=True, help="results of calibrate_bundled_model.py --report")  # fmt: skip
     parser.add_argument("--limits", type=Path, required=True, help="limitations, as Markdown")
-    parser.add_argument("--hardware", default="one core of an AMD EPYC (Zen 3) that other processes shared")  # fmt: skip
+    parser.add_argument("--hardware", default="one core of an AMD EPYC (Zen 3), shared with other processes")  # fmt: skip
     args = parser.parse_args()
 
     model = sccello.models.load(args.model, device="cpu")
@@ -279,8 +279,8 @@ def main() -> None:
         "Evaluation twin of the bundled model: the same recipe without dendritic, PP and regulatory T cells and their subtypes. It is used to measure "
         "the annotation of unseen types and is not meant to be used for anything else."
         if twin
-        else "The small scCello model ([arXiv 2408.12373](https://arxiv.org/abs/2408.12373)) inside the package, trained by this project. It is not the published model "
-        "(10.7 million parameters, 22 million cells)."
+        else "A small scCello model ([arXiv 2408.12373](https://arxiv.org/abs/2408.12373)), trained by this project and bundled with the package. It is not the published model "
+        "(10.7 million parameters, trained on 22 million cells)."
     )  # fmt: skip
     files = [args.model / name for name in ("model.safetensors", "annotation.safetensors")]
     text = CARD.format(
@@ -293,7 +293,7 @@ def main() -> None:
         n_seen=int(curve["cells"].sum()), steps=len(curve), batch_cells=recipe["batch_cells"], minutes=curve["seconds"].iloc[-1] / 60, hardware=args.hardware,
         seed=recipe["seed"], gene_every=recipe["gene_every"], gene_cells=recipe["gene_cells"], tau=recipe["tau"], learning_rate=recipe["learning_rate"],
         crop=recipe["crop"], thinning=recipe["sampling"]["thinning"], panel=recipe["sampling"]["panel"], curve=curve_table(curve),
-        scored_with=f"Types, coverage: {label}. Unseen types, novelty, panels: evaluation twin.",
+        scored_with=f"Known types and coverage: {label}. Unseen types, novelty and gene panels: evaluation twin, which was trained without the unseen types.",
         results="\n".join([known_table(results), type_table(results, label), other_tables(results, label)]),
         malignant=malignant_text(rows), held_out=held_out_table(rows), limits=args.limits.read_text().strip(),
     )  # fmt: skip
