@@ -54,9 +54,9 @@ def _speed(rows: list[dict[str, float]]) -> str:
         low, high = row[f"{name}_ratio_low"], row[f"{name}_ratio_high"]
         return f"{row[f'{name}_ratio']:.3g}× ({low:.3g} to {high:.3g})"
 
-    columns = ["tokens", "plain loop", "`perturb`", "faster by", "operations allow"]
+    columns = ["tokens", "plain loop", "`perturb`", "speed-up", "bound by operations"]
     for k in DIRECTIONS:
-        columns += [f"`fast`, {k} directions", "faster by"]
+        columns += [f"`fast`, {k} directions", "speed-up"]
     lines = []
     for row in rows:
         line = [f"{row['tokens']:.0f}", f"{row['plain_s']:.1f} s", f"{row['perturb_s']:.1f} s"]
@@ -88,10 +88,10 @@ def _agreement(result: dict[str, Any]) -> str:
         for k, row in result["directions"].items()
     ]
     chosen = result["directions"][DEFAULT]
-    table = _table(["directions", "Spearman, mean over cells", "lowest", "top-20 overlap"], rows)
+    table = _table(["directions", "Spearman, mean over cells", "minimum", "top-20 overlap"], rows)
     return (
-        f"{table}\n\n`{result['model']}`, {result['n_cells']} cells (200 wanted) of {result['n_types']} types from PBMC3k, Kang's two held-out donors and "
-        f"Tritschler's pancreas, first {result['max_length']} tokens of each (median {result['median_tokens']:.0f}). "
+        f"{table}\n\n`{result['model']}`, {result['n_cells']} cells (200 were planned) of {result['n_types']} types from PBMC3k, the two held-out donors of Kang and "
+        f"the pancreas cells of Tritschler, at most {result['max_length']} tokens per cell (median {result['median_tokens']:.0f}). "
         f"With {DEFAULT} directions, the default: Spearman {against(chosen['spearman_mean'], 0.9)}, overlap {against(chosen['top20_overlap'], 0.6)}."
     )
 
@@ -108,7 +108,7 @@ def _screen(result: dict[str, Any]) -> str:
                 f"{row['speed_ratio']:.1f}× ({row['speed_ratio_low']:.1f} to {row['speed_ratio_high']:.1f})",
             ]
         )
-    columns = ["method", "top-50 overlap with `perturb`", "lowest cell", "faster by"]
+    columns = ["method", "top-50 overlap with `perturb`", "minimum over cells", "speed-up"]
     default = result["methods"][str(result["n_exact"])]
     return (
         f"{_table(columns, rows)}\n\n`{result['model']}`, {result['n_cells']} cells of {result['n_types']} types, median "
@@ -135,9 +135,9 @@ def _biology(result: dict[str, Any]) -> str:
         "marker of",
         "cells changed",
         "shift",
-        "against similar genes",
+        "relative to similar genes",
         "p",
-        "largest there",
+        "largest in this type",
     ]
     n_right = sum(row["largest_in"] == row["type"] for row in result["rows"])
     return (
@@ -154,7 +154,7 @@ def _truth(result: dict[str, Any]) -> str:
         columns += [f"{name}: {n_cells} cells", "by type"]
     rows = []
     for score in next(iter(sets.values())):
-        row = [score]
+        row = [score.replace("less the rest", "minus rest")]
         for areas in sets.values():
             row += [f"{areas[score]['cells']:.3f}", f"{areas[score]['types']:.3f}"]
         rows.append([*row, f"{_mean(sets, score):.3f}"])
@@ -164,8 +164,8 @@ def _truth(result: dict[str, Any]) -> str:
     )
     return (
         _table([*columns, "mean of cells"], rows)
-        + f"\n\n`fast`, up to {result['cells_per_type']} cells a type. Above expression: as published {against(ours, theirs)}, "
-        f"less the rest {against(less, less_theirs)} (against expression less the rest)."
+        + f"\n\n`fast`, up to {result['cells_per_type']} cells per type. Better than expression: as published {against(ours, round(theirs, 3))}; "
+        f"minus rest, compared with expression minus rest: {against(less, round(less_theirs, 3))}."
     )
 
 
@@ -185,4 +185,4 @@ def _go(result: dict[str, Any]) -> str:
         for cell_type, terms in result["go"].items()
         for i, row in enumerate(terms)
     ]
-    return _table(["markers of", "term", "genes", "odds", "FDR"], rows)
+    return _table(["markers of", "term", "genes", "odds ratio", "FDR"], rows)
