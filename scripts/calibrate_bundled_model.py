@@ -197,13 +197,14 @@ def main() -> None:
     parser.add_argument(
         "--report", type=Path, help="write recall by held-out study and type, as JSON"
     )
+    parser.add_argument("--device", default="cpu", help="for embedding")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
     torch.set_num_threads(1)
     started = time.monotonic()
     ontology, markers = CellOntology.load(), CellMarkers.load()
-    model = sccello.models.load(args.model, device="cpu")
+    model = sccello.models.load(args.model, device=args.device)
     recipe = json.loads((args.model / "metadata.json").read_text())["pretrain_config"]
     sampling = SamplingConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in recipe["sampling"].items()})  # fmt: skip
     max_length = model.config.max_positions

@@ -35,7 +35,7 @@ from recipe.classifier import (
 from recipe.sampling import Batch, SamplingConfig, rank_cells
 from recipe.setup import prepare, read_sources
 from recipe.sources import STUDIES
-from recipe.training import Trainer, TrainingConfig, embed, new_network
+from recipe.training import PRESETS, Trainer, TrainingConfig, embed, new_network
 
 from sccello_tools.annotation import TissueWeights
 from sccello_tools.ontology import CellOntology
@@ -153,7 +153,7 @@ class Fold(NamedTuple):
     test: Cells
 
 
-def run(arm: dict[str, Any], fold: Fold, seed: int, ontology: CellOntology, steps: int, work: Path, features: Path | None = None) -> dict[str, Any]:  # fmt: skip
+def run(arm: dict[str, Any], fold: Fold, seed: int, ontology: CellOntology, steps: int, work: Path, features: Path | None = None, device: str = "cpu") -> dict[str, Any]:  # fmt: skip
     """Train without the studies of a fold and score them; optionally write the embeddings for `calibrate_bundled_model.py`."""
     config = TrainingConfig(steps=steps, seed=seed)
     config = replace(config, **{k: v for k, v in arm.items() if hasattr(config, k)})
@@ -161,7 +161,7 @@ def run(arm: dict[str, Any], fold: Fold, seed: int, ontology: CellOntology, step
     data, test = fold.data, fold.test
     sampler = data.sampler(sampling, max_length=config.max_length, seed=seed)
     started = time.monotonic()
-    trainer = Trainer(new_network(config, sampler), sampler, data.targets, ontology, config)
+    trainer = Trainer(new_network(config, sampler, device), sampler, data.targets, ontology, config)
     trainer.train(checkpoint=work / "checkpoint.pt")
     (work / "checkpoint.pt").unlink(missing_ok=True)
     seconds = time.monotonic() - started
@@ -217,6 +217,8 @@ def main() -> None:
     parser.add_argument("--folds", nargs="+", type=int, default=[0, 1, 2, 3], help="indices of folds")  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, default=1_500)
+    parser.add_argument("--preset", choices=PRESETS, default="sccello-small")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="fields of TrainingConfig or SamplingConfig that all arms change")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("runs/leave_studies_out.json"))
     parser.add_argument("--features", type=Path, help="write embeddings of the first arm and seed here, for calibrate_bundled_model.py")  # fmt: skip
@@ -227,8 +229,10 @@ def main() -> None:
     cells, profiles = read_sources(args.data, ontology, twin=True)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     results = json.loads(args.out.read_text()) if args.out.exists() else {}
-    common = {name: json.loads(value) for name, value in (item.split("=", 1) for item in args.set)}
-    changed = "".join(f"|{item}" for item in sorted(args.set))
+    common = {k: v for k, v in PRESETS[args.preset].items() if k != "steps"}
+    common |= {name: json.loads(value) for name, value in (item.split("=", 1) for item in args.set)}
+    preset = [] if args.preset == "sccello-small" else [f"preset={args.preset}"]
+    changed = "".join(f"|{item}" for item in (*preset, *sorted(args.set)))
     keys: dict[tuple[str, int], list[str]] = {}
     for name in [list(FOLDS)[i] for i in args.folds]:
         fold = None  # prepared once, and only if a run of it is missing
@@ -241,7 +245,7 @@ def main() -> None:
                 train, test, kept = split(cells, profiles, name)
                 fold = Fold(name, prepare(train, kept, ontology, twin=True), test)
             features = args.features if (arm, seed) == (args.arms[0], args.seeds[0]) else None
-            results[key] = run(common | ARMS[arm], fold, seed, ontology, args.steps, args.out.parent, features)  # fmt: skip
+            results[key] = run(common | ARMS[arm], fold, seed, ontology, args.steps, args.out.parent, features, args.device)  # fmt: skip
             args.out.write_text(json.dumps(results, indent=1))
             means = {prior: np.round(np.mean(list(s.values()), axis=0), 3).tolist() for prior, s in results[key]["scores"].items()}  # fmt: skip
             print(key, f"{results[key]['seconds']:.0f} s", means, flush=True)

@@ -2,6 +2,7 @@
 
     python scripts/train_bundled_model.py --data ../shared/data --out runs/sccello-small-eval --twin
     python scripts/train_bundled_model.py --data ../shared/data
+    python scripts/train_bundled_model.py --data ../shared/data --preset sccello-base --device cuda --out runs/sccello-base
 
 Both models have the same recipe. The twin does not know the types that the evaluation holds out (dendritic, PP and regulatory T cells
 with their subtypes); the shipped model is also trained on them (`cells/release_only/`). `cells/eval/` is never read.
@@ -9,6 +10,10 @@ with their subtypes); the shipped model is also trained on them (`cells/release_
 Half of the cells of a batch are measured, half are synthetic: drawn from profiles of the Human Cell Landscape, CellProfileLibrary,
 Tabula Sapiens, sorted immune cells and brain atlases. `bank_measured.npz` in `--work` holds embeddings of all measured training
 cells, for the calibration of annotation. An interrupted run is resumed from its checkpoint in `--work`.
+
+`sccello-base` has the same recipe, the published size and 2,048 tokens; **it has not been run**, because no GPU was available. Its
+annotation needs fold models of the same preset: `leave_studies_out.py --preset sccello-base --device cuda --features runs/base-folds`,
+then `calibrate_bundled_model.py --model runs/sccello-base --folds runs/base-folds --device cuda`.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ import numpy as np
 import pandas as pd
 from recipe.sampling import SamplingConfig, rank_cells
 from recipe.setup import prepare, read_sources
-from recipe.training import Trainer, TrainingConfig, embed, new_network
+from recipe.training import PRESETS, Trainer, TrainingConfig, embed, new_network
 
 import sccello_tools as sccello
 from sccello_tools.models.registry import update_entry
@@ -64,14 +69,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESOURCES / "models" / "sccello-small")
     parser.add_argument("--work", type=Path, help="checkpoint and bank; default: OUT with the suffix .work")  # fmt: skip
     parser.add_argument("--twin", action="store_true", help="leave out the types that the evaluation holds out")  # fmt: skip
-    parser.add_argument("--steps", type=int, default=TrainingConfig.steps)
+    parser.add_argument("--preset", choices=PRESETS, default="sccello-small")
+    parser.add_argument("--steps", type=int, help="default: those of the preset")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="for training; embeddings are computed there as well")  # fmt: skip
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other fields of TrainingConfig or SamplingConfig")  # fmt: skip
     args = parser.parse_args()
 
     work = args.work or args.out.with_suffix(".work")
     changes = {name: json.loads(value) for name, value in (item.split("=", 1) for item in args.set)}
-    config = TrainingConfig(steps=args.steps, seed=args.seed)
+    config = TrainingConfig(**{"seed": args.seed, **PRESETS[args.preset]})
+    if args.steps is not None:
+        config = replace(config, steps=args.steps)
     config = replace(config, **{k: v for k, v in changes.items() if hasattr(config, k)})
     sampling = replace(SamplingConfig(), **{k: v for k, v in changes.items() if not hasattr(config, k)})  # fmt: skip
 
@@ -81,7 +90,7 @@ def main() -> None:
     cells, targets = data.cells, data.targets
     print(f"{cells.counts.shape[0]:,} cells, {data.profiles.expected.shape[0]:,} profiles, {len(targets.types)} types")  # fmt: skip
     sampler = data.sampler(sampling, max_length=config.max_length, seed=config.seed)
-    trainer = Trainer(new_network(config, sampler), sampler, targets, ontology, config)
+    trainer = Trainer(new_network(config, sampler, args.device), sampler, targets, ontology, config)
     curve = trainer.train(checkpoint=work / "checkpoint.pt")
 
     names = pd.DataFrame({
@@ -92,7 +101,7 @@ def main() -> None:
     n_sources = data.profiles.obs.source.value_counts()
     synthetic = ", ".join(f"{source} ({n} profiles)" for source, n in n_sources.items())
     sccello.models.save(
-        trainer.network,
+        trainer.network.cpu(),
         args.out,
         labels=names,
         metadata={
@@ -112,7 +121,7 @@ def main() -> None:
         update_entry(args.out.name, args.out)
 
     # with the saved weights, which are rounded
-    write_bank(work, sccello.models.load(args.out, device="cpu").network, data, config)
+    write_bank(work, sccello.models.load(args.out, device=args.device).network, data, config)
     print(f"{args.out}: {trainer.step} steps in {trainer.seconds / 60:.1f} min")
 
 

@@ -13,7 +13,7 @@ import torch
 from labels.label_space import term_of
 from recipe.sampling import Batch
 
-from sccello_tools.engine import encode
+from sccello_tools.engine import autocast, cell_representation, encode
 from sccello_tools.nn import (
     EncoderConfig,
     ScCelloModel,
@@ -22,15 +22,15 @@ from sccello_tools.nn import (
     ontology_alignment_loss,
     ontology_coherence_loss,
     prototype_regularization,
-    sdpa_attention,
 )
+from sccello_tools.nn.attention import resolve_attention
 from sccello_tools.ontology import ancestor_mask, pagerank_rows, similarity_levels
 from sccello_tools.tokens import CLS_ID, MASK_ID, PAD_ID, RaggedTokens
 from sccello_tools.training.pretrain.initialize import start_spectral
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Literal
+    from typing import Any, Literal
 
     from labels.label_space import Targets
     from recipe.sampling import Sampler
@@ -74,8 +74,16 @@ class TrainingConfig:
     seed: int = 0
 
 
-def new_network(config: TrainingConfig, sampler: Sampler) -> ScCelloModel:
-    """Return a network whose gene embeddings are rotated towards the principal components of gene ranks."""
+PRESETS: dict[str, dict[str, Any]] = {
+    "sccello-small": {},
+    # the published size, with the published number of tokens
+    "sccello-base": {"n_layers": 6, "max_length": 2048, "steps": 20_000, "gene_every": 1, "learning_rate": 5e-4},
+}  # fmt: skip
+"""Fields of :class:`TrainingConfig` by model. `sccello-base` has not been trained: it needs a GPU."""
+
+
+def new_network(config: TrainingConfig, sampler: Sampler, device: str = "cpu") -> ScCelloModel:
+    """Return a network on a device whose gene embeddings are rotated towards the principal components of gene ranks."""
     torch.manual_seed(config.seed)
     network = ScCelloModel(
         EncoderConfig(
@@ -102,10 +110,10 @@ def new_network(config: TrainingConfig, sampler: Sampler) -> ScCelloModel:
     lengths = np.concatenate([batch.lengths for batch in drawn])
     tokens = RaggedTokens(np.concatenate([[0], np.cumsum(lengths)]), ids)
     start_spectral(network, tokens, std=config.embedding_std, seed=config.seed)
-    return network
+    return network.to(device)
 
 
-def pack(batch: Batch, *, cropped: bool = False) -> tuple[torch.Tensor, torch.Tensor, int, np.ndarray]:  # fmt: skip
+def pack(batch: Batch, device: torch.device, *, cropped: bool = False) -> tuple[torch.Tensor, torch.Tensor, int, np.ndarray]:  # fmt: skip
     """Pack cells by decreasing length; also return their order."""
     lengths = batch.lengths
     if cropped:
@@ -113,7 +121,7 @@ def pack(batch: Batch, *, cropped: bool = False) -> tuple[torch.Tensor, torch.Te
     order = np.argsort(-lengths, kind="stable")
     ids = np.concatenate([batch.ids[i, : lengths[i]] for i in order]).astype(np.int64)
     cu_seqlens = np.concatenate([[0], np.cumsum(lengths[order])]).astype(np.int32)
-    return torch.from_numpy(ids), torch.from_numpy(cu_seqlens), int(lengths.max()), order
+    return torch.from_numpy(ids).to(device), torch.from_numpy(cu_seqlens).to(device), int(lengths.max()), order  # fmt: skip
 
 
 def embed(network: ScCelloModel, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
@@ -121,9 +129,7 @@ def embed(network: ScCelloModel, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     ids = np.concatenate([row[:n] for row, n in zip(batch.ids, batch.lengths, strict=True)])
     tokens = RaggedTokens(np.concatenate([[0], np.cumsum(batch.lengths)]), ids)
     hidden = encode(network, tokens)
-    with torch.inference_mode():
-        cells = network.cell_representation(torch.from_numpy(hidden)).numpy()
-    return hidden, cells
+    return hidden, cell_representation(network, hidden)
 
 
 class Trainer:
@@ -132,7 +138,7 @@ class Trainer:
     Parameters
     ----------
     network
-        The network, modified in place.
+        The network, modified in place; trained on its device, in bfloat16 where the losses allow it.
     sampler
         Batches.
     targets
@@ -145,16 +151,19 @@ class Trainer:
 
     def __init__(self, network: ScCelloModel, sampler: Sampler, targets: Targets, ontology: CellOntology, config: TrainingConfig) -> None:  # fmt: skip
         self.network, self.sampler, self.config = network, sampler, config
+        self.device = next(network.parameters()).device
+        self.attention = resolve_attention("auto", self.device, torch.bfloat16)
         terms = tuple(term_of(label) for label in targets.labels)
         unique = tuple(sorted(set(terms)))
         at = np.array([unique.index(term) for term in terms])
         levels = np.asarray(similarity_levels(pagerank_rows(ontology, unique, columns=unique)))
         ancestors = np.asarray(ancestor_mask(ontology, unique, unique))
-        self.levels = torch.from_numpy(levels[at][:, at].astype(np.int64))
-        self.ancestors = torch.from_numpy(ancestors[at][:, at].astype(bool))
+        self.levels = torch.from_numpy(levels[at][:, at].astype(np.int64)).to(self.device)
+        self.ancestors = torch.from_numpy(ancestors[at][:, at].astype(bool)).to(self.device)
         published = config.coherence == "published"
-        self.correct = torch.from_numpy(targets.exact() if published else targets.correct)
-        self.ignored = torch.from_numpy(targets.ignored & (not published))
+        correct = targets.exact() if published else targets.correct
+        self.correct = torch.from_numpy(correct).to(self.device)
+        self.ignored = torch.from_numpy(targets.ignored & (not published)).to(self.device)
         named = [(n, p) for n, p in network.named_parameters() if not n.startswith("binary_ce")]
         self.optimizer = torch.optim.AdamW(
             [
@@ -181,10 +190,10 @@ class Trainer:
         """Compute the losses of one batch."""
         config, network, seed = self.config, self.network, (self.config.seed, self.step)
         cropped = np.random.default_rng((*seed, 7)).random() < config.crop
-        ids, cu_seqlens, longest, order = pack(batch, cropped=cropped)
-        labels = torch.from_numpy(batch.labels[order])
+        ids, cu_seqlens, longest, order = pack(batch, self.device, cropped=cropped)
+        labels = torch.from_numpy(batch.labels[order]).to(self.device)
         torch.manual_seed(config.seed * 1_000_003 + self.step)
-        at_cls = network.encoder(ids, cu_seqlens, longest, attention=sdpa_attention, cls_only=True)
+        at_cls = network.encoder(ids, cu_seqlens, longest, attention=self.attention, cls_only=True)
         cells = network.cell_representation(at_cls).float()
         prototypes = network.learned_centroid.weight[: self.correct.shape[1]]
         correct, ignored = self.correct[labels], self.ignored[labels]
@@ -213,14 +222,15 @@ class Trainer:
             : config.gene_cells
         ]
         ids, cu_seqlens, longest, _ = pack(
-            Batch(batch.ids[part], batch.lengths[part], batch.labels[part], batch.counts)
+            Batch(batch.ids[part], batch.lengths[part], batch.labels[part], batch.counts),
+            self.device,
         )
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
         masked = mask_tokens(
             ids, generator=generator, mask_id=MASK_ID, protected_ids=(PAD_ID, CLS_ID), random_range=(MASK_ID + 1, CLS_ID),
             probability=config.mask_probability,
         )  # fmt: skip
-        hidden = network.encoder(masked.inputs, cu_seqlens, longest, attention=sdpa_attention)
+        hidden = network.encoder(masked.inputs, cu_seqlens, longest, attention=self.attention)
         return masked_gene_loss(
             hidden[masked.positions], masked.targets, head=network.cls, word_embeddings=network.word_embeddings, tau=config.tau,
             negatives=config.n_negatives, generator=generator,
@@ -234,7 +244,7 @@ class Trainer:
         while self.step < self.config.steps:
             started = time.monotonic()
             batch = self.sampler(self.step, self.config.batch_cells)
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast(self.device, torch.bfloat16):
                 parts = self.losses(batch)
             weights = {"masked_gene": 1.0, "alignment": self.config.weight_alignment, "coherence": 1.0, "regularization": 1.0}  # fmt: skip
             loss = torch.stack([weights[k] * v for k, v in parts.items() if k in weights]).sum()
@@ -268,7 +278,9 @@ class Trainer:
         path.with_suffix(".part").replace(path)
 
     def _load(self, path: Path) -> None:
-        state = torch.load(path, weights_only=False)  # written by this script
+        state = torch.load(
+            path, map_location=self.device, weights_only=False
+        )  # written by this script
         if state["config"] != self.config:
             msg = f"{path} belongs to a run with {state['config']}; remove it or change --work."
             raise ValueError(msg)
