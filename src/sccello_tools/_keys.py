@@ -16,7 +16,6 @@ TRUNCATED: Final = (
 )
 EMBEDDING: Final = "X_sccello"  # obsm: float32 (n_obs, d); uns: provenance
 CELL_TYPE: Final = "sccello_cell_type"  # obs: category
-CELL_TYPE_ID: Final = "sccello_cell_type_ontology_term_id"  # obs: category
 CONFIDENCE_SUFFIX: Final = "_confidence"  # obs: float32 in [0, 1], calibrated
 STATUS_SUFFIX: Final = (
     "_status"  # obs: category of the STATUS_* values; missing for cells without counts

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _RIDGE = 0.1  # share of the mean variance that is added to the covariance
+_DESCENDANT_WEIGHT = 0.02
+_MAX_ITER = 60
 
 
 def fit_classifier(
@@ -22,14 +24,12 @@ def fit_classifier(
     *,
     sample_weight: NDArray[np.floating] | None = None,
     penalty: float = 100.0,
-    descendant_weight: float = 0.02,
-    max_iter: int = 60,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     r"""Multinomial logistic regression whose labels may be ancestors of each other.
 
     A cell labelled T cell may be a CD4 T cell. Its loss is :math:`-\log (e^{s_t} / \sum_u a_u e^{s_u})` with :math:`a_u` = 1 for types
-    unrelated to the label t, for t itself and for its ancestors, and ``descendant_weight`` for types below t, which are neither
-    right nor wrong. (If types below t were counted as right, cells labelled CD14-positive monocyte would drift to the subtype
+    unrelated to the label t, for t itself and for its ancestors, and 0.02 for types below t, which are neither right nor
+    wrong. (If types below t were counted as right, cells labelled CD14-positive monocyte would drift to the subtype
     that has labelled cells.) A cell of a subtype counts against the ancestors' classes, so that a broad class is predicted for cells that look
     like none of its subtypes.
 
@@ -45,10 +45,6 @@ def fit_classifier(
         (n_cells,); all equal if not given.
     penalty
         Of the squared weights (the inverse of scikit-learn's C).
-    descendant_weight
-        See above; 1 treats all labels as exclusive.
-    max_iter
-        Iterations of L-BFGS.
 
     Returns
     -------
@@ -61,9 +57,7 @@ def fit_classifier(
     weight = np.ones(n_cells) if sample_weight is None else np.asarray(sample_weight)
     weight = (weight / weight.mean()).astype(np.float32)[:, None]
     strictly = below & ~np.eye(n_types, dtype=bool)
-    log_a = np.where(
-        strictly, np.log(descendant_weight) if descendant_weight > 0 else -1e9, 0
-    ).astype(np.float32)
+    log_a = np.where(strictly, np.log(_DESCENDANT_WEIGHT), 0).astype(np.float32)
     rows = np.arange(n_cells)
 
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -83,7 +77,7 @@ def fit_classifier(
         return value, gradient.ravel().astype(np.float64)
 
     start = np.zeros(n_types * x.shape[1])
-    best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": max_iter})
+    best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": _MAX_ITER})
     found = best.x.reshape(n_types, -1).astype(np.float32)
     return found[:, :-1], found[:, -1]
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _FEATURE_SD = np.array([0.35, 0.35, 0.35, 0.2, 0.35, 3.0, 0.25, 0.3], dtype=np.float32)
 _AT_LEAST_0 = np.array([1, 1, -1, -1, 1, 1, 1, 1])
 _LEAST = -1e9
+_PENALTY = 1e-3  # of squared weights
+_MAX_CELLS = 4_000  # a random sample of more cells is used
 
 
 def row_weights(data: FoldFeatures, cells: AskedCells) -> NDArray[np.float64]:
@@ -47,15 +49,12 @@ def fit_weights(
     model: EvidenceModel,
     truth: NDArray[np.intp],
     weight: NDArray[np.float64],
-    *,
-    penalty: float = 1e-3,
-    most: int = 4_000,
 ) -> NDArray[np.float64]:
     """Maximum likelihood of the true term, with signs as in :class:`EvidenceWeights`; values in the order of its fields."""
     from scipy.optimize import minimize
 
-    if len(weight) > most:
-        rows = np.random.default_rng(0).permutation(len(weight))[:most]
+    if len(weight) > _MAX_CELLS:
+        rows = np.random.default_rng(0).permutation(len(weight))[:_MAX_CELLS]
         data, weight = rows_of(data, rows), weight[rows]
     n_known = len(model.space.known)
     n_rows = len(model.space)
@@ -96,7 +95,7 @@ def fit_weights(
         gradient = np.concatenate(
             [np.einsum("nfr,nr->f", f, d, optimize=True), [(d * log_p).sum()], d_open.sum(axis=0) @ prior, [of_cell @ distance], [of_cell.sum()]]
         ).astype(np.float64)  # fmt: skip
-        penalised = np.r_[np.full(k, penalty), 0, np.full(3, penalty), 0]
+        penalised = np.r_[np.full(k, _PENALTY), 0, np.full(3, _PENALTY), 0]
         return float(
             -(w[:, 0] * np.log(likelihood)).sum() + (penalised * v**2).sum()
         ), gradient + 2 * penalised * v

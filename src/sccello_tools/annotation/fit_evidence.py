@@ -244,6 +244,6 @@ def _sample(cells: LabelledCells, n: int, rng: np.random.Generator) -> NDArray[n
     return np.sort(np.concatenate(kept))
 
 
-def _quarters(cells: AskedCells, rows: NDArray[np.intp], n: int = 4) -> NDArray[np.intp]:
+def _quarters(cells: AskedCells, rows: NDArray[np.intp]) -> NDArray[np.intp]:
     names, member = np.unique(cells.studies[rows], return_inverse=True)
-    return (np.arange(len(names)) % n)[member]
+    return (np.arange(len(names)) % 4)[member]

@@ -99,7 +99,6 @@ class MarkerScorer:
         ontology: CellOntology,
         *,
         terms: Sequence[str] | None = None,
-        background: Background | None = None,
     ) -> MarkerScorer:
         """Arrange the weights of terms by gene.
 
@@ -111,13 +110,11 @@ class MarkerScorer:
             Cell Ontology, for the siblings of terms.
         terms
             Terms to score; all with markers if not given. Terms without markers score 0.
-        background
-            Mean and sd of expression; the packaged ones if not given.
         """
-        if terms is None and background is None:
+        if terms is None:
             return _scorer_of_all(markers, ontology)
-        background = background or Background.load()
-        names = tuple(markers.terms if terms is None else terms)
+        background = Background.load()
+        names = tuple(terms)
         own = _weight_matrix(markers, names, positive=True)
         specific = _keep_largest(_specific_weights(own, names, markers, ontology), _N_SPECIFIC)
         negative = _weight_matrix(markers, names, positive=False)

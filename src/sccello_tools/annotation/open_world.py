@@ -104,7 +104,6 @@ class OpenWorldAnnotator:
         markers: CellMarkers,
         *,
         tokens: NDArray[np.integer] | None = None,
-        open_terms: Sequence[str] | None = None,
         candidates: Sequence[str] | None = None,
         type_weights: NDArray[np.floating] | None = None,
         parents: Mapping[str, str] | None = None,
@@ -125,9 +124,6 @@ class OpenWorldAnnotator:
             Marker genes.
         tokens
             (n_columns,) token of each column of the counts; without it there is no marker evidence until :meth:`for_columns`.
-        open_terms
-            Terms besides the known types that may be assigned; if not given, all human terms with markers that are not above a known
-            type.
         candidates
             Terms to choose from, known types or others. Novelty is then still that of the open world.
         type_weights
@@ -146,7 +142,7 @@ class OpenWorldAnnotator:
         Raises
         ------
         LabelError
-            If there are no open terms, or fewer than two candidates.
+            If there are fewer than two candidates, or no open terms: human terms with markers that are not above a known type.
         """
         known = fit.known.types
         own = dict(fit.parents if parents is None else parents)
@@ -159,11 +155,10 @@ class OpenWorldAnnotator:
             ontology,
             markers,
             parents=own,
-            candidates=open_terms,
             extra=chosen if method == "combined" else (),
         )
         if not space.open:
-            msg = f"None of the {len(open_terms or ())} open terms is left: all are known types or above one. Pass open_terms=None to allow every term with markers."
+            msg = "No term of the ontology is an open term: all human terms with markers are known types or above one. Pass another ontology, or markers of other terms."
             raise LabelError(msg)
         published = None
         if method == "published":
@@ -300,29 +295,6 @@ class OpenWorldAnnotator:
             return_scores=return_scores,
         )
         return _Block(found, for_sums if keeps_parts else None)
-
-    def candidate_scores(
-        self,
-        hidden: NDArray[np.float32],
-        cells: NDArray[np.float32],
-        counts: sparse.csr_matrix | sparse.csr_array | None,
-        candidates: Sequence[str],
-    ) -> NDArray[np.float32]:
-        """Score given terms, known or open; the highest wins.
-
-        A term with known types at or below it scores by their summed probability, any other like an open term whose novelty is
-        measured from the threshold. Each candidate has to be a known type, or among the annotator's open terms or candidates.
-
-        Returns
-        -------
-        (n, n_candidates); NaN for cells without embedding.
-        """
-        usable = _usable(hidden, cells)
-        evidence = self._evidence(hidden, cells, counts, usable)
-        place = {t: i for i, t in enumerate(self.model.space.rows)}
-        rows = np.array([place[t] for t in candidates])
-        scores = self._scores_of_rows(evidence, self.model.shared_parts(evidence), rows)
-        return np.where(usable[:, None], scores, np.nan).astype(np.float32)
 
     def finish(self, parts: Sequence[PartialAnnotation]) -> OpenAnnotation:
         """Decide for all cells of a data set; see :class:`Decisions`."""

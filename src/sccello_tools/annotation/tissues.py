@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sccello_tools.ontology import CellOntology
 
 _LEAST_WEIGHT = 1e-6
+_MAX_ITER = 100
 _EVERYWHERE = ("CL:0000115", "CL:0000057", "CL:0000669", "CL:0000232", "CL:0000136")
 """Endothelial cells, fibroblasts, pericytes, erythrocytes, adipocytes: recorded in few tissues, at home in most."""
 _LEUKOCYTE = "CL:0000738"
@@ -139,7 +140,7 @@ class TissueWeights:
         return found
 
     def infer(
-        self, probabilities: NDArray[np.floating], *, prior_cells: float = 5.0, max_iter: int = 100
+        self, probabilities: NDArray[np.floating], *, prior_cells: float = 5.0
     ) -> NDArray[np.float64]:
         r"""Estimate the fractions of tissues in a data set from the types of its cells.
 
@@ -152,8 +153,6 @@ class TissueWeights:
             (n_cells, n_types) without a tissue prior.
         prior_cells
             Pseudo-count, distributed equally over tissues, so that a few cells decide nothing.
-        max_iter
-            Maximum number of iterations.
 
         Returns
         -------
@@ -165,7 +164,7 @@ class TissueWeights:
             np.asarray(probabilities, dtype=float) @ (q / np.maximum(q.mean(axis=0), 1e-12)).T
         )
         fractions = np.full(len(q), 1 / len(q))
-        for _ in range(max_iter):
+        for _ in range(_MAX_ITER):
             of_cell = fractions * likelihood
             of_cell /= np.maximum(of_cell.sum(axis=1, keepdims=True), 1e-30)
             updated = of_cell.sum(axis=0) + prior_cells / len(q)

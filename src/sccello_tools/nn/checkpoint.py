@@ -270,6 +270,6 @@ def _check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
         raise WeightsError(msg)
 
 
-def _some(names: Sequence[str], at_most: int = 5) -> str:
-    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
-    return ", ".join(names[:at_most]) + more
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

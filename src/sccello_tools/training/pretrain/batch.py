@@ -86,7 +86,7 @@ def pack_batch(
     )
 
 
-def describe_cells(batch: Batch, names: Sequence[str], *, at_most: int = 5) -> str:
+def describe_cells(batch: Batch, names: Sequence[str]) -> str:
     """List the first cells of a batch by source and row, for messages."""
     rows: dict[str, list[int]] = {}
     for source, row in zip(batch.sources.tolist(), batch.rows.tolist(), strict=True):
@@ -94,6 +94,6 @@ def describe_cells(batch: Batch, names: Sequence[str], *, at_most: int = 5) -> s
         rows.setdefault(name, []).append(row)
     parts = []
     for name, found in rows.items():
-        more = f" and {len(found) - at_most} more" if len(found) > at_most else ""
-        parts.append(f"{name} rows {', '.join(map(str, found[:at_most]))}{more}")
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        parts.append(f"{name} rows {', '.join(map(str, found[:5]))}{more}")
     return "; ".join(parts)

@@ -29,15 +29,15 @@ LOSSES = (
     "gene_accuracy",
     "type_accuracy",
 )
+_LOG_EVERY = 50  # steps
 _MEMORY = 50  # batches over which the running mean of the loss is taken
 
 
 class LossCurve(L.Callback):
     """Records losses and accuracies by step with the elapsed seconds; restored when a run is resumed."""
 
-    def __init__(self, log_every: int = 50) -> None:
+    def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self._log_every = log_every
         self._started = time.monotonic()
         self._parts: list[dict[str, float]] = []
 
@@ -67,7 +67,7 @@ class LossCurve(L.Callback):
             "tokens": int(parts["tokens"].sum()),
             **row,
         })  # fmt: skip
-        if step % self._log_every == 0:
+        if step % _LOG_EVERY == 0:
             logger.info("step %d: %s", step, format_scores(row))
 
     def state_dict(self) -> dict[str, Any]:
