@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sccello_tools._messages import quoted
 from sccello_tools.errors import ArgumentError, GroupError
 
 if TYPE_CHECKING:
@@ -36,18 +37,14 @@ def check_anndata(adata: Any) -> None:
         return
     kind = type(adata).__name__
     if isinstance(parts := getattr(adata, "mod", None), Mapping):
-        msg = f"adata is a {kind} with modalities {_listed(parts)}. Pass the modality with gene expression, such as mdata[{_expression(parts)!r}]."
+        msg = f"adata is a {kind} with modalities {quoted(parts) or '(none)'}. Pass the modality with gene expression, such as mdata[{_expression(parts)!r}]."
     elif isinstance(parts := getattr(adata, "tables", None), Mapping):
-        msg = f"adata is a {kind} with tables {_listed(parts)}. Pass the table with counts, such as sdata.tables[{_expression(parts)!r}]."
+        msg = f"adata is a {kind} with tables {quoted(parts) or '(none)'}. Pass the table with counts, such as sdata.tables[{_expression(parts)!r}]."
     elif isinstance(adata, str | Path):
         msg = f"adata is a path ({str(adata)!r}), and an AnnData is required. Read the file first: anndata.read_h5ad({str(adata)!r})."
     else:
         msg = f"adata is of type {kind}, and an AnnData is required. Pass anndata.AnnData(X, obs=..., var=...)."
     raise ArgumentError(msg)
-
-
-def _listed(parts: Mapping[str, Any]) -> str:
-    return ", ".join(repr(str(name)) for name in list(parts)[:_N_SHOWN]) or "(none)"
 
 
 def _expression(parts: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from sccello_tools import _keys
 from sccello_tools._logging import logger
+from sccello_tools._messages import quoted
 from sccello_tools._settings import settings
 from sccello_tools.errors import ArgumentError, GeneMatchError, NotCountsError
 from sccello_tools.tokens import (
@@ -302,10 +303,7 @@ def warn_of_uncalibrated_files(
     """
     files = {name: n for name, (n, n_cells) in counted.items() if n > MANY_CELLS * n_cells}
     if files:
-        listed = ", ".join(map(repr, [*files][:5])) + (", ..." if len(files) > 5 else "")
-        which = (
-            f"{sum(files.values()):,} cells of {len(files):,} of {len(counted):,} files ({listed})"
-        )
+        which = f"{sum(files.values()):,} cells of {len(files):,} of {len(counted):,} files ({quoted(files)})"
         _warn_of_uncalibrated(which, calibrated)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from sccello_tools._messages import listed
 from sccello_tools.errors import ArgumentError, GroupError
 
 from .columns import require_obs
@@ -69,7 +70,7 @@ def sample_cells(adata: AnnData, groupby: str | None, *, n_per_group: int, seed:
         where = "adata" if groupby is None else f"adata.obs[{groupby!r}]"
         msg = (
             f"{len(small)} of {len(names)} groups of {where} have fewer than two cells, which a mean over cells requires: "
-            f"{', '.join(small[:5])}. Merge such groups with others or remove their cells from adata."
+            f"{listed(small)}. Merge such groups with others or remove their cells from adata."
         )
         raise GroupError(msg)
     rows = []

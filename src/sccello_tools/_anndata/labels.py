@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools._logging import logger
+from sccello_tools._messages import listed, quoted
 from sccello_tools.errors import GroupError, LabelError
 from sccello_tools.ontology import is_uninformative
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 
 _FEW = 5  # cells of a label
-_N_EXAMPLES = 5
 
 
 class InformativeLabels(NamedTuple):
@@ -52,11 +52,8 @@ class InformativeLabels(NamedTuple):
             parts.append(f"{self.n_missing:,} have no label")
         if self.uninformative:
             shown = [f"{label!r} ({n:,})" for label, n in self.uninformative.items()]
-            more = ", ..." if len(shown) > _N_EXAMPLES else ""
             n = sum(self.uninformative.values())
-            parts.append(
-                f"{n:,} have a label that does not name a cell type: {', '.join(shown[:_N_EXAMPLES])}{more}"
-            )
+            parts.append(f"{n:,} have a label that does not name a cell type: {listed(shown)}")
         if not parts:
             return ""
         return (
@@ -144,9 +141,8 @@ def labels_in_use(
         )
         raise LabelError(msg)
     if len(names) > len(usable) / 2:
-        shown = ", ".join(map(repr, names[:_N_EXAMPLES]))
         msg = (
-            f"adata.obs[{key!r}] has {len(names):,} labels for {len(usable):,} usable cells ({shown}, ...): fewer than two cells per "
+            f"adata.obs[{key!r}] has {len(names):,} labels for {len(usable):,} usable cells ({quoted(names)}): fewer than two cells per "
             "label on average are too few to train on. Pass a column that groups cells as label_key, or merge labels."
         )
         raise LabelError(msg)
@@ -156,7 +152,7 @@ def labels_in_use(
             len(rare),
             key,
             _FEW,
-            ", ".join(rare[:_N_EXAMPLES]),
+            listed(rare),
         )
     return names, codes.astype(np.intp)
 

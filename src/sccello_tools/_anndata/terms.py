@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools import _keys
+from sccello_tools._messages import quoted
 from sccello_tools.errors import GroupError
 from sccello_tools.ontology import is_uninformative, match_label
 
@@ -91,7 +92,7 @@ def type_column(
             terms.append(ontology.current(name) if is_id else match_label(name, ontology).id)
     if names and not any(terms) and not any_names:
         msg = (
-            f"None of the {len(names)} names in adata.obs[{key!r}] is a Cell Ontology term ({', '.join(map(repr, names[:5]))}). "
+            f"None of the {len(names)} names in adata.obs[{key!r}] is a Cell Ontology term ({quoted(names)}). "
             "Map them with pp.map_cell_types first."
         )
         raise GroupError(msg)

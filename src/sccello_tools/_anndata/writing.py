@@ -11,6 +11,7 @@ import numpy as np
 
 from sccello_tools import __version__, _keys
 from sccello_tools._logging import logger
+from sccello_tools._messages import listed
 from sccello_tools.errors import ArgumentError, BackedDataError, LabelError
 
 from .columns import check_anndata
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from sccello_tools.errors import ScCelloError
 
-_N_EXAMPLES = 5
 _RESERVED = frozenset({"", ".", "..", "_index"})
 _REPLACEMENTS = {"": "unnamed", ".": "dot", "..": "dot dot", "_index": "index"}
 
@@ -115,10 +115,9 @@ def storable_names(
         if stored.count(new) > given.count(old):
             msg = f"The {what} {old!r} and another one would both be stored as {new!r}, because h5ad and zarr cannot store {old!r} as a name. Rename one of them."
             raise error(msg)
-    shown = ", ".join(f"{old!r} as {new!r}" for old, new in list(changed.items())[:_N_EXAMPLES])
-    more = ", ..." if len(changed) > _N_EXAMPLES else ""
+    shown = listed(f"{old!r} as {new!r}" for old, new in changed.items())
     warn_user(
-        f"h5ad and zarr cannot store '/' and some reserved words in names; {len(changed):,} {what} are written differently: {shown}{more}."
+        f"h5ad and zarr cannot store '/' and some reserved words in names; {len(changed):,} {what} are written differently: {shown}."
     )
     return stored
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sccello_tools._messages import listed
 from sccello_tools.errors import LabelError
 
 from .classifier import TypeDistances
@@ -83,12 +84,12 @@ def add_types(
         msg = "No cell has a type and an embedding, so there is nothing to add. Check the column of labels, and pass cells with raw counts."
         raise LabelError(msg)
     if twice := sorted(set(new) & set(known.types)):
-        msg = f"{len(twice)} types are already known to the model: {', '.join(twice[:5])}. Omit their cells, or give them another name with a parent."
+        msg = f"{len(twice)} types are already known to the model: {listed(twice)}. Omit their cells, or give them another name with a parent."
         raise LabelError(msg)
     index = np.searchsorted(np.array(new), cells.types)
     counts = np.bincount(index, minlength=len(new))
     if few := [f"{name} ({n})" for name, n in zip(new, counts) if n < _FEWEST]:
-        msg = f"{len(few)} types have fewer than {_FEWEST} cells: {', '.join(few[:5])}. A type needs at least {_FEWEST}; merge or omit them."
+        msg = f"{len(few)} types have fewer than {_FEWEST} cells: {listed(few)}. A type needs at least {_FEWEST}; merge or omit them."
         raise LabelError(msg)
     prototypes = mean_directions(cells.cells, index, len(new))
     if known.distances_of == "cell":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sccello_tools._messages import quoted
 from sccello_tools.errors import ArgumentError, GeneMatchError, LabelError
 from sccello_tools.ontology import CellOntology, match_label
 from sccello_tools.tokens import GeneVocabulary, match_gene_names
@@ -98,7 +99,7 @@ class CellMarkers:
         )
         table = table[table[GENE] != ""]
         if table.empty:
-            msg = f"None of the {len(distinct)} genes of the marker table matches the vocabulary ({', '.join(map(repr, distinct[:5]))}). Pass human gene symbols or Ensembl ids."
+            msg = f"None of the {len(distinct)} genes of the marker table matches the vocabulary ({quoted(distinct)}). Pass human gene symbols or Ensembl ids."
             raise ArgumentError(msg)
         most = table.groupby([TERM, GENE, "positive"])["evidence"].max()
         table = most.reset_index()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Literal
 
+from sccello_tools._messages import listed
 from sccello_tools.errors import LabelError
 from sccello_tools.ontology import RankedRows, match_label, pagerank_rows
 
@@ -54,7 +55,7 @@ class Candidates:
         rows = pagerank_rows(ontology, terms, columns=types)
         if not rows.any():
             msg = (
-                f"No path of the Cell Ontology leads from any candidate ({', '.join(terms[:5])}) to a known type. "
+                f"No path of the Cell Ontology leads from any candidate ({listed(terms)}) to a known type. "
                 "Pass candidates below 'cell' (CL:0000000)."
             )
             raise LabelError(msg)

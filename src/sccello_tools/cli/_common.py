@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 
 import typer
 
+from sccello_tools._messages import listed
 from sccello_tools.errors import GroupError, ScCelloError
 
 if TYPE_CHECKING:
@@ -184,8 +185,7 @@ def use_groups(adata: AnnData, key: str, *, option: str) -> None:
     from sccello_tools._anndata.columns import obs_column
 
     if key not in adata.obs:
-        there = [str(name) for name in adata.obs.columns]
-        shown = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
+        shown = listed(adata.obs.columns, at_most=12)
         msg = f"{option}: obs has no column {key!r}. Its columns are: {shown or 'none'}."
         raise GroupError(msg)
     column = obs_column(adata, key)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from sccello_tools._messages import quoted
 from sccello_tools.errors import ResponseError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
     from typing import Final
 
     from numpy.typing import NDArray
@@ -85,12 +86,6 @@ def clean(name: object) -> str:
     return str(name).strip()
 
 
-def examples(names: Collection[object]) -> str:
-    """Format up to five names for a message."""
-    shown = ", ".join(repr(str(name)) for name in list(names)[:_MAX_SHOWN])
-    return shown + (", ..." if len(names) > _MAX_SHOWN else "")
-
-
 def check_responses(values: pd.Series[float]) -> pd.Series[float]:
     """Return responses as float64 after checking that they are finite and plausible as ln IC50 (µM).
 
@@ -136,7 +131,7 @@ def check_expression(expression: pd.DataFrame) -> pd.DataFrame:
         raise ResponseError(msg) from error
     if not np.isfinite(values).all():
         rows = expression.index[~np.isfinite(values).all(axis=1)]
-        msg = f"The expression of {len(rows)} cell lines has missing or infinite values: {examples(rows)}. Impute them, or drop these genes or lines."
+        msg = f"The expression of {len(rows)} cell lines has missing or infinite values: {quoted(rows)}. Impute them, or drop these genes or lines."
         raise ResponseError(msg)
     if values.size and (values >= 0).all() and (values == np.round(values)).all():
         msg = "The expression consists of integers, which look like counts. Pass log expression, such as log2(TPM + 1) or RMA."
@@ -151,7 +146,7 @@ def check_expression(expression: pd.DataFrame) -> pd.DataFrame:
 def _standardize(values: NDArray[np.float64], names: pd.Index[str]) -> NDArray[np.float32]:
     std = values.std(axis=1, keepdims=True)
     if (constant := std[:, 0] == 0).any():
-        msg = f"The expression of {int(constant.sum())} cell lines is constant: {examples(names[constant])}. Drop these lines."
+        msg = f"The expression of {int(constant.sum())} cell lines is constant: {quoted(names[constant])}. Drop these lines."
         raise ResponseError(msg)
     standardized: NDArray[np.float64] = (values - values.mean(axis=1, keepdims=True)) / std
     return standardized.astype(np.float32)

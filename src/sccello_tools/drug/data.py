@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from sccello_tools._messages import quoted
 from sccello_tools.errors import ConfigError, ResponseError
 
-from .checks import NameMatcher, check_expression, check_responses, clean, examples
+from .checks import NameMatcher, check_expression, check_responses, clean
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -61,7 +62,7 @@ class JoinReport:
             (self.drugs_without_smiles, "drugs without SMILES"),
         ):
             if names:
-                text += f"; {what}: {len(names):,} ({examples(names)})"
+                text += f"; {what}: {len(names):,} ({quoted(names)})"
         return text
 
 
@@ -144,7 +145,7 @@ class DrugResponseData:
         absent = tuple(found.absent)
         if absent and without_expression == "error":
             msg = (
-                f"{len(absent)} of {names.nunique()} cell lines with responses have no expression: {examples(absent)}. Add their expression, "
+                f"{len(absent)} of {names.nunique()} cell lines with responses have no expression: {quoted(absent)}. Add their expression, "
                 "drop their responses, or pass without_expression='drop'."
             )
             raise ResponseError(msg)
@@ -154,7 +155,7 @@ class DrugResponseData:
         pairs = table.groupby([LINE, DRUG], sort=True)[RESPONSE]
         matrix = pairs.mean().unstack(DRUG).sort_index().sort_index(axis=1)  # noqa: PD010
         if len(matrix) < 2:
-            msg = f"Only {len(matrix)} cell lines have expression and responses; at least 2 are required. Lines of the expression: {examples(list(values.index))}; of the responses: {examples(names.unique())}."
+            msg = f"Only {len(matrix)} cell lines have expression and responses; at least 2 are required. Lines of the expression: {quoted(list(values.index))}; of the responses: {quoted(names.unique())}."
             raise ResponseError(msg)
         matrix = matrix.astype(np.float32).rename_axis(index=None, columns=None)
         structures = _smiles_of(list(matrix.columns), smiles)
@@ -200,7 +201,7 @@ class DrugResponseData:
     def _named(queries: Collection[str], names: list[str], what: str) -> list[str]:
         found = NameMatcher(pd.Index(names), what=what).match([clean(name) for name in queries])
         if unknown := [*found.absent, *found.ambiguous]:
-            msg = f"Unknown {what}: {examples(unknown)}. The data have {len(names)}: {examples(names)}."
+            msg = f"Unknown {what}: {quoted(unknown)}. The data have {len(names)}: {quoted(names)}."
             raise ResponseError(msg)
         return [found.names[clean(name)] for name in queries]
 

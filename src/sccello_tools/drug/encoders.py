@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from sccello_tools._messages import listed, quoted
 from sccello_tools.errors import DrugError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ N_ATOM_FEATURES: Final = (
     len(_ELEMENTS) + 1 + _MAX_DEGREE + 1 + _MAX_HYDROGENS + 1 + len(_HYBRIDIZATIONS) + 1 + 5
 )
 N_FINGERPRINT_BITS: Final = 1024
-_MAX_SHOWN: Final = 5
 
 
 class EncoderSizes(Protocol):
@@ -298,8 +298,7 @@ def check_smiles(drugs: Mapping[str, object]) -> dict[str, str]:
     if missing := [
         name for name, text in drugs.items() if not isinstance(text, str) or not text.strip()
     ]:
-        shown = ", ".join(repr(str(name)) for name in missing[:_MAX_SHOWN])
-        msg = f"{len(missing)} of {len(drugs)} drugs have no SMILES: {shown}. Pass a mapping of names to SMILES without missing values."
+        msg = f"{len(missing)} of {len(drugs)} drugs have no SMILES: {quoted(missing)}. Pass a mapping of names to SMILES without missing values."
         raise DrugError(msg)
     checked = {str(name): str(text) for name, text in drugs.items()}
     _parse(list(checked.values()), list(checked))
@@ -316,9 +315,7 @@ def _parse(smiles: Sequence[str], names: Sequence[str] | None = None) -> list[An
         molecules = [Chem.MolFromSmiles(text) if text.strip() else None for text in smiles]
     invalid = [i for i, m in enumerate(molecules) if m is None or m.GetNumAtoms() == 0]
     if invalid:
-        shown = ", ".join(
-            f"{smiles[i]!r}" + (f" ({names[i]})" if names else "") for i in invalid[:_MAX_SHOWN]
-        )
+        shown = listed(f"{smiles[i]!r}" + (f" ({names[i]})" if names else "") for i in invalid)
         msg = (
             f"rdkit cannot parse {len(invalid)} of {len(smiles)} SMILES: {shown}. Pass SMILES such as 'CC(=O)Oc1ccccc1C(=O)O' (aspirin), "
             "not names, InChI or truncated lines."

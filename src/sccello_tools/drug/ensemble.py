@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from sccello_tools._messages import quoted
 from sccello_tools.errors import DrugError
 
-from .checks import NameMatcher, clean, examples
+from .checks import NameMatcher, clean
 from .encoders import check_smiles, drug_inputs
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Ensemble:
                 raise DrugError(self._unknown(unknown))
             return list(dict.fromkeys(keys[NameMatcher.key(name)] for name in names)), {}
         if self.config.drug_encoder == "none":
-            msg = f"The model was trained with drug_encoder='none' and cannot predict for new drugs ({examples(list(drugs))}). Train one with drug_encoder='gcn' or 'fingerprint'."
+            msg = f"The model was trained with drug_encoder='none' and cannot predict for new drugs ({quoted(drugs)}). Train one with drug_encoder='gcn' or 'fingerprint'."
             raise DrugError(msg)
         return [], check_smiles(drugs)
 
@@ -161,6 +162,6 @@ class Ensemble:
         close = difflib.get_close_matches(names[0], self.drugs, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         return (
-            f"{len(names)} drugs are not known to the model: {examples(names)}.{hint} It has {len(self.drugs)} drugs: {examples(self.drugs)}. "
+            f"{len(names)} drugs are not known to the model: {quoted(names)}.{hint} It has {len(self.drugs)} drugs: {quoted(self.drugs)}. "
             "For a new drug, pass its SMILES: drugs={'name': 'SMILES'}."
         )

@@ -11,10 +11,10 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from sccello_tools._logging import logger
+from sccello_tools._messages import quoted
 from sccello_tools.errors import ConfigError, ResponseError, TrainingError
 from sccello_tools.training.trainer import QUIET_OPTIONS, check_trainer_options, lightning_session
 
-from .checks import examples
 from .encoders import DrugInputs, drug_inputs
 from .ensemble import Ensemble
 from .network import DrugResponseNetwork
@@ -104,7 +104,7 @@ def fit_ensemble(
             "%d drugs without SMILES are not used with drug_encoder=%r: %s",
             n_dropped,
             config.drug_encoder,
-            examples(data.smiles.index[~usable]),
+            quoted(data.smiles.index[~usable]),
         )
     columns, genes = match_line_genes([str(name) for name in data.expression.columns])
     profiles = data.expression.to_numpy(dtype=np.float32)[np.ix_(rows, columns)]

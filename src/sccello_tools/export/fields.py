@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools._anndata.columns import obs_column
+from sccello_tools._messages import quoted
 from sccello_tools.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ SCHEMA_VERSION: Final = "7.1.0"
 """Release of the CELLxGENE schema that :func:`cellxgene` follows."""
 
 HUMAN: Final = "NCBITaxon:9606"
-
-_N_EXAMPLES = 5
 
 
 class Field(NamedTuple):
@@ -183,9 +182,7 @@ def _checked(column: pd.Series, name: str, field: Field) -> pd.Series:
         raise SchemaError(msg)
     wrong = [text for text in pd.unique(texts) if not re.fullmatch(field.pattern, text)]
     if wrong:
-        shown = ", ".join(repr(text) for text in wrong[:_N_EXAMPLES])
-        more = ", ..." if len(wrong) > _N_EXAMPLES else ""
-        msg = f"{name} has the values {shown}{more}. Set it to {field.example}."
+        msg = f"{name} has the values {quoted(wrong)}. Set it to {field.example}."
         raise SchemaError(msg)
     if name == "is_primary_data":
         return pd.Series(texts == "True", index=column.index)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools._io import atomic_folder, atomic_path
+from sccello_tools._messages import quoted
 from sccello_tools.errors import ArgumentError, FileFormatError, MissingExtraError, ScCelloError
 
 if TYPE_CHECKING:
@@ -344,7 +345,7 @@ def _not_anndata(path: Path, group: Any, keys: set[str], attrs: dict[str, Any]) 
         return f"{path}: {_NOT_COUNTS['.h5seurat']}"
     if attrs.get("encoding-type") and not keys & {"obs", "var"}:
         return f"{path} holds {attrs['encoding-type']!r}, not an AnnData. {SUPPORTED}"
-    shown = ", ".join(map(repr, sorted(keys)[:5])) or "nothing"
+    shown = quoted(sorted(keys)) or "nothing"
     return f"{path} does not hold an AnnData: obs and var are missing (found: {shown}). {SUPPORTED}"
 
 

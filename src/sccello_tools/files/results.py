@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sccello_tools import _keys
+from sccello_tools._messages import quoted
 from sccello_tools.corpus import read_record
 from sccello_tools.corpus.manifest import SOURCE, SOURCE_ROW
 from sccello_tools.errors import ArgumentError, FilesError
@@ -230,7 +231,7 @@ class AnnotatedFiles:
     def path(self, source: str) -> Path:
         """Return the Parquet file of an input."""
         if source not in self.sources:
-            msg = f"{source!r} is not one of the annotated files ({', '.join(map(repr, self.sources[:5]))})."
+            msg = f"{source!r} is not one of the annotated files ({quoted(self.sources)})."
             raise ArgumentError(msg)
         return cells_path(self.folder, source)
 

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from sccello_tools import _keys
 from sccello_tools._anndata.counts import RAW
+from sccello_tools._messages import quoted
 from sccello_tools.errors import (
     CorpusError,
     FileFormatError,
@@ -327,5 +328,4 @@ def _place(layer: str | None) -> str:
 
 
 def _listed(names: Any) -> str:
-    shown = sorted(map(str, names))
-    return (", ".join(map(repr, shown[:10])) + (", ..." if len(shown) > 10 else "")) or "none"
+    return quoted(sorted(map(str, names)), at_most=10) or "none"

@@ -8,6 +8,7 @@ import pandas as pd
 
 from sccello_tools import _keys
 from sccello_tools._anndata.columns import missing_column
+from sccello_tools._messages import quoted
 from sccello_tools.errors import NotFoundError
 from sccello_tools.tokens import GeneVocabulary
 
@@ -81,7 +82,7 @@ def marker_genes_df(
         known if group is None else (group,) if isinstance(group, str) else tuple(map(str, group))
     )
     if unknown := [name for name in chosen if name not in known]:
-        msg = f"adata.uns[{key!r}] has no group {unknown[0]!r}. Groups are {', '.join(map(repr, known[:5]))}{', ...' * (len(known) > 5)}."
+        msg = f"adata.uns[{key!r}] has no group {unknown[0]!r}. Groups are {quoted(known)}."
         raise NotFoundError(msg)
     symbol_of = symbols_of(adata, gene_symbols)
     tables = []

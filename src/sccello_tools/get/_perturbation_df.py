@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools import _keys
+from sccello_tools._messages import quoted
 from sccello_tools.errors import NotFoundError
 
 from ._marker_genes_df import symbols_of
@@ -83,7 +84,7 @@ def perturbation_df(
     known = list(dict.fromkeys(table["group"]))
     chosen = known if group is None else [group] if isinstance(group, str) else list(group)
     if unknown := [name for name in chosen if name not in known]:
-        msg = f"adata.uns[{key!r}] has no group {unknown[0]!r} (groups: {', '.join(map(repr, known[:5]))}{', ...' * (len(known) > 5)})."
+        msg = f"adata.uns[{key!r}] has no group {unknown[0]!r} (groups: {quoted(known)})."
         raise NotFoundError(msg)
     symbol_of = symbols_of(adata, gene_symbols)
     table["symbol"] = [

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sccello_tools._logging import logger
+from sccello_tools._messages import listed
 from sccello_tools.errors import LabelError, WeightsError
 from sccello_tools.ontology import CellOntology
 
@@ -121,7 +122,7 @@ def make_prototypes(labels: Sequence[str], vectors: NDArray[np.float32], tau: fl
             "labels of the model in Cell Ontology release %s: %d of %d are current, %d are replaced by their successors (%d terms stand "
             "for several labels), %d have no informative term and are omitted%s",
             ontology.release, len(labels) - len(replaced) - len(omitted), len(labels), len(replaced), len(found.merged),
-            len(omitted), f" ({', '.join(omitted[:5])})" if omitted else "",
+            len(omitted), f" ({listed(omitted)})" if omitted else "",
         )  # fmt: skip
     return found
 

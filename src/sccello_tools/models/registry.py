@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from sccello_tools._io import sha256_of, write_text
+from sccello_tools._messages import listed
 from sccello_tools._validation import describe
 from sccello_tools.errors import ManifestError, ModelNotFoundError, WeightsError
 
@@ -521,12 +522,12 @@ def check_contents(names: Collection[str], where: str) -> None:
     """
     if CONFIG_FILE in names and any(name in names for name in WEIGHTS_FILES):
         return
-    found = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "") or "no files"
+    found = listed(sorted(names)) or "no files"
     pickles = sorted(name for name in names if Path(name).suffix in _PICKLE_SUFFIXES)
     if {"args.json", "best_model.pt"} <= set(names):
         problem = "contains scGPT, not scCello"
     elif WEIGHTS_FILES[0] not in names and pickles and pickles != [WEIGHTS_FILES[1]]:
-        problem = f"has no {WEIGHTS_FILES[0]}, only pickled files ({', '.join(pickles[:5])}), which may run code and are not read"
+        problem = f"has no {WEIGHTS_FILES[0]}, only pickled files ({listed(pickles)}), which may run code and are not read"
     else:
         problem = f"contains no scCello model (found: {found})"
     msg = f"{where} {problem}. Required are {CONFIG_FILE} and {WEIGHTS_FILES[0]}, as written by models.save, tl.pretrain and tl.finetune; models.list() shows models by name."

@@ -9,6 +9,7 @@ from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, NamedTuple
 
+from sccello_tools._messages import listed
 from sccello_tools.errors import OntologyError
 
 if TYPE_CHECKING:
@@ -190,5 +191,4 @@ def _no_terms(path: Path, stanzas: list[dict[str, list[str]]]) -> str:
     if not stanzas:
         return f"{str(path)!r} has no [Term] stanza. Pass an OBO file (not OWL, not JSON) of the Cell Ontology."
     prefixes = sorted({stanza["id"][0].partition(":")[0] for stanza in stanzas})
-    shown = ", ".join(prefixes[:5]) + (", ..." if len(prefixes) > 5 else "")
-    return f"{str(path)!r} has {len(stanzas):,} terms but none of the Cell Ontology (prefixes: {shown}; ids must look like CL:0000084)."
+    return f"{str(path)!r} has {len(stanzas):,} terms but none of the Cell Ontology (prefixes: {listed(prefixes)}; ids must look like CL:0000084)."

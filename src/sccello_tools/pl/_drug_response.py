@@ -10,6 +10,7 @@ import pandas as pd
 from sccello_tools import _keys
 from sccello_tools._anndata.columns import missing_column, require_obs
 from sccello_tools._docs import shared_docs
+from sccello_tools._messages import quoted
 from sccello_tools.errors import ArgumentError, DrugError, NotFoundError
 from sccello_tools.get import drug_response_df
 from sccello_tools.metrics import response_score
@@ -158,7 +159,7 @@ def _drug_name(drug: str | None, known: list[str]) -> str:
     alike = [name for name in known if drug is not None and name.lower() == drug.lower()]
     if len(alike) == 1:
         return alike[0]
-    shown = f"{', '.join(map(repr, known[:5]))}{', ...' if len(known) > 5 else ''}"
+    shown = quoted(known)
     asked = (
         "A waterfall plot needs a drug" if drug is None else f"There is no prediction for {drug!r}"
     )

@@ -11,6 +11,7 @@ from sccello_tools._anndata.counts import CountsSource
 from sccello_tools._anndata.terms import type_column
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import logger
+from sccello_tools._messages import listed
 from sccello_tools.ontology import CellOntology
 
 from ._hidden_states import hidden_states
@@ -119,7 +120,7 @@ def build_reference(
         logger.info(
             "build_reference: %d labels match no Cell Ontology term and cannot be replaced by a broader one: %s",
             len(unmatched),
-            ", ".join(unmatched[:5]),
+            listed(unmatched),
         )
     columns = check_obs_keys(adata.obs.columns, obs_keys)
     if batch_key is not None and batch_key not in columns:

@@ -16,6 +16,7 @@ from sccello_tools._anndata.marker_counts import marker_counts
 from sccello_tools._anndata.terms import type_column
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import logger
+from sccello_tools._messages import quoted
 from sccello_tools._random import seed_of
 from sccello_tools.annotation.folds import N_FOLDS, assign_folds
 from sccello_tools.errors import ConfigError, LabelError, OutputExistsError
@@ -133,7 +134,7 @@ def calibrate(
     if unknown:
         msg = (
             f"{len(unknown)} of {values.nunique():,} labels in adata.obs[{label_key!r}] are not Cell Ontology terms: "
-            f"{', '.join(map(repr, unknown[:5]))}. Map them with pp.map_cell_types, or use tl.add_types for types of your own."
+            f"{quoted(unknown)}. Map them with pp.map_cell_types, or use tl.add_types for types of your own."
         )
         raise LabelError(msg)
     is_labelled = column.codes >= 0

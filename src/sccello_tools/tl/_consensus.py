@@ -15,6 +15,7 @@ from sccello_tools._anndata.groups import group_labels
 from sccello_tools._anndata.writing import check_writable, write_slots, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written, logger
+from sccello_tools._messages import quoted
 from sccello_tools.errors import ArgumentError, LabelError
 from sccello_tools.ontology import CellOntology, consensus_term, is_uninformative, match_labels
 from sccello_tools.ontology.consensus import check_min_agreement
@@ -216,10 +217,9 @@ def _votes(
     ]
     n_unmapped = int(np.isin(labels, unmapped).sum()) if unmapped else 0
     if unmapped:
-        shown = ", ".join(map(repr, unmapped[:5])) + (", ..." if len(unmapped) > 5 else "")
         warn_user(
             f"{len(unmapped)} of {len(term_of)} labels in adata.obs[{key!r}] ({n_unmapped:,} of {adata.n_obs:,} cells) are not mapped to the Cell "
-            f"Ontology and do not vote: {shown}. Map them with overrides=."
+            f"Ontology and do not vote: {quoted(unmapped)}. Map them with overrides=."
         )
     logger.info("consensus: %s: %s", key, str(report).splitlines()[0])
     terms = tuple(sorted(set(votes_for.values())))

@@ -14,13 +14,14 @@ from sccello_tools import _keys
 from sccello_tools._anndata.columns import missing_column
 from sccello_tools._anndata.counts import RAW, warn_user
 from sccello_tools._logging import logger
+from sccello_tools._messages import quoted
 from sccello_tools.errors import ArgumentError, GeneMatchError
 from sccello_tools.get import marker_genes_df
 from sccello_tools.perturbation import GeneOntology
 from sccello_tools.tokens import match_gene_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from typing import Final, Literal
 
     from sccello_tools.perturbation import Aspect
@@ -39,7 +40,6 @@ _COLUMNS: Final = (
     "folded_into",
     "genes",
 )
-_MAX_SHOWN: Final = 5
 _MIN_OVERLAP: Final = 0.5  # Jaccard index of study genes from which related terms are redundant
 
 
@@ -137,13 +137,13 @@ def enrich_go(
     if not usable:
         n_genes_of = {name: len(called) for name, called in studies.items()}
         msg = (
-            f"No gene of {_listed(studies)} is annotated and in the background ({len(population):,} genes; genes passed: {n_genes_of}). "
+            f"No gene of {quoted(studies)} is annotated and in the background ({len(population):,} genes; genes passed: {n_genes_of}). "
             "Pass Ensembl ids or human symbols, raise max_pval_adj, or use background='annotated'."
         )
         raise GeneMatchError(msg)
     if skipped := [name for name in studies if name not in usable]:
         warn_user(
-            f"{len(skipped)} of {len(studies)} groups have no gene to study (after max_pval_adj, positive scores and the background) and are skipped: {_listed(skipped)}."
+            f"{len(skipped)} of {len(studies)} groups have no gene to study (after max_pval_adj, positive scores and the background) and are skipped: {quoted(skipped)}."
         )
     tables = [
         _study(name, called, population, terms_of, go, min_size=min_size, max_size=max_size)
@@ -199,17 +199,12 @@ def _background(names: list[str]) -> set[str]:
             "enrich_go: %d of %d background names are not genes of the vocabulary: %s",
             n_unknown,
             len(names),
-            _listed([name for name, gene in zip(names, found) if not gene]),
+            quoted([name for name, gene in zip(names, found) if not gene]),
         )
     if not any(found):
-        msg = f"None of the {len(names)} background names is a gene of the vocabulary ({_listed(names)}). Pass Ensembl ids or human symbols."
+        msg = f"None of the {len(names)} background names is a gene of the vocabulary ({quoted(names)}). Pass Ensembl ids or human symbols."
         raise GeneMatchError(msg)
     return set(found) - {""}
-
-
-def _listed(names: Iterable[object]) -> str:
-    texts = [repr(str(name)) for name in names]
-    return ", ".join(texts[:_MAX_SHOWN]) + (", ..." if len(texts) > _MAX_SHOWN else "")
 
 
 def _ids(names: Sequence[str]) -> list[str]:

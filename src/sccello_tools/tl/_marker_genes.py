@@ -13,6 +13,7 @@ from sccello_tools._anndata.counts import CountsSource, warn_user
 from sccello_tools._anndata.writing import check_writable, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written
+from sccello_tools._messages import quoted
 from sccello_tools._progress import progress_bar
 from sccello_tools._random import seed_of
 from sccello_tools.errors import GeneMatchError, GroupError
@@ -245,7 +246,7 @@ def _check_reference(sample: CellSample, groupby: str | None, reference: str) ->
         msg = f"adata.obs[{groupby!r}] has a single group, {sample.names[0]!r}, and a reference is required. Omit groupby to score all cells as one group."
         raise GroupError(msg)
     if reference != REST and reference not in sample.names:
-        msg = f"reference must be 'rest' or a group of adata.obs[{groupby!r}] ({', '.join(map(repr, sample.names[:5]))}{', ...' * (len(sample.names) > 5)}), got {reference!r}"
+        msg = f"reference must be 'rest' or a group of adata.obs[{groupby!r}] ({quoted(sample.names)}), got {reference!r}"
         raise GroupError(msg)
 
 

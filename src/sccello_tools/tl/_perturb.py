@@ -16,6 +16,7 @@ from sccello_tools._anndata.counts import CountsSource, warn_user
 from sccello_tools._anndata.writing import check_writable, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written, logger
+from sccello_tools._messages import quoted
 from sccello_tools._progress import progress_bar
 from sccello_tools._random import seed_of
 from sccello_tools.errors import ArgumentError, GeneMatchError, GroupError
@@ -291,7 +292,7 @@ def _perturbations(
         msg = "genes is empty. Pass names from adata.var_names."
         raise GeneMatchError(msg)
     if empty := [name for name, members in sets.items() if not members]:
-        msg = f"{len(empty)} gene sets are empty: {', '.join(map(repr, empty[:5]))}. Remove them."
+        msg = f"{len(empty)} gene sets are empty: {quoted(empty)}. Remove them."
         raise ArgumentError(msg)
     distinct = list(dict.fromkeys(gene for members in sets.values() for gene in members))
     columns = dict(zip(distinct, cells.columns_of(distinct).tolist()))
@@ -330,7 +331,7 @@ def _target(
     match = match_label(toward, ontology)
     known = evidence_of(cells.model).known
     if not match.is_mapped or match.id not in known.types:
-        named = ", ".join(map(repr, groups[:5])) or "none"
+        named = quoted(groups) or "none"
         why = (
             f"{match.name} ({match.id}) is not among the {len(known.types)} types of model {cells.model.name!r}"
             if match.is_mapped
@@ -365,7 +366,7 @@ def _check_changed(shifts: CellShifts, perturbations: list[Perturbation], mode: 
     without = [p.name for p, some in zip(perturbations, changed.tolist()) if not some]
     if not without:
         return
-    shown = ", ".join(map(repr, without[:5])) + (", ..." if len(without) > 5 else "")
+    shown = quoted(without)
     n_cells = len(shifts.shift)
     if not changed.any():
         msg = (

@@ -14,6 +14,7 @@ from sccello_tools._anndata.counts import (
     warn_of_unknown_genes,
 )
 from sccello_tools._anndata.groups import sample_cells
+from sccello_tools._messages import quoted
 from sccello_tools.errors import ArgumentError, GeneMatchError
 from sccello_tools.tokens import RaggedTokens, Tokenizer, match_gene_names
 
@@ -94,7 +95,7 @@ class PerturbedCells(NamedTuple):
         """
         columns = self.names.get_indexer_for(pd.Index(list(genes)))
         if len(columns) > len(genes):
-            msg = f"Some of the genes name several variables. Call adata.var_names_make_unique() first ({', '.join(map(repr, genes[:5]))})."
+            msg = f"Some of the genes name several variables. Call adata.var_names_make_unique() first ({quoted(genes)})."
             raise GeneMatchError(msg)
         absent = np.flatnonzero(columns < 0)
         if len(absent):
@@ -103,10 +104,10 @@ class PerturbedCells(NamedTuple):
             ).tokens
             columns[absent] = np.where(found_tokens >= 0, self.column_of_token[found_tokens], -1)
         if unknown := [name for name, column in zip(genes, columns) if column < 0]:
-            msg = f"{len(unknown)} of {len(genes)} genes are not variables of the data: {', '.join(map(repr, unknown[:5]))}. Use names of variables, such as {', '.join(map(repr, self.names[:3]))}, symbols or Ensembl ids."
+            msg = f"{len(unknown)} of {len(genes)} genes are not variables of the data: {quoted(unknown)}. Use names of variables, such as {', '.join(map(repr, self.names[:3]))}, symbols or Ensembl ids."
             raise GeneMatchError(msg)
         if unmatched := [str(name) for name in self.names[columns[self.match.tokens[columns] < 0]]]:
-            msg = f"{len(unmatched)} of {len(genes)} genes are not in the vocabulary of the model: {', '.join(map(repr, unmatched[:5]))}. Omit them; pp.match_genes reports which genes match."
+            msg = f"{len(unmatched)} of {len(genes)} genes are not in the vocabulary of the model: {quoted(unmatched)}. Omit them; pp.match_genes reports which genes match."
             raise GeneMatchError(msg)
         found: NDArray[np.int64] = self.column_of_token[self.match.tokens[columns]]
         return found

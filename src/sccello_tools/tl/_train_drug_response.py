@@ -11,6 +11,7 @@ import pandas as pd
 
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import logger
+from sccello_tools._messages import listed
 from sccello_tools._random import seed_of
 from sccello_tools.errors import ArgumentError, ConfigError, ResponseError
 from sccello_tools.metrics import response_score
@@ -204,7 +205,7 @@ def _with_smiles(data: DrugResponseData, drug_encoder: str) -> DrugResponseData:
         len(without),
         len(data.drugs),
         drug_encoder,
-        ", ".join(without[:5]) + (", ..." if len(without) > 5 else ""),
+        listed(without),
     )
     kept = [drug for drug in data.drugs if drug not in set(without)]
     if not kept:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sccello_tools._messages import listed, quoted
+
 from ._name_repair import is_date
 from .vocabulary import UNMATCHED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
-
-_N_EXAMPLES = 5
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -117,7 +117,7 @@ class GeneMatch:
         )
         parts = [summary, *(f"{n:,} names changed: {kind}" for kind, n in self.n_repaired.items())]
         if self.organism == "mouse":
-            shared = f": {examples(self.many_to_one)}" if self.many_to_one else ""
+            shared = f": {quoted(self.many_to_one)}" if self.many_to_one else ""
             parts.append(
                 f"mouse genes are matched by their human orthologue, which {len(self.many_to_one):,} share with another gene and are "
                 f"summed{shared}"
@@ -128,17 +128,17 @@ class GeneMatch:
             parts.append(f"{self.n_controls:,} control probes or spike-ins are excluded")
         if self.repeated:
             parts.append(
-                f"{len(self.repeated):,} columns repeat a gene and are summed ({examples(self.repeated)})"
+                f"{len(self.repeated):,} columns repeat a gene and are summed ({quoted(self.repeated)})"
             )
         if self.ambiguous:
             parts.append(
-                f"{len(self.ambiguous):,} names fit several genes and are left out ({examples(self.ambiguous)})"
+                f"{len(self.ambiguous):,} names fit several genes and are left out ({quoted(self.ambiguous)})"
             )
         if self.unmatched:
             dates = sum(map(is_date, self.unmatched))
             converted = f", {dates:,} of them dates made by spreadsheet software" if dates else ""
             parts.append(
-                f"{len(self.unmatched):,} are not in the vocabulary{converted} ({examples(self.unmatched)})"
+                f"{len(self.unmatched):,} are not in the vocabulary{converted} ({quoted(self.unmatched)})"
             )
         return "; ".join(parts)
 
@@ -157,7 +157,7 @@ class GeneMatch:
             )
         if self.repeated:
             found.append(
-                f"{len(self.repeated):,} of {self.n_columns:,} variables repeat a gene of another variable ({examples(self.repeated)}), "
+                f"{len(self.repeated):,} of {self.n_columns:,} variables repeat a gene of another variable ({quoted(self.repeated)}), "
                 "and the counts of both are summed. Remove or rename variables that should not be counted."
             )
         if self.is_panel:
@@ -168,13 +168,6 @@ class GeneMatch:
         return found
 
 
-def examples(names: Sequence[str]) -> str:
-    """Return up to five quoted names for a message."""
-    shown = ", ".join(repr(str(name)) for name in names[:_N_EXAMPLES])
-    return shown + (", ..." if len(names) > _N_EXAMPLES else "")
-
-
 def counted(counts: Mapping[str, int]) -> str:
     """Return up to five counts with their quoted names for a message."""
-    shown = ", ".join(f"{n:,} {kind!r}" for kind, n in list(counts.items())[:_N_EXAMPLES])
-    return shown + (", ..." if len(counts) > _N_EXAMPLES else "")
+    return listed(f"{n:,} {kind!r}" for kind, n in counts.items())

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from sccello_tools._messages import quoted
 from sccello_tools.errors import GeneMatchError
 
 from ._gene_names import describe_names, is_control, is_missing, non_gene_types
 from ._name_repair import clean, genes_of_date, human_prefix, repairs
-from .gene_match import GeneMatch, counted, examples
+from .gene_match import GeneMatch, counted
 from .orthologs import MouseOrthologs, looks_like_mouse, without_mouse_prefix
 from .vocabulary import UNMATCHED, GeneVocabulary, current_symbols, gene_aliases, primary_genes
 
@@ -325,7 +326,7 @@ def _many_to_one(
 
 def _too_few(match: GeneMatch, names: list[str], min_matched: int) -> str:
     kind = describe_names(names)
-    shown = f": {examples(match.unmatched or names)}" if names else ""
+    shown = f": {quoted(match.unmatched or names)}" if names else ""
     excluded = f" Excluded feature types: {counted(match.non_genes)}." if match.non_genes else ""
     return (
         f"Only {match.n_matched:,} of {match.n_columns:,} genes match the model's vocabulary of human genes, "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from sccello_tools._messages import listed
 from sccello_tools.errors import LabelError
 from sccello_tools.ontology.graph import CellOntology
 from sccello_tools.ontology.search import TermHit
@@ -109,9 +110,8 @@ class LabelReport:
         for status in ("ambiguous", "unknown"):
             unmapped = [match for match in self.matches if match.status == status]
             if unmapped:
-                shown = "; ".join(map(_suggestion, unmapped[:_N_EXAMPLES]))
-                more = "; ..." if len(unmapped) > _N_EXAMPLES else ""
-                parts.append(f"{status}, not mapped: {shown}{more}")
+                shown = listed(map(_suggestion, unmapped), separator="; ")
+                parts.append(f"{status}, not mapped: {shown}")
         return "\n".join(parts)
 
     def to_frame(self) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from sccello_tools._logging import logger
+from sccello_tools._messages import quoted
 from sccello_tools.corpus.manifest import CELL_TYPE
 from sccello_tools.errors import LabelError
 from sccello_tools.ontology import is_uninformative, match_label
@@ -297,9 +298,8 @@ def _terms(labels: Iterable[str], ontology: CellOntology, name: str) -> dict[str
     found = {label: match_label(label, ontology) for label in named}
     unknown = [label for label, match in found.items() if not match.id]
     if unknown:
-        shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
         msg = (
-            f"{name}: {len(unknown):,} labels are neither current ids nor names of the Cell Ontology ({shown}). "
+            f"{name}: {len(unknown):,} labels are neither current ids nor names of the Cell Ontology ({quoted(unknown)}). "
             "Choose another column with Corpus.open(..., label_key=), or rebuild the corpus with mapped labels; see pp.map_cell_types."
         )
         raise LabelError(msg)
