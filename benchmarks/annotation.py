@@ -366,7 +366,7 @@ def coverage(queries: dict[str, ad.AnnData], truths: dict[str, Truth], models: d
         rows += [[PREVIOUS, file, *(f"{v:.3f}" for v in row.values())] for file, row in out[PREVIOUS].items()]  # fmt: skip
     print_table(
         "Coverage at nominal 90 % of cells of known types",
-        ["model", "file", "all known cells", "not called novel", "calibration error", "share without back-off", "without back-off, all"],
+        ["model", "file", "all known cells", "not called novel", "calibration error", "fraction without back-off", "coverage without back-off"],
         rows,
     )  # fmt: skip
     return out

@@ -59,13 +59,13 @@ ENTRIES = (
     Entry(
         SPEED,
         "tokenizing",
-        "Raw counts to rank-value tokens, beside the published loop over cells.",
+        "Conversion of raw counts to rank-value tokens, compared with the published loop over cells.",
         quick=("--cells", "2048", "--loop-cells", "128", "--runs", "3"),
     ),
     Entry(
         SPEED,
         "encoding",
-        "Tokens to embeddings with a model of the published size, beside transformers' BertModel.",
+        "Embedding of tokenized cells with a model of the published size, compared with BertModel of transformers.",
         # compiling for every length took longer than all the rest where it was tried; run the script itself for that row
         full=("--no-compile",),
         quick=("--cells", "24", "--runs", "2", "--no-compile"),
@@ -73,27 +73,27 @@ ENTRIES = (
     Entry(
         SPEED,
         "ontology",
-        "PageRank rows, rank correlations with candidates, labels.",
+        "Personalised PageRank, rank correlations with candidate terms, and matching of labels.",
         quick=(),
         takes_data=False,
     ),
     Entry(
         SPEED,
         "reading",
-        "Reading cells for training, shuffled: a corpus of tokens beside loaders of matrices.",
+        "Shuffled reading of cells for training: a corpus of tokens compared with loaders of matrices.",
         quick=("--cells", "2000"),
     ),
     Entry(
         SPEED,
         "corpus",
-        "Building a corpus of tokens from an h5ad file, and its memory.",
+        "Building a corpus of tokens from an h5ad file: speed and memory.",
         full=("--cells", "300000"),
         quick=("--cells", "4000", "--workers", "1"),
     ),
     Entry(
         SPEED,
         "pretraining",
-        "A training step of the published size: memory, speed, bfloat16, cost against tokens.",
+        "A training step at the published size: memory, speed, bfloat16, and cost by number of tokens.",
         full=("--plot", "docs/_static/pretraining_cost.png"),
         needs_data=True,
         figure="_static/pretraining_cost.png",
@@ -101,13 +101,13 @@ ENTRIES = (
     Entry(
         SPEED,
         "end_to_end",
-        "From an h5ad file to an annotated one, beside what else a user would run on it.",
+        "Annotation of an h5ad file from reading to writing, compared with other methods.",
         quick=("--cells", "300", "--runs", "1"),
     ),
     Entry(
         SPEED,
         "annotation_speed",
-        "Annotation of embedded cells in memory, and of a file of which chunks are in memory.",
+        "Annotation of embedded cells in memory, and of a file that is read in chunks.",
         full=("--file-cells", "1000000"),
         quick=("--cells", "1000"),
         takes_data=False,
@@ -115,7 +115,7 @@ ENTRIES = (
     Entry(
         SPEED,
         "growth",
-        "How time grows with cells, genes, tokens, candidates and ontology terms.",
+        "Run time by number of cells, genes, tokens, candidates and ontology terms.",
         full=("--plot", "docs/_static/growth.png"),
         quick=("--runs", "1"),
         takes_data=False,
@@ -124,7 +124,7 @@ ENTRIES = (
     Entry(
         SPEED,
         "scaling",
-        "A model of the cost, checked here and carried over to larger machines.",
+        "A cost model, compared with measurements and extrapolated to larger machines.",
         quick=("--runs", "1"),
         takes_data=False,
         page="scaling.md",
@@ -132,26 +132,26 @@ ENTRIES = (
     Entry(
         SPEED,
         "gpu",
-        "Embedding and pretraining on a GPU, from the last run of `scripts/gpu_report.py` on a machine that has one.",
+        "Embedding and pretraining on a GPU, from the last run of `scripts/gpu_report.py` on a machine with a GPU.",
         takes_data=False,
     ),
     Entry(
         QUALITY,
         "embedding",
-        "Label transfer by a vote of neighbours.",
+        "Label transfer by nearest neighbours in the embedding.",
         full=("--json", "benchmarks/results/embedding.json"),
         needs_data=True,
     ),
     Entry(
         QUALITY,
         "quality",
-        "Embeddings by the paper's scores: how well types separate, how well batches mix.",
+        "Embeddings scored as in the paper: separation of cell types and mixing of batches.",
         needs_data=True,
     ),
     Entry(
         QUALITY,
         "annotation",
-        "Known and unseen types, novelty, coverage and gene panels, by the bundled model and by its evaluation twin, which does not know the unseen types.",
+        "Known and unseen types, novelty, coverage and gene panels, for the bundled model and its evaluation twin, which was trained without the unseen types.",
         full=(
             *("--model", "runs/sccello-small-eval", "--shipped", "runs/sccello-small"),
             *("--before", "benchmarks/results/annotation_before.json"),
@@ -162,7 +162,7 @@ ENTRIES = (
     Entry(
         QUALITY,
         "leave_studies_out",
-        "Known types in studies left out, by models that never saw them: this package's recipe and four other methods.",
+        "Known types in studies that were left out of training: this package and other methods trained on the same studies.",
         full=(
             *("--recipe", "runs/leave_studies_out.json", "--annotation", "runs/held_out.json"),
             *("--json", "benchmarks/results/leave_studies_out.json"),
@@ -172,26 +172,26 @@ ENTRIES = (
     Entry(
         QUALITY,
         "conformal",
-        "Back-off beside conformal prediction sets on the ontology.",
+        "Back-off compared with conformal prediction sets on the ontology.",
         full=("--folds", "runs/folds", "--model", "runs/sccello-small-eval"),
         needs_data=True,
     ),
     Entry(
         QUALITY,
         "annotation_consensus",
-        "Consensus of four annotators, each of them, and a majority vote.",
+        "Consensus of four annotators, compared with each of them and with a majority vote.",
         needs_data=True,
     ),
     Entry(
         QUALITY,
         "finetuning",
-        "Fine-tuning to labels that pretraining never saw.",
+        "Fine-tuning to labels that were not used for pretraining.",
         needs_data=True,
     ),
     Entry(
         QUALITY,
         "ablation",
-        "What each part of pretraining is worth, from the last run of `scripts/ablation.py`.",
+        "Contribution of each component of pretraining, from the last run of `scripts/ablation.py`.",
         takes_data=False,
     ),
 )
@@ -263,9 +263,9 @@ def page(results: dict[str, dict]) -> str:
         "# Benchmarks",
         "",
         "Generated by `benchmarks/board.py` from `benchmarks/results/board/`, the output of each script. `make bench DATA=folder` runs all of them.",
-        "Ratios are measured within one run; absolute numbers depend on the machine and its load, which each section states. Evaluation cells were never used for training.",
+        "Ratios are measured within one run; absolute numbers depend on the machine and its load, which are stated in each section. Evaluation cells were never used for training.",
         "",
-        "**Sections dated before 2026-11-30 were measured with the previous bundled model** (4 layers of 128, 104 types) and have not been repeated with the current one.",
+        "**Sections dated before 2026-11-30 were measured with the previous bundled model** (4 layers, hidden size 128, 104 types) and have not been repeated with the current one.",
         "",
     ]
     for section in (SPEED, QUALITY):
@@ -277,7 +277,7 @@ def page(results: dict[str, dict]) -> str:
             lines += [f"({entry.script})=", f"### {entry.script}", "", entry.what, ""]
             lines += ["```bash", result["command"], "```", ""]
             if entry.page:
-                lines += [f"Its tables are on a [page of their own]({entry.page}).", ""]
+                lines += [f"The tables are on a [separate page]({entry.page}).", ""]
                 continue
             for table in result["tables"]:
                 lines += markdown_table(table)
@@ -288,7 +288,7 @@ def page(results: dict[str, dict]) -> str:
                 f"*{result['date']}, commit {result['commit']}, {result['seconds'] / 60:.1f} minutes. {machine}.*",
                 "",
             ]
-    lines += ["## On pages of their own", ""]
+    lines += ["## Benchmarks on other pages", ""]
     for script, (where, arguments) in ELSEWHERE.items():
         command = f"python benchmarks/{script}.py {arguments}".rstrip()
         lines += [f"- [{script.replace('_', ' ')}]({where}): `{command}`"]

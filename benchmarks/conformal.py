@@ -154,11 +154,11 @@ def main() -> None:
             "file",
             "method",
             "coverage",
-            "types in the answer",
-            "share without back-off, or with one type",
+            "types in the prediction",
+            "fraction without back-off or with one type",
         ],
         rows,
-        f"Labels are in obs[{LABEL!r}]. Novel cells are not set aside here. An answer below an ancestor holds all known types at or below it.",
+        f"Labels are in obs[{LABEL!r}]. Cells called novel are included. A prediction of an ancestor contains all known types at or below it.",
     )
     if args.json:
         args.json.write_text(json.dumps(out, indent=1))

@@ -127,7 +127,7 @@ def main() -> None:
     }
     rows.append(["mean", *(f"{a:.3f} / {r:.3f}" for a, r in means.values())])
     print_table(
-        "Label transfer: accuracy / mean recall over known types (a subtype counts as right)",
+        "Label transfer: accuracy / mean recall over known types (a subtype counts as correct)",
         ["file", *predictions],
         rows,
     )

@@ -198,11 +198,11 @@ def main() -> None:
         ("method", "cells/s", "ratio", "largest difference", "smallest cosine"),
         rows,
         f"float32: {against(ratio32, 8)}; bfloat16: {against(ratio16, 25)} "
-        "(a processor without bfloat16 units emulates it; precision='auto' then takes float32)",
+        "(processors without bfloat16 units emulate it; precision='auto' then uses float32)",
     )
     print_table(
-        "Linear layers of the encoder at 1,000 tokens, and a plain matrix product of 2,048 x 2,048 (its best run)",
-        ("number format", "product, GFLOP/s", "linear layers, GFLOP/s", "share"),
+        "Linear layers of the encoder at 1,000 tokens, and a matrix product of 2,048 x 2,048 (best run)",
+        ("precision", "matrix product, GFLOP/s", "linear layers, GFLOP/s", "ratio"),
         matrix_rates(network, 1000, args.runs),
     )
 

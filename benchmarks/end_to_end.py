@@ -79,7 +79,7 @@ def main() -> None:
         f"{query.n_obs:,} cells of {query.n_vars:,} genes, h5ad to annotated h5ad",
         ("", "time", "cells/s (range)"),
         [[name, str(t), t.rate(query.n_obs)] for name, t in timings.items()],
-        f"Ours takes {over:.0%} longer than its encoder alone: {against(over, 0.15, at_least=False)}",
+        f"Annotation takes {over:.0%} longer than the encoder alone: {against(over, 0.15, at_least=False)}",
     )
 
 

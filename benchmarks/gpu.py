@@ -17,15 +17,15 @@ def main() -> None:
     report = json.loads(RESULT.read_text(encoding="utf-8"))
     machine = f"{report['device']}; torch {report['torch']}; measured {report['date']}"
     print_table(
-        f"Embedding on one GPU (a product of 8,192 x 8,192 matrices in bfloat16: {report['limit_tflops']:,.0f} TFLOP/s)",
+        f"Embedding on one GPU (limit: a product of 8,192 x 8,192 matrices in bfloat16, {report['limit_tflops']:,.0f} TFLOP/s)",
         (
             "model",
             "attention",
-            "number format",
-            "tokens a cell",
+            "precision",
+            "tokens per cell",
             "cells/s",
             "TFLOP/s",
-            "share",
+            "fraction of limit",
             "peak GB",
         ),
         [
@@ -45,15 +45,15 @@ def main() -> None:
     last = len(full) // 2
     print_table(
         "Pretraining on one GPU, published size, cells of about 1,950 tokens",
-        ("form", "cells/s", "ms a step", "peak GB"),
+        ("settings", "cells/s", "ms per step", "peak GB"),
         [
             (row["form"], f"{row['cells_per_s']:,.0f}", f"{row['ms_per_step']:,.0f}", f"{row['peak_gb']:.2f}")
             for row in report["training"]
         ],
-        "Steps of 12 cells unless said otherwise; medians over the steps after the fifth.",
-        f"Loss of the published form at its first step, from the same weights with other dropout: {full[0]:.3f} in float32, {half[0]:.3f} in "
+        "Steps of 12 cells unless stated otherwise; medians over the steps after the fifth.",
+        f"Loss with the published settings at the first step, from the same weights with different dropout: {full[0]:.3f} in float32, {half[0]:.3f} in "
         f"bfloat16 ({half[0] / full[0] - 1:+.2%}); mean of the last {last} of {len(full)} steps: {sum(full[-last:]) / last:.2f} and "
-        f"{sum(half[-last:]) / last:.2f}. Steps of 12 cells are noisy: forms in bfloat16 that differ in nothing the loss sees are as far apart.",
+        f"{sum(half[-last:]) / last:.2f}. Steps of 12 cells are noisy: settings in bfloat16 that do not affect the loss differ by as much.",
         machine=machine,
     )  # fmt: skip
     if functions := report.get("functions"):

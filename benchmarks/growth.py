@@ -86,7 +86,7 @@ def curves(n_runs: int) -> list[Curve]:
         work = {
             n: lambda t=t, w=network: encode(w, t, precision="float32") for n, t in tokens.items()
         }
-        found.append(measure(f"encoding 8 cells, {name}", "tokens of a cell", work, n_runs))
+        found.append(measure(f"encoding 8 cells, {name}", "tokens per cell", work, n_runs))
     tokens = {n: made_up_tokens(n, 256) for n in (16, 32, 64, 128, 256)}
     small = networks["4 layers of 128"][0]
     found += [
@@ -138,7 +138,7 @@ def main() -> None:
     found = curves(args.runs)
     print_table(
         f"Seconds, median of {args.runs} runs; exponent of growth over the larger sizes (1 is linear)",
-        ("what", "grows", "from", "seconds", "to", "seconds", "exponent"),
+        ("task", "variable", "from", "seconds", "to", "seconds", "exponent"),
         [
             (
                 curve.what, curve.grows, f"{curve.sizes[0]:,}", f"{curve.seconds[0]:.3g}", f"{curve.sizes[-1]:,}",
@@ -146,8 +146,8 @@ def main() -> None:
             )
             for curve in found
         ],
-        "Attention grows with the square of a cell's tokens, all else of the encoder linearly. Genes are taken in by how many cells "
-        "express them, so that the last ones add few values.",
+        "Attention grows with the square of the number of tokens per cell, the other parts of the encoder linearly. Genes are added in the order of how many cells "
+        "express them, so the last ones add few values.",
     )  # fmt: skip
     if args.plot:
         plot(found, args.plot)

@@ -127,7 +127,7 @@ def main() -> None:
     ratio = rate / (N_SLOW_CELLS / timing["loop"].median)
     print_table(
         f"{len(known)} known types x {N_CANDIDATES} candidates; labels",
-        ["", "a second", ""],
+        ["", "per second", ""],
         [
             [
                 "cells, spearman_matrix",

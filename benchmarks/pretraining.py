@@ -196,16 +196,16 @@ def main() -> None:
     difference = max(abs(a - b) / a for a, b in zip(full["losses"], rounded["losses"], strict=True))
     print_table(
         f"A step of {N_CELLS} cells, published size, float32",
-        ("form", "tokens a cell", "peak GB", "", "of it above imports", "cells/s by the clock", "by CPU time", ""), rows,
-        "By CPU time: what the clock would say if no other work shared the cores.",
-        f"bfloat16 against float32, cells of 512 tokens: loss off by {difference:.3%} at most over {args.steps} steps, "
+        ("settings", "tokens per cell", "peak GB", "", "peak GB above imports", "cells/s (wall time)", "cells/s (CPU time)", ""), rows,
+        "CPU time: the speed that is expected without other load on the cores.",
+        f"bfloat16 against float32, cells of 512 tokens: loss differs by at most {difference:.3%} over {args.steps} steps, "
         f"{against(difference, WANTED_DIFFERENCE, at_least=False)}; {rounded['cpu_seconds'] / full['cpu_seconds']:.1f} times the CPU time, "
         f"{rounded['peak'] / 1e9:.2f} against {full['peak'] / 1e9:.2f} GB.",
-        f"Units for bfloat16 on this processor: {'yes' if _has_bf16() else 'none, so it is emulated'}.",
+        f"Hardware support for bfloat16 on this processor: {'yes' if _has_bf16() else 'no, it is emulated'}.",
     )  # fmt: skip
     print_table(
-        "Cost against tokens, one pass, no attention dropout, float32",
-        ("tokens a cell", "CPU ms a cell", "CPU µs a token", "GB above imports"),
+        "Cost by number of tokens, one pass, no attention dropout, float32",
+        ("tokens per cell", "CPU ms per cell", "CPU µs per token", "GB above imports"),
         [
             (
                 f"{n:,}", f"{1e3 * c['cpu_seconds'] / N_CELLS:,.0f}", f"{1e6 * c['cpu_seconds'] / N_CELLS / n:,.0f}",

@@ -263,28 +263,28 @@ def main() -> None:
     )
     memory = rates["published"].memory
     print_table(
-        "Cells a second, measured and predicted from rates of this machine: matrix products, attention, dropout, memory (best runs)",
+        "Cells per second, measured and predicted from the rates of this machine (best runs)",
         [
-            "size of the model, work, length",
+            "model size, task, length",
             "measured",
             "predicted",
-            "time predicted / measured - 1",
+            "predicted / measured time - 1",
         ],
         [
             (name, f"{measured:,.1f}", f"{predicted:,.1f}", f"{measured / predicted - 1:+.0%}")
             for name, measured, predicted in found
         ],
         f"Rates measured in this run, float32, at the shapes of each model with 1,000 tokens: {here}; copies {memory / 1e9:,.0f} GB/s. "
-        f"The row of the GPU is predicted from the published size's rate there. Largest error {worst:.0%}: {against(worst, 0.3, at_least=False)}",
+        f"The GPU row is predicted from the rate of the published size on this GPU. Largest error {worst:.0%}: {against(worst, 0.3, at_least=False)}",
     )
     print_table(
         "Cost of one cell at the published size",
         [
             "tokens",
             "embedding, GFLOP",
-            "of it attention",
+            "of which attention",
             "training, GFLOP",
-            "of it gene logits",
+            "of which gene logits",
             "states, MB (bf16)",
         ],
         [
@@ -325,9 +325,7 @@ def main() -> None:
         for n_cells in (1e4, 1e6, 22e6, 1e9):
             cells = [seconds(m, kind, n_cells) for m in machines]
             table.append([f"{n_cells:,.0f}", *(f"{spoken(t)} ({what})" for t, what in cells)])
-        print_table(
-            f"{title}: time, and what it waits for", ["cells", *(m.name for m in machines)], table
-        )
+        print_table(f"{title}: time (bottleneck)", ["cells", *(m.name for m in machines)], table)
 
 
 if __name__ == "__main__":

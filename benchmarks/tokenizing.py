@@ -181,11 +181,11 @@ def main() -> None:
     ours, loop = rate["pp.tokenize"], rate["published loop"]
     free = cpu_rate["pp.tokenize"] * n_cores()
     print_table(
-        f"Tokenizing, {many.genes_a_cell:,.0f} genes a cell, median of {arguments.runs} runs",
+        f"Tokenizing, {many.genes_a_cell:,.0f} genes per cell, median of {arguments.runs} runs",
         ["", "cells", "cells/s (range)", "per CPU second", "speed-up"],
         rows,
         f"pp.tokenize, cells/s: {against(ours, 12_000)}; against the published loop: {against(ours / loop, 150)}",
-        f"With all {n_cores()} cores to itself, by CPU seconds: at most {free:,.0f} cells/s, {free / cpu_rate['published loop']:,.0f} x the loop",
+        f"Without other load on the {n_cores()} cores (from CPU time): at most {free:,.0f} cells/s, {free / cpu_rate['published loop']:,.0f} x the loop",
     )
 
 
