@@ -11,10 +11,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from . import _io
-from .errors import ConfigError
+from .errors import ArgumentError, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from typing import Any, Self
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -129,6 +129,20 @@ def describe(error: ValidationError, *, known: Mapping[str, Any] | None = None) 
     if known and any(fault["type"] == "extra_forbidden" for fault in faults):
         text += f" (fields: {', '.join(known)})"
     return text + "."
+
+
+def check_at_least(name: str, value: float, minimum: int) -> None:
+    """Raise an ArgumentError if the value of an argument is too small."""
+    if value < minimum:
+        msg = f"{name} must be >= {minimum}, got {value}"
+        raise ArgumentError(msg)
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raise an ArgumentError unless the value of an argument is one of the choices."""
+    if value not in choices:
+        msg = f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
+        raise ArgumentError(msg)
 
 
 def check_alpha(alpha: float) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools._messages import listed
-from sccello_tools.errors import ArgumentError, GroupError
+from sccello_tools._validation import check_at_least
+from sccello_tools.errors import GroupError
 
 from .columns import require_obs
 
@@ -52,9 +53,7 @@ def sample_cells(adata: AnnData, groupby: str | None, *, n_per_group: int, seed:
     GroupError
         If the column is missing, numeric or incomplete, or a group has fewer than two cells.
     """
-    if n_per_group < 2:
-        msg = f"n_cells_per_group must be >= 2, got {n_per_group}"
-        raise ArgumentError(msg)
+    check_at_least("n_cells_per_group", n_per_group, 2)
     names: tuple[str, ...]
     if groupby is None:
         names, codes = (ALL_CELLS,), np.zeros(adata.n_obs, dtype=np.int64)

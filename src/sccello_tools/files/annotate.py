@@ -12,8 +12,7 @@ from sccello_tools._anndata.counts import CountsSource, warn_of_uncalibrated_fil
 from sccello_tools._docs import shared_docs
 from sccello_tools._io import check_output, write_text
 from sccello_tools._logging import logger
-from sccello_tools._validation import check_alpha
-from sccello_tools.errors import ArgumentError
+from sccello_tools._validation import check_alpha, check_at_least
 from sccello_tools.ontology import CellOntology
 from sccello_tools.tokens import GeneVocabulary
 
@@ -134,9 +133,7 @@ def annotate_files(
     50
     """
     CountsSource(layer, gene_ids, counts, min_matched)  # checks
-    if cells_per_block < 1:
-        msg = f"cells_per_block must be >= 1, got {cells_per_block}"
-        raise ArgumentError(msg)
+    check_at_least("cells_per_block", cells_per_block, 1)
     check_alpha(alpha)
     parameters: dict[str, str | float | tuple[str, ...] | None] = {
         "candidates": candidates if isinstance(candidates, str | None) else tuple(candidates),

@@ -9,6 +9,7 @@ from sccello_tools._anndata.counts import CountsSource
 from sccello_tools._docs import shared_docs
 from sccello_tools._io import check_output
 from sccello_tools._logging import logger
+from sccello_tools._validation import check_at_least
 from sccello_tools.errors import ArgumentError
 from sccello_tools.tokens import GeneVocabulary
 
@@ -124,9 +125,7 @@ def embed_files(
     if representation not in {"cls", "cell"}:
         msg = f"representation must be 'cls' or 'cell', got {representation!r}"
         raise ArgumentError(msg)
-    if cells_per_block < 1:
-        msg = f"cells_per_block must be >= 1, got {cells_per_block}"
-        raise ArgumentError(msg)
+    check_at_least("cells_per_block", cells_per_block, 1)
 
     def config_of(facts: Facts) -> EmbedConfig:
         return EmbedConfig(

@@ -10,7 +10,8 @@ import pandas as pd
 
 from sccello_tools import _keys
 from sccello_tools._anndata.columns import missing_column, obs_column
-from sccello_tools.errors import ArgumentError, GroupError, NotFoundError
+from sccello_tools._validation import check_at_least
+from sccello_tools.errors import GroupError, NotFoundError
 
 from .deciding_genes import SOURCES, DecidingGenes, genes_of_cells, genes_of_groups
 
@@ -90,9 +91,7 @@ def annotation_df(
         raise NotFoundError(missing_column("adata.obs", key, adata.obs.columns, "key", remedy))
     if groupby is not None and groupby not in adata.obs:
         raise GroupError(missing_column("adata.obs", groupby, adata.obs.columns, "groupby"))
-    if n_markers < 0:
-        msg = f"n_markers must be >= 0, got {n_markers}"
-        raise ArgumentError(msg)
+    check_at_least("n_markers", n_markers, 0)
     stored = adata.uns.get(key)
     record: Mapping[str, Any] = stored if isinstance(stored, Mapping) else {}
     no_values = np.full(adata.n_obs, np.nan, dtype=np.float32)

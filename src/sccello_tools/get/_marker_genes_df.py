@@ -77,13 +77,7 @@ def marker_genes_df(
         msg = f"adata.uns[{key!r}] does not contain the result of tl.marker_genes. Call tl.marker_genes first, or pass its key_added as key=."
         raise NotFoundError(msg)
     result = adata.uns[key]
-    known = result["names"].dtype.names
-    chosen = (
-        known if group is None else (group,) if isinstance(group, str) else tuple(map(str, group))
-    )
-    if unknown := [name for name in chosen if name not in known]:
-        msg = f"adata.uns[{key!r}] has no group {unknown[0]!r}. Groups are {quoted(known)}."
-        raise NotFoundError(msg)
+    chosen = chosen_groups(result["names"].dtype.names, group, key=key)
     symbol_of = symbols_of(adata, gene_symbols)
     tables = []
     for name in chosen:
@@ -94,8 +88,27 @@ def marker_genes_df(
             table = table[table["pvals_adj"] <= max_pval_adj]
         tables.append(table.head(n_genes) if n_genes is not None else table)
     joined = pd.concat(tables, ignore_index=True)
-    joined["group"] = pd.Categorical(joined["group"], categories=list(chosen))
+    joined["group"] = pd.Categorical(joined["group"], categories=chosen)
     return joined
+
+
+def chosen_groups(
+    known: Sequence[str], group: str | Sequence[str] | None, *, key: str
+) -> list[str]:
+    """Return the requested groups of the result in ``uns[key]``, by default all of them.
+
+    Raises
+    ------
+    NotFoundError
+        If one does not exist.
+    """
+    if group is None:
+        return list(known)
+    chosen = [group] if isinstance(group, str) else [str(name) for name in group]
+    if unknown := [name for name in chosen if name not in known]:
+        msg = f"adata.uns[{key!r}] has no group {unknown[0]!r} (groups: {quoted(known)})."
+        raise NotFoundError(msg)
+    return chosen
 
 
 def symbols_of(adata: AnnData, gene_symbols: str | None) -> dict[str, str]:

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 
 from sccello_tools import _keys
-from sccello_tools._messages import quoted
 from sccello_tools.errors import NotFoundError
 
-from ._marker_genes_df import symbols_of
+from ._marker_genes_df import chosen_groups, symbols_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,11 +80,7 @@ def perturbation_df(
     table = pd.DataFrame({name: np.asarray(values) for name, values in record["table"].items()})
     for name in ("group", "perturbation", "genes"):
         table[name] = table[name].astype(str)
-    known = list(dict.fromkeys(table["group"]))
-    chosen = known if group is None else [group] if isinstance(group, str) else list(group)
-    if unknown := [name for name in chosen if name not in known]:
-        msg = f"adata.uns[{key!r}] has no group {unknown[0]!r} (groups: {quoted(known)})."
-        raise NotFoundError(msg)
+    chosen = chosen_groups(list(dict.fromkeys(table["group"])), group, key=key)
     symbol_of = symbols_of(adata, gene_symbols)
     table["symbol"] = [
         "+".join(symbol_of.get(gene, gene) for gene in genes.split(","))

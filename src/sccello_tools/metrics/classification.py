@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sccello_tools._validation import check_at_least
 from sccello_tools.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def knn_vote(
     if reference.shape[1] != query.shape[1]:
         msg = f"reference has {reference.shape[1]} dimensions, query has {query.shape[1]}. Embed both with the same model."
         raise ArgumentError(msg)
-    check_n_neighbors(n_neighbors)
+    check_at_least("n_neighbors", n_neighbors, 1)
     if metric not in {"cosine", "euclidean"}:
         msg = f"metric must be 'cosine' or 'euclidean', got {metric!r}"
         raise ArgumentError(msg)
@@ -185,9 +186,7 @@ def accuracy_at(
     1.0
     """
     _check_scores(scores, terms, truth)
-    if k < 1:
-        msg = f"k must be >= 1, got {k}"
-        raise ArgumentError(msg)
+    check_at_least("k", k, 1)
     if not len(truth):
         return float("nan")
     usable = np.isfinite(scores).all(axis=1)
@@ -237,13 +236,6 @@ def term_auroc(
         if own.any() and not own.all():
             found[term] = float(roc_auc_score(own, table[:, column]))
     return found
-
-
-def check_n_neighbors(n_neighbors: int) -> None:
-    """Raise an ArgumentError unless ``n_neighbors`` >= 1."""
-    if n_neighbors < 1:
-        msg = f"n_neighbors must be >= 1, got {n_neighbors}"
-        raise ArgumentError(msg)
 
 
 def _check_scores(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sccello_tools._validation import check_at_least
 from sccello_tools.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -75,9 +76,7 @@ def reliability(
     >>> round(reliability(np.array([0.9, 0.9, 0.6, 0.6]), np.array([True, True, True, False])).error, 3)
     0.1
     """
-    if n_bins < 1:
-        msg = f"n_bins must be >= 1, got {n_bins}"
-        raise ArgumentError(msg)
+    check_at_least("n_bins", n_bins, 1)
     confidence, correct = _pairs(confidence, correct)
     if confidence.min() < 0 or confidence.max() > 1:
         msg = f"confidence must be in [0, 1], got values from {confidence.min():.3g} to {confidence.max():.3g}"

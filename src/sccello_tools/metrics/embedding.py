@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sccello_tools._random import seed_of
+from sccello_tools._validation import check_at_least
 from sccello_tools.errors import ArgumentError
-
-from .classification import check_n_neighbors
 
 if TYPE_CHECKING:
     from igraph import Graph
@@ -104,7 +103,7 @@ def clustering_score(
     if len(embedding) != len(cell_types):
         msg = f"embedding has {len(embedding)} rows, cell_types has {len(cell_types)}. Pass the same cells in the same order."
         raise ArgumentError(msg)
-    check_n_neighbors(n_neighbors)
+    check_at_least("n_neighbors", n_neighbors, 1)
     seed = seed_of(rng)
     usable = np.isfinite(embedding).all(axis=1)
     embedding, cell_types = embedding[usable], np.asarray(cell_types)[usable].astype(str)
@@ -175,7 +174,7 @@ def integration_score(
     if not len(embedding) == len(cell_types) == len(batches):
         msg = f"embedding has {len(embedding)} rows, cell_types has {len(cell_types)} and batches has {len(batches)}. Pass the same cells in the same order."
         raise ArgumentError(msg)
-    check_n_neighbors(n_neighbors)
+    check_at_least("n_neighbors", n_neighbors, 1)
     usable = np.isfinite(embedding).all(axis=1)
     points = embedding[usable]
     types, batches = (np.asarray(a)[usable].astype(str) for a in (cell_types, batches))

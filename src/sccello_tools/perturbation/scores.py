@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from sccello_tools._logging import logger
+from sccello_tools._validation import check_at_least, check_choice
 from sccello_tools.engine import autocast, is_out_of_memory, resolve_precision
 from sccello_tools.errors import ArgumentError, WeightsError
 from sccello_tools.nn import resolve_attention
@@ -103,10 +104,8 @@ def perturbation_scores(
     [True, False, False, False]
     """
     check_choice("method", method, METHODS)
-    for name, value, minimum in (("n_directions", n_directions, 0), ("n_exact", n_exact, 1)):
-        if value < minimum:
-            msg = f"{name} must be >= {minimum}, got {value}"
-            raise ArgumentError(msg)
+    check_at_least("n_directions", n_directions, 0)
+    check_at_least("n_exact", n_exact, 1)
     runner = Runner(
         network,
         batch_tokens=batch_tokens,
@@ -251,13 +250,6 @@ class Runner:
                 self.device,
                 self._batch_tokens,
             )
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise an ArgumentError unless a value is one of the choices."""
-    if value not in choices:
-        msg = f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
-        raise ArgumentError(msg)
 
 
 def _cell_scores(

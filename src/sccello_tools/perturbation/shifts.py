@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from sccello_tools._validation import check_choice
 from sccello_tools.errors import ArgumentError
 
 from .edits import MODES, perturbed
 from .exact import half_squared_distance
-from .scores import METHODS, Runner, check_choice
+from .scores import METHODS, Runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -21,6 +21,7 @@ from ._figure import (
     despine,
     draw_legend,
     finish,
+    panel_grid,
     save_path,
     shade,
 )
@@ -95,8 +96,6 @@ def confidence(
     >>> sccello.tl.annotate_novel(adata)
     >>> figure = sccello.pl.confidence(adata, "cell_type", show=False)
     """
-    import matplotlib.pyplot as plt
-
     loc = check_legend(legend_loc)
     path = save_path(save, "confidence")
     remedy = "Call tl.annotate_novel(adata) first."
@@ -108,12 +107,7 @@ def confidence(
     )
     judged = None if truth is None else _judge(adata, truth, key, values)
     n_panels = 1 + has_novelty + 2 * (judged is not None)
-    n_columns = max(1, min(ncols, n_panels))
-    n_rows = -(-n_panels // n_columns)
-    size = figsize or (3.2 * n_columns, 3.1 * n_rows)
-    figure, axes = plt.subplots(
-        n_rows, n_columns, figsize=size, layout="constrained", squeeze=False
-    )
+    figure, axes = panel_grid(n_panels, ncols, (3.2, 3.1), figsize)
     for ax in axes.flat[n_panels:]:
         ax.remove()
     panels = iter(axes.flat)

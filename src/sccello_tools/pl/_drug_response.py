@@ -11,6 +11,7 @@ from sccello_tools import _keys
 from sccello_tools._anndata.columns import missing_column, require_obs
 from sccello_tools._docs import shared_docs
 from sccello_tools._messages import quoted
+from sccello_tools._validation import check_choice
 from sccello_tools.errors import ArgumentError, DrugError, NotFoundError
 from sccello_tools.get import drug_response_df
 from sccello_tools.metrics import response_score
@@ -114,9 +115,7 @@ def drug_response(
     """
     loc = check_legend(legend_loc)
     path = save_path(save, "drug_response")
-    if kind not in _KINDS:
-        msg = f"kind must be one of {', '.join(map(repr, _KINDS))}, got {kind!r}"
-        raise ArgumentError(msg)
+    check_choice("kind", kind, _KINDS)
     if isinstance(adata, pd.DataFrame):
         if kind not in {"auto", "measured"}:
             msg = f"kind={kind!r} needs an AnnData with predictions; a table of held-out pairs is drawn with kind='measured'"

@@ -42,6 +42,18 @@ def axes_of(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
     return plt.subplots(figsize=size, layout="constrained")
 
 
+def panel_grid(
+    n_panels: int, ncols: int, panel: tuple[float, float], figsize: tuple[float, float] | None
+) -> tuple[Figure, Any]:
+    """Create axes in rows of up to ``ncols``, by default of the size of one panel in inches each; the last row may have more than needed."""
+    import matplotlib.pyplot as plt
+
+    n_columns = max(1, min(ncols, n_panels))
+    n_rows = -(-n_panels // n_columns)
+    size = figsize or (panel[0] * n_columns, panel[1] * n_rows)
+    return plt.subplots(n_rows, n_columns, figsize=size, layout="constrained", squeeze=False)
+
+
 def figure_of(ax: Axes) -> Figure:
     """Return the figure of ``ax``, also if the axes belong to a subfigure."""
     figure = ax.get_figure(root=True)

@@ -10,7 +10,7 @@ from sccello_tools import _keys
 from sccello_tools._docs import shared_docs
 from sccello_tools.get import marker_genes_df
 
-from ._figure import BLUE, despine, finish, save_path, shade
+from ._figure import BLUE, despine, finish, panel_grid, save_path, shade
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -78,17 +78,10 @@ def marker_genes(
     >>> sccello.tl.marker_genes(adata, method="fast", n_cells_per_group=2, max_length=64)
     >>> figure = sccello.pl.marker_genes(adata, show=False)
     """
-    import matplotlib.pyplot as plt
-
     path = save_path(save, "marker_genes")
     table = marker_genes_df(adata, groups, key=key, gene_symbols=gene_symbols)
     names = table["group"].cat.categories.tolist()
-    n_columns = max(1, min(ncols, len(names)))
-    n_rows = -(-len(names) // n_columns)
-    size = figsize or (4.2 * n_columns, 3.1 * n_rows)
-    figure, axes = plt.subplots(
-        n_rows, n_columns, figsize=size, layout="constrained", squeeze=False
-    )
+    figure, axes = panel_grid(len(names), ncols, (4.2, 3.1), figsize)
     for name, ax in zip(names, axes.flat):
         rows = table[table["group"] == name].head(n_genes)
         _draw_group(ax, rows, set((known or {}).get(name, ())), n_labels)

@@ -9,6 +9,7 @@ import numpy as np
 from sccello_tools import _keys
 from sccello_tools._anndata.terms import TypeColumn, type_column
 from sccello_tools._docs import shared_docs
+from sccello_tools._validation import check_at_least
 from sccello_tools.errors import ArgumentError
 from sccello_tools.ontology import CellOntology
 
@@ -186,9 +187,7 @@ def _read(
 
 def _rolled_up(column: TypeColumn, level: int, ontology: CellOntology) -> TypeColumn:
     """Replace types by their ancestors at a level of the tree; names without a term stay."""
-    if level < 0:
-        msg = f"level must be >= 0, got {level}"
-        raise ArgumentError(msg)
+    check_at_least("level", level, 0)
     tree = TermTree.of([term for term in column.terms if term], ontology)
     names: dict[tuple[str, str], int] = {}  # (term, name) -> new category
     part_of = []

@@ -8,6 +8,7 @@ import numpy as np
 
 from sccello_tools import _keys
 from sccello_tools._docs import shared_docs
+from sccello_tools._validation import check_choice
 from sccello_tools.errors import ArgumentError
 from sccello_tools.get import perturbation_df
 
@@ -19,6 +20,7 @@ from ._figure import (
     diverging,
     draw_legend,
     finish,
+    panel_grid,
     save_path,
     shade,
 )
@@ -118,9 +120,7 @@ def perturbation(
     """
     loc = check_legend(legend_loc)
     path = save_path(save, "perturbation")
-    if kind not in _KINDS:
-        msg = f"kind must be one of {', '.join(map(repr, _KINDS))}, got {kind!r}"
-        raise ArgumentError(msg)
+    check_choice("kind", kind, _KINDS)
     table = perturbation_df(adata, groups, key=key, gene_symbols=gene_symbols)
     if value not in {"auto", *_LABELS}:
         msg = f"value must be 'auto', 'log2_ratio' or 'toward', got {value!r}"
@@ -152,8 +152,6 @@ def _volcanoes(
     ax: Axes | None,
     figsize: tuple[float, float] | None,
 ) -> Figure:
-    import matplotlib.pyplot as plt
-
     if ax is not None and len(names) > 1:
         msg = f"ax holds one volcano plot, and there are {len(names)} groups. Pass one of groups=, or omit ax."
         raise ArgumentError(msg)
@@ -161,15 +159,7 @@ def _volcanoes(
         figure, one = axes_of(ax, figsize or (4.6, 3.8))
         axes = np.array([[one]])
     else:
-        n_columns = max(1, min(ncols, len(names)))
-        n_rows = -(-len(names) // n_columns)
-        figure, axes = plt.subplots(
-            n_rows,
-            n_columns,
-            figsize=figsize or (3.6 * n_columns, 3.1 * n_rows),
-            layout="constrained",
-            squeeze=False,
-        )
+        figure, axes = panel_grid(len(names), ncols, (3.6, 3.1), figsize)
     for name, drawn in zip(names, axes.flat):
         rows = table[(table["group"] == name) & table["effect"].notna()]
         _volcano(drawn, rows, n_labels)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from sccello_tools._anndata.columns import missing_column
 from sccello_tools._docs import shared_docs
+from sccello_tools._validation import check_at_least
 from sccello_tools.errors import ArgumentError, FileFormatError
 
 from ._figure import check_legend, despine, draw_legend, finish, save_path, shade
@@ -87,9 +88,8 @@ def training(
     curve = _curve(model)
     if x not in curve:
         raise ArgumentError(missing_column("The training curve", x, curve.columns, "x"))
-    if smooth is not None and smooth < 1:
-        msg = f"smooth must be >= 1, got {smooth}"
-        raise ArgumentError(msg)
+    if smooth is not None:
+        check_at_least("smooth", smooth, 1)
     width = max(1, len(curve) // 50) if smooth is None else smooth
     panels = _panels(curve)
     if not panels:

@@ -16,6 +16,7 @@ from sccello_tools._logging import log_written
 from sccello_tools._messages import quoted
 from sccello_tools._progress import progress_bar
 from sccello_tools._random import seed_of
+from sccello_tools._validation import check_choice
 from sccello_tools.errors import GeneMatchError, GroupError
 
 from ._perturbed_cells import PerturbedCells, uses_raw
@@ -168,7 +169,7 @@ def marker_genes(
     ['fractions', 'logfoldchanges', 'mean_scores']
     """
     from sccello_tools.perturbation import perturbation_scores
-    from sccello_tools.perturbation.scores import METHODS, check_choice
+    from sccello_tools.perturbation.scores import METHODS
 
     keys = {} if layer_added is None else {"layer_added": layer_added}
     check_writable(adata, copy=copy, key_added=key_added, **keys)

@@ -13,6 +13,7 @@ from sccello_tools._anndata.counts import CountsSource
 from sccello_tools._anndata.writing import check_writable, write_slots, writing
 from sccello_tools._docs import shared_docs
 from sccello_tools._logging import log_written, logger
+from sccello_tools._validation import check_at_least
 from sccello_tools.errors import ArgumentError, ConfigError, GroupError, ModelNotFoundError
 
 from ._hidden_states import hidden_states
@@ -132,9 +133,7 @@ def search(
     )
 
     check_writable(adata, copy=copy, key_added=key_added)
-    if n_neighbors < 1:
-        msg = f"n_neighbors must be >= 1, got {n_neighbors}"
-        raise ArgumentError(msg)
+    check_at_least("n_neighbors", n_neighbors, 1)
     source = CountsSource(layer, gene_ids, counts, min_matched)
     target = adata.copy() if copy else adata
     if isinstance(reference, (str, Path)):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from sccello_tools.errors import ArgumentError, NotCountsError
+from sccello_tools._validation import check_at_least
+from sccello_tools.errors import NotCountsError
 
 from ._csc_on_disk import csc_file_chunks
 from ._kernels import csc_row_counts, csr_order_of_csc
@@ -55,9 +56,7 @@ def row_chunks(matrix: Any, *, n_rows: int) -> Iterator[Chunk]:
     SparseStructureError
         If the index arrays of a sparse matrix are inconsistent or out of range.
     """
-    if n_rows < 1:
-        msg = f"the number of rows per chunk (chunk_cells) must be >= 1, got {n_rows}"
-        raise ArgumentError(msg)
+    check_at_least("the number of rows per chunk (chunk_cells)", n_rows, 1)
     _check_numeric(getattr(matrix, "dtype", None))
     check_sparse_structure(matrix)
     if hasattr(matrix, "dask"):
