@@ -66,8 +66,6 @@ ENTRIES = (
         SPEED,
         "encoding",
         "Embedding of tokenized cells with a model of the published size, compared with BertModel of transformers.",
-        # compiling for every length took longer than all the rest where it was tried; run the script itself for that row
-        full=("--no-compile",),
         quick=("--cells", "24", "--runs", "2", "--no-compile"),
     ),
     Entry(
