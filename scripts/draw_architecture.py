@@ -38,7 +38,7 @@ COLOUR = {
     **dict.fromkeys(("training", "drug", "engine", "perturbation", "models", "nn"), TORCH),
 }
 HIDDEN = {"__main__", "_docs", "_random", "resources", "errors"}
-WIDTH, ROW, LEFT, BOX = 960, 46, 240, 106
+WIDTH, ROW, LEFT, BOX, GAP = 1000, 46, 225, 90, 6
 CELL_STEPS = (
     ("_anndata", "select counts, match genes", "CSR (n_rows, n_vars)"),
     ("tokens", "check counts, rank genes", "RaggedTokens(indptr, ids)"),
@@ -64,7 +64,13 @@ def text(x: float, y: float, words: str, *, size: int = 13, more: str = "") -> s
 def box(x: float, y: float, width: float, words: str, colour: str) -> list[str]:
     return [
         f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="30" rx="4" fill="{colour}" stroke="#555"/>',
-        text(x + width / 2, y + 20, words, more='text-anchor="middle" font-family="monospace"'),
+        text(
+            x + width / 2,
+            y + 20,
+            words,
+            size=12,
+            more='text-anchor="middle" font-family="monospace"',
+        ),
     ]
 
 
@@ -87,7 +93,7 @@ def draw() -> str:
         y = top + ROW * i
         parts.append(text(20, y + 20, PURPOSE.get(names[0], ""), more='fill="#555"'))
         for j, name in enumerate(names):
-            parts += box(LEFT + (BOX + 10) * j, y, BOX, name, COLOUR.get(name, PLAIN))
+            parts += box(LEFT + (BOX + GAP) * j, y, BOX, name, COLOUR.get(name, PLAIN))
         if i < len(rows) - 1:
             x = LEFT + BOX / 2
             parts.append(f'<path d="M{x:g} {y + 31}v13m-4 -5l4 5l4 -5" fill="none" stroke="#999"/>')
