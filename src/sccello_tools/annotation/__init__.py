@@ -1,4 +1,4 @@
-"""From embeddings and counts to Cell Ontology terms: known types, open terms, marker evidence. Arrays in, arrays out."""
+"""Assign Cell Ontology terms from embeddings and counts: known types, open terms, marker evidence. Works on arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choices between terms by row; compiled by numba."""
+"""Row-wise choices between terms; compiled by numba."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def best_other(
     values: NDArray[np.float32], excluded: NDArray[np.int32], best: NDArray[np.int32]
 ) -> None:
-    """Write the column with the highest value of each row besides one; the first of equal ones."""
+    """Write the column with the highest value of each row, excluding one column; the first of equal ones."""
     for row in range(len(values)):
         of_row = values[row]
         found = -1
@@ -33,20 +33,20 @@ def chain_sums(
     right: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
-    """Write the probability that each term of the assigned chain is right.
+    """Write the probability that each term of the assigned lineage is correct.
 
     Parameters
     ----------
     probabilities
         Array of shape (n_rows, n_columns).
     assigned
-        Array of shape (n_rows,): chain of each row.
+        Array of shape (n_rows,): lineage of each row.
     starts
-        Array of shape (n_chains + 1,): chain i has the rows ``starts[i]:starts[i + 1]`` of ``right``.
+        Array of shape (n_lineages + 1,): lineage i has the rows ``starts[i]:starts[i + 1]`` of ``right``.
     right
-        Array of shape (n_terms_of_all_chains, n_columns): 1 where a term is right if the column's type is true.
+        Array of shape (n_terms_of_all_lineages, n_columns): 1 where a term is correct for cells of the column's type.
     out
-        Array of shape (n_rows, width) to write; 1 beyond the end of a chain.
+        Array of shape (n_rows, width) to write; 1 beyond the end of a lineage.
     """
     for row in range(len(assigned)):
         first = starts[assigned[row]]
@@ -57,7 +57,7 @@ def chain_sums(
             of_term = right[first + level]
             for column in range(len(of_term)):
                 summed += of_term[column] * probabilities[row, column]
-            # a term is at least as likely right as one below it
+            # a term is at least as likely to be correct as its descendants
             most = max(most, min(summed, np.float32(1)))
             out[row, level] = most
         for level in range(n_terms, out.shape[1]):

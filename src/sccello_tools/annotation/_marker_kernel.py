@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _MAX_CORRELATION = np.float32(0.99)
 _N_LOGS = 16
 LOWER, UPPER = np.float32(-1), np.float32(6)
-"""Standardised expression is clipped, so that no single gene decides."""
+"""Standardised expression is clipped, so that no single gene dominates."""
 N_PADDED = 4
 """Sets of weights including padding, so that they are added with one instruction."""
 
@@ -85,7 +85,7 @@ def marker_t_values(
         for count in range(_N_LOGS + 1):
             logs[count] = np.log1p(count * scale)
         work[:] = start
-        if n_slots:  # columns of the same gene are added up first
+        if n_slots:  # columns of the same gene are summed first
             summed[:] = 0
             for i in range(first, last):
                 slot = slot_of_column[indices[i]]
@@ -107,7 +107,7 @@ def marker_t_values(
             change = z - columns[column, 2]
             z_sum += change
             z_squares += change * (z + columns[column, 2])
-            # overwritten by the next gene if this one is no marker
+            # overwritten by the next gene if this one is not a marker
             changes[n_changed] = change
             changed[n_changed] = column
             n_changed += entry_ranges[column, 1] > entry_ranges[column, 0]

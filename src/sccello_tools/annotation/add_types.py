@@ -1,4 +1,4 @@
-"""New known types for a model, from some cells of each, without training its network."""
+"""Add known types to a model from a few labelled cells of each, without training its network."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 _FEWEST = 5
 _PENALTY = 100.0  # as in KnownTypes.fit
-_N_DRAWN = 30  # points drawn for each known type
-_RELATED = 6  # power of the Lin similarity that makes a type related
+_N_DRAWN = 30  # points sampled for each known type
+_RELATED = 6  # power of the Lin similarity that weights related types
 
 
 class NewCells(NamedTuple):
@@ -39,7 +39,7 @@ class NewCells(NamedTuple):
     cells: NDArray[np.float32]
     """(n_cells, d) of ``representation="cell"``."""
     types: NDArray[np.str_]
-    """(n_cells,) current terms, or names."""
+    """(n_cells,) current terms, or user-defined names."""
 
 
 def add_types(
@@ -51,27 +51,27 @@ def add_types(
     cell_representation: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     seed: int = 0,
 ) -> EvidenceFit:
-    """Add types to the known ones; what is known of the others does not change.
+    """Add known types; the parameters of the other types do not change.
 
-    Only the classifier's rows of the new types are fitted, by logistic regression against points drawn from the normal distributions of
-    the known types (their means and the covariance within types), so the order among known types stays. For a fit of prototypes, the
-    mean directions of the new types become prototypes. The usual novelty of a new type is that of its relatives in the ontology.
-    Temperatures and thresholds stay as they were calibrated.
+    Only the classifier's rows of the new types are fitted, by logistic regression against points sampled from the normal distributions of
+    the known types (their means and the covariance within types), so the order among known types is preserved. For a fit of prototypes, the
+    mean directions of the new types become prototypes. The typical novelty of a new type is estimated from related types.
+    Temperatures and thresholds do not change.
 
     Parameters
     ----------
     fit
-        What is known of the model.
+        Fit to extend.
     cells
         Cells of the new types.
     ontology
         Cell Ontology.
     parents
-        Term that each name belongs under.
+        Parent term of each user-defined name.
     cell_representation
         From (n, d) ``cls`` rows to ``cell`` rows, as the model computes it.
     seed
-        Seed of the drawn points.
+        Seed of the sampled points.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def _drawn(
     cell_representation: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Features of points drawn from the distributions of the known types, and their types."""
+    """Sample points from the distributions of the known types; return their features and types."""
     types = np.repeat(np.arange(len(known.types)), _N_DRAWN)
     white = known.distances.centres[types] + rng.standard_normal(
         (len(types), known.distances.centres.shape[1])
@@ -171,7 +171,7 @@ def _fit_rows(
     features = np.concatenate([old, new]).astype(np.float64)
     constant = features @ known.weight.T.astype(np.float64) + known.bias
     fixed = logsumexp(constant, axis=1)
-    # a drawn point counts for the known types as far as the classifier itself would assign it to them
+    # sampled points count for all known types together; those whose own type is improbable are left out
     is_new = np.arange(len(features)) >= len(old)
     right = (
         softmax(constant[: len(old)].astype(np.float32))[np.arange(len(old)), old_types]

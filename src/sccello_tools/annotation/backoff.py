@@ -29,7 +29,7 @@ class BackOff(NamedTuple):
     """Terms chosen by back-off."""
 
     terms: NDArray[np.str_]
-    """(n_cells,) CL ids, or user-defined names; "" for cells without probabilities."""
+    """(n_cells,) Cell Ontology ids, or user-defined names; "" for cells without probabilities."""
     probability: NDArray[np.float32]
     """(n_cells,) probability of the term or its descendants; NaN for cells without probabilities."""
 
@@ -145,7 +145,7 @@ class Lineages:
     def is_correct(
         self, assigned: NDArray[np.integer], truth: NDArray[np.str_]
     ) -> NDArray[np.bool_]:
-        """Whether each term of the lineage of the assigned type is the true type, or above or below it; shape (n_cells, width)."""
+        """Return whether each term of the lineage of the assigned type is the true type, or above or below it; shape (n_cells, width)."""
         out = np.ones((len(assigned), self.width), dtype=bool)
         for i, (k, label) in enumerate(zip(assigned.tolist(), truth.tolist())):
             terms = self.lineages[k].terms
@@ -201,12 +201,12 @@ class Lineages:
                     [self.hierarchy.compatible(term, str(cell_type)) for term in lineage.terms]
                 )
                 highest = np.maximum.accumulate(probabilities[rows] @ lineage.correct, axis=1)
-                # climbing stops at an incorrect term for any threshold up to the highest sum seen there
+                # back-off stops at an incorrect term for any threshold up to the highest sum reached there
                 scores[rows] = np.minimum(np.where(correct, 0, highest).max(axis=1), 1)
         return scores
 
 
-@lru_cache(maxsize=8)  # the same for all data sets that a model annotates
+@lru_cache(maxsize=8)  # the same for all data sets annotated with a model
 def _lineages(
     types: tuple[str, ...],
     ontology: CellOntology,
@@ -240,7 +240,7 @@ def _best_type(probabilities: NDArray[np.float32]) -> NDArray[np.intp]:
 
 
 def choose_level(sums: NDArray[np.floating], threshold: float) -> NDArray[np.intp]:
-    """Place in the chain of the first term whose confidence reaches a threshold; shape (n_cells,)."""
+    """Return the position in the lineage of the first term whose confidence reaches a threshold, shape (n_cells,)."""
     enough = sums >= threshold
     enough[:, -1] = True
     found: NDArray[np.intp] = enough.argmax(axis=1)

@@ -1,4 +1,4 @@
-"""Classifier of known types on frozen embeddings, for labels at different depths of the ontology."""
+"""Classifier of known types on frozen embeddings, fitted to labels at different depths of the ontology."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_RIDGE = 0.1  # share of the mean variance that is added to the covariance
+_RIDGE = 0.1  # fraction of the mean variance that is added to the diagonal of the covariance
 _DESCENDANT_WEIGHT = 0.02
 _MAX_ITER = 60
 
@@ -28,8 +28,8 @@ def fit_classifier(
     r"""Multinomial logistic regression whose labels may be ancestors of each other.
 
     A cell labelled T cell may be a CD4 T cell. Its loss is :math:`-\log (e^{s_t} / \sum_u a_u e^{s_u})` with :math:`a_u` = 1 for types
-    unrelated to the label t, for t itself and for its ancestors, and 0.02 for types below t, which are neither right nor
-    wrong. (If types below t were counted as right, cells labelled CD14-positive monocyte would drift to the subtype
+    unrelated to the label t, for t itself and for its ancestors, and 0.02 for types below t, which are neither correct nor
+    incorrect. (If types below t were counted as correct, cells labelled CD14-positive monocyte would drift to the subtype
     that has labelled cells.) A cell of a subtype counts against the ancestors' classes, so that a broad class is predicted for cells that look
     like none of its subtypes.
 
@@ -42,9 +42,9 @@ def fit_classifier(
     below
         (n_types, n_types): whether the column type is the row type or below it.
     sample_weight
-        (n_cells,); all equal if not given.
+        (n_cells,); equal weights if not given.
     penalty
-        Of the squared weights (the inverse of scikit-learn's C).
+        Factor of the squared weights (the inverse of scikit-learn's C).
 
     Returns
     -------
@@ -87,7 +87,7 @@ class TypeDistances:
     """Mahalanobis distance to the mean of each type, with the covariance within types, per dimension of the embedding."""
 
     whitening: NDArray[np.float32]
-    """(d, d): rows times this have unit covariance within types."""
+    """(d, d): multiplied by this, rows have unit covariance within types."""
     centres: NDArray[np.float32]
     """(n_types, d) whitened means."""
 
@@ -95,7 +95,7 @@ class TypeDistances:
     def of(
         cls, points: NDArray[np.float32], types: NDArray[np.intp], n_types: int
     ) -> TypeDistances:
-        """Fit to (n_cells, d) scaled embeddings; each type counts alike."""
+        """Fit to (n_cells, d) scaled embeddings; each type has the same weight."""
         means = np.stack([points[types == k].mean(axis=0) for k in range(n_types)])
         residuals = points - means[types]
         weight = 1 / np.bincount(types, minlength=n_types)[types]

@@ -1,4 +1,4 @@
-"""Novelty threshold and temperatures from cells of held-out studies."""
+"""Calibrate the novelty threshold and the temperatures on cells of held-out studies."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from .known_types import KnownTypes
     from .term_space import TermSpace
 
-# of known cells of all held-out studies; in one study of eight, more than 8 % are then called novel
+# fraction of known cells of all held-out studies that are called novel; in one study of eight it exceeds 8 %
 _NOVEL_SHARE = 0.04
 _KNOWN_TEMPERATURES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.7, 2.0)
-_ALPHA = 0.1  # share of wrong terms at which the temperature of known types is set
+_ALPHA = 0.1  # fraction of incorrect terms at which the temperature of known types is calibrated
 
 
 @dataclass(frozen=True, eq=False)
 class KnownNovelty:
-    """Novelty of known cells: the first ``len(weight)`` of held-out studies, the others expected."""
+    """Novelty of known cells: the first ``len(weight)`` are of held-out studies, the values of the others are estimates."""
 
     values: NDArray[np.float32]
     assigned: NDArray[np.int32]
@@ -47,7 +47,7 @@ class KnownNovelty:
     def completed(
         self, values: NDArray[np.float32], assigned: NDArray[np.int32], studies: NDArray[np.str_], types: NDArray[np.str_]
     ) -> KnownNovelty:  # fmt: skip
-        """Add cells that the classifier was fitted to, of types that no study could be held out of; a mean difference is added."""
+        """Add cells that the classifier was fitted to, of types without held-out cells; their values are corrected by a mean difference."""
         own, other = (
             np.char.add(np.char.add(self.studies, "|"), self.types),
             np.char.add(np.char.add(studies, "|"), types),
@@ -69,7 +69,7 @@ class KnownNovelty:
 
 
 def novelty_calibration(usual: KnownNovelty, space: TermSpace) -> NoveltyCalibration:
-    """Usual novelty of the types, and the threshold over held-out studies, each with the offsets of the other studies."""
+    """Estimate the typical novelty of the types, and the threshold over held-out studies with the offsets of the other studies."""
     similarity = space.lin[: len(space.known)]
 
     def offsets(rows: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -108,10 +108,10 @@ def known_confidence(
     ontology: CellOntology,
     utility: NDArray[np.float32] | None,
 ) -> tuple[float, float]:
-    """Temperature at which the back-off covers the nominal share in the median held-out study, and the threshold over all of them.
+    """Choose the temperature at which back-off has nominal coverage in the median held-out study, and the threshold over all studies.
 
-    The sum of probabilities of an answer is taken as its confidence. A temperature is judged by what it leads to: each held-out study
-    gets its own threshold (see :func:`coverage_threshold`), and the median over studies of the share of right terms is compared.
+    The summed probability of a term is its confidence. Temperatures are compared by the resulting coverage: each held-out study
+    gets its own threshold (see :func:`coverage_threshold`), and the median over studies of the fraction of correct terms is compared.
     """
     labels, studies = cells.types[rows], cells.studies[rows]
     weight = cells.natural_weights(rows)
@@ -128,7 +128,7 @@ def known_confidence(
             threshold = coverage_threshold(sums[own], _ALPHA, weight=weight[own])
             level = choose_level(sums[own], threshold)
             covered.append(np.average(right[own, level], weights=weight[own]))
-        # the median: of some studies, no type of the label's lineage is known
+        # the median, because in some studies no type related to the label is known
         error = abs(float(np.median(covered)) - (1 - _ALPHA))
         if error < best[0]:
             best = (error, temperature, pooled_threshold(sums, right, weight, _ALPHA))
@@ -136,7 +136,7 @@ def known_confidence(
 
 
 def open_temperature(scores: NDArray[np.float16], own: NDArray[np.intp]) -> float:
-    """Temperature that maximises the likelihood of the true term of cells of unseen types, from a grid."""
+    """Return the temperature from a grid that maximises the likelihood of the true term of cells of unseen types."""
     if not len(own):
         return 1.0
     s = scores.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Back-off along the ontology: the most specific term of which a data set's cells are right often enough."""
+"""Thresholds of back-off with nominal coverage over the cells of a data set, and utilities of terms."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _N_THRESHOLDS = 200
 _SUBTYPE = 0.75  # utility of a subtype of the true type, relative to the type itself
 _FEWEST = 50
-"""Known cells that a data set needs for a threshold of its own."""
+"""Minimum number of known cells for a data set to have its own threshold."""
 
 
 def utilities(
@@ -26,8 +26,8 @@ def utilities(
 ) -> NDArray[np.float32]:
     """Return the utility of predicting the column type for a cell of the row type, (n_types, n_types).
 
-    It is the hierarchical F1 of both, plus 1 for the true type itself or 0.75 for a subtype of it: a T cell may be a CD4 T cell, but if
-    subtypes counted as much as the type itself, the type would never be assigned.
+    The utility is the hierarchical F1 of both, plus 1 for the true type itself or 0.75 for a subtype of it: a T cell may be a CD4 T cell,
+    but if subtypes had the same utility as the type itself, the type would never be assigned.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def utilities(
 def assigned_types(
     probabilities: NDArray[np.floating], utility: NDArray[np.floating] | None = None
 ) -> NDArray[np.int32]:
-    """Return the most probable type of each cell, or the one with the highest expected utility among those that are possible."""
+    """Return the most probable type of each cell, or the one with the highest expected utility among types with non-zero probability."""
     expected = probabilities
     if utility is not None:
         expected = np.where(probabilities > 0, probabilities @ utility, -1)
@@ -68,22 +68,22 @@ def coverage_threshold(
     weight: NDArray[np.floating] | None = None,
     fallback: float | None = None,
 ) -> float:
-    """Lowest threshold at which the terms of a data set are right for an expected 1 - alpha of its cells.
+    """Return the lowest threshold at which the terms of a data set are correct for an expected fraction 1 - alpha of its cells.
 
     Parameters
     ----------
     sums
         (n_cells, width) of :meth:`Lineages.sums`; rows with NaN are left out.
     alpha
-        Share of wrong terms to allow, in (0, 1).
+        Fraction of incorrect terms to allow, in (0, 1).
     weight
-        (n_cells,) how much each cell counts; all alike if not given.
+        (n_cells,) weights of the cells; equal if not given.
     fallback
-        Returned for fewer than 50 cells, whose mean says little: the threshold of the held-out studies together.
+        Threshold over all held-out studies, returned for fewer than 50 cells, because their mean is unreliable.
 
     Returns
     -------
-    A threshold in [0, 1]; 0 if the most specific terms are right often enough.
+    A threshold in [0, 1]; 0 if the most specific terms reach that fraction.
     """
     usable = np.isfinite(sums).all(axis=1)
     values = sums[usable].astype(np.float32)
@@ -100,7 +100,7 @@ def coverage_threshold(
 def pooled_threshold(
     sums: NDArray[np.floating], right: NDArray[np.bool_], weight: NDArray[np.floating], alpha: float
 ) -> float:
-    """Lowest threshold at which 1 - alpha of calibration cells have a right term."""
+    """Return the lowest threshold at which a fraction 1 - alpha of calibration cells has a correct term."""
     rows = np.arange(len(sums))
     for threshold in np.linspace(0, 1, _N_THRESHOLDS + 1):
         if np.average(right[rows, choose_level(sums, threshold)], weights=weight) >= 1 - alpha:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .evidence_fit import EvidenceFit
 
 Level = Literal["auto", "type"]
-_SPECIFIC_DEPTH = 3  # depth below which a term says little more than "cell"
+_SPECIFIC_DEPTH = 3  # terms above this depth are hardly more informative than "cell"
 # an open term is assigned if it and its descendants have half of the probability
 _OPEN_CONFIDENCE = 0.5
 
@@ -49,7 +49,7 @@ class Decisions:
         """Decide for all cells of a data set.
 
         Two numbers depend on the data set as a whole: the shift of its novelty and the confidence threshold at which its known cells
-        are right for an expected 1 - alpha.
+        are correct for an expected fraction 1 - alpha.
         """
         p = PartialAnnotation(*(np.concatenate(columns) for columns in zip(*parts)))
         calibration = self.fit.novelty

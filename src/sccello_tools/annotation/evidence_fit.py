@@ -1,4 +1,4 @@
-"""What annotation needs to know of a model."""
+"""Parameters of the annotation that are fitted for a model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MARKER_SHARE = 0.5
 
 @dataclass(frozen=True, eq=False, repr=False)
 class EvidenceFit:
-    """Everything that annotation needs to know of a model, learnt from labelled cells."""
+    """Parameters of the annotation with one model, fitted to labelled cells."""
 
     known: KnownTypes
     weights: EvidenceWeights
@@ -33,15 +33,15 @@ class EvidenceFit:
     open_temperature: float
     """Divisor of the scores of open terms before the softmax."""
     fallback_threshold: float
-    """Confidence threshold with nominal coverage over held-out studies together, at alpha = 0.1."""
+    """Confidence threshold with nominal coverage over all held-out studies, at alpha = 0.1."""
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """(n_known,) labelled cells of each type; empty if unknown."""
     token_range: tuple[float, float] = (0.0, float("inf"))
     """1st and 99th percentile of the number of tokens of the calibration cells."""
     parents: Mapping[str, str] = field(default_factory=dict)
-    """Term of each known type that is a name of a user's own."""
+    """Parent term of each user-defined type."""
     tissues: TissueWeights | None = None
-    """How usual known types are in tissues, if it was learnt."""
+    """Frequencies of known types in tissues, if they were estimated."""
     prefers_subtypes: bool = False
     """Whether a subtype of the true type counts as correct: known types are then chosen by their expected utility instead of by
     their probability; see :func:`~sccello_tools.annotation.coverage.utilities`."""
@@ -55,7 +55,7 @@ class EvidenceFit:
 
 
 def label_scores(markers: NDArray[np.float32], log_p: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Log probability of the known types after marker evidence, up to a constant; shape (n_cells, n_known)."""
+    """Return log probabilities of the known types given the marker evidence, up to a constant; shape (n_cells, n_known)."""
     return np.where(
         np.isfinite(log_p), log_p + np.float32(MARKER_SHARE) * markers[:, : log_p.shape[1]], -np.inf
     )

@@ -1,4 +1,4 @@
-"""Weights of the sources of evidence by maximum likelihood, and scores of cells with them."""
+"""Fit weights of the sources of evidence by maximum likelihood, and score cells with them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from .evidence import EvidenceModel, EvidenceWeights
     from .held_out import AskedCells, FoldFeatures
 
-# typical spread of each pair feature, so that one penalty fits all
+# typical standard deviation of each pair feature, so that one penalty suits all
 _FEATURE_SD = np.array([0.35, 0.35, 0.35, 0.2, 0.35, 3.0, 0.25, 0.3], dtype=np.float32)
 _AT_LEAST_0 = np.array([1, 1, -1, -1, 1, 1, 1, 1])
 _LEAST = -1e9
 _PENALTY = 1e-3  # of squared weights
-_MAX_CELLS = 4_000  # a random sample of more cells is used
+_MAX_CELLS = 4_000  # of more cells, a random sample is used
 
 
 def row_weights(data: FoldFeatures, cells: AskedCells) -> NDArray[np.float64]:
-    """Types of studies count by the power 0.3 of their cells; both modes alike; synthetic cells half."""
+    """Weight each type of a study by its number of cells to the power of 0.3; both modes have equal weight, synthetic cells half."""
     key = np.char.add(np.char.add(cells.studies[data.rows], "|"), cells.types[data.rows])
     key = np.char.add(key, np.where(data.novel, "|n", "|k"))
     group = np.unique(key, return_inverse=True)[1]
@@ -50,7 +50,7 @@ def fit_weights(
     truth: NDArray[np.intp],
     weight: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Maximum likelihood of the true term, with signs as in :class:`EvidenceWeights`; values in the order of its fields."""
+    """Maximise the likelihood of the true term, with signs as in :class:`EvidenceWeights`; return values in the order of its fields."""
     from scipy.optimize import minimize
 
     if len(weight) > _MAX_CELLS:
@@ -120,7 +120,7 @@ def fit_weights(
 def scored(
     data: FoldFeatures, model: EvidenceModel, weights: EvidenceWeights
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Novelty, label scores of known types, and scores of open terms."""
+    """Return novelty, label scores of known types, and scores of open terms."""
     n_known = len(model.space.known)
     w = weights.array()
     shared = np.einsum(

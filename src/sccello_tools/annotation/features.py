@@ -1,4 +1,4 @@
-"""What the annotation of cells is computed from: two views of one embedding, scaled."""
+"""Features for the annotation of cells: the scaled ``cls`` and ``cell`` representations of one embedding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class FeatureScale:
-    """Centre and spread of ``<cls>`` rows over the cells that a model was calibrated on."""
+    """Mean and scale of ``<cls>`` rows over the cells that a model was calibrated on."""
 
     mean: NDArray[np.float32]
     """(d,)"""
@@ -22,25 +22,25 @@ class FeatureScale:
 
     @classmethod
     def of(cls, hidden: NDArray[np.float32]) -> FeatureScale:
-        """Measure (n_cells, d) ``<cls>`` rows."""
+        """Estimate from (n_cells, d) ``<cls>`` rows."""
         spread = hidden.std(axis=0)
         return cls(hidden.mean(axis=0), np.maximum(spread, 1e-3 * spread.max() + 1e-12))
 
     def features(
         self, hidden: NDArray[np.float32], cells: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Join both representations into one row a cell.
+        """Concatenate both representations.
 
         Parameters
         ----------
         hidden
-            (n_cells, d) of ``representation="cls"``: what the encoder knows of a cell.
+            (n_cells, d) of ``representation="cls"``.
         cells
-            (n_cells, d) unit vectors of ``representation="cell"``: what its types have in common.
+            (n_cells, d) unit vectors of ``representation="cell"``.
 
         Returns
         -------
-        (n_cells, 2 d) float32; both halves have about unit variance a column.
+        (n_cells, 2 d) float32; both halves have columns of about unit variance.
         """
         scaled = (hidden - self.mean) / self.spread
         return np.hstack([scaled, cells * np.float32(np.sqrt(cells.shape[1]))]).astype(np.float32)

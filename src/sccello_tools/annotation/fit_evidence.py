@@ -1,4 +1,4 @@
-"""Learn from labelled cells how to weigh the sources of evidence, by holding out studies and types in turn."""
+"""Fit the parameters of the annotation to labelled cells, holding out studies and types in turn."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def fit_evidence(
     """Fit classifier, evidence weights, novelty and confidence.
 
     For each fold of studies, a classifier is fitted to the other studies. Cells of the fold are then scored twice: with all types
-    known that the other studies hold, and with the cell's own type and all below it masked, as if it were novel. The
+    of the other studies known, and with the cell's own type and its descendants masked, as if it were novel. The
     weights maximise the likelihood of the true term in both cases. They are refitted without each quarter of the studies to calibrate
     novelty and confidence on cells that neither the classifier nor the weights have seen.
 
@@ -71,15 +71,15 @@ def fit_evidence(
     markers
         Marker genes.
     folds
-        Studies that are held out together; each on its own if not given.
+        Studies that are held out together; each separately if not given.
     weights
-        Evidence weights to use instead of learning them, such as those of another model where there are few types.
+        Evidence weights to use instead of fitting them, such as those of another model if there are few types.
     tissues
         Stored with the fit.
     n_each
-        Most cells per study and type that the evidence is learnt from.
+        Maximum number of cells per study and type for evidence weights and calibration.
     n_classifier
-        Most cells per study and type that classifiers are fitted to.
+        Maximum number of cells per study and type for classifiers.
     seed
         Seed of the samples.
 
@@ -126,7 +126,7 @@ def fit_evidence(
     index = [place[t] for t in cells.types]
     lengths = np.diff(cells.counts[~cells.synthetic].indptr) + 1
     low, high = 0.0, float("inf")
-    if len(lengths):  # of few cells, the shortest and the longest
+    if len(lengths):  # with few cells, these are the shortest and the longest
         low = float(np.quantile(lengths, 0.01, method="lower"))
         high = float(np.quantile(lengths, 0.99, method="higher"))
     return replace(
@@ -147,23 +147,23 @@ def calibrate_evidence(
     weights: EvidenceWeights | None = None,
     prefers_subtypes: bool = False,
 ) -> EvidenceFit:
-    """Learn evidence weights, novelty and confidence from held-out studies.
+    """Fit evidence weights, and calibrate novelty and confidence, on held-out studies.
 
     Parameters
     ----------
     known
         Types of the final classifier.
     held_out
-        Held-out studies with what is known without them. Their embedding may be that of another model, of the same kind.
+        Held-out studies with the types known without them. Their embedding may be that of another model of the same architecture.
     ontology
         Cell Ontology.
     markers
         Marker genes.
     seen
-        Cells in the embedding of ``known``, to which it was fitted: the usual novelty of types of a single study, which cannot be
+        Cells in the embedding of ``known``, to which it was fitted: the typical novelty of types of a single study, which cannot be
         held out, is estimated from them.
     weights
-        Evidence weights to use instead of learning them.
+        Evidence weights to use instead of fitting them.
     prefers_subtypes
         Whether a subtype of the true type counts as correct.
 

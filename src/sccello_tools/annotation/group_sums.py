@@ -1,4 +1,4 @@
-"""Summed evidence of groups of cells."""
+"""Sums of evidence over groups of cells."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class GroupSums:
-    """Sums over the cells of each group, to which chunks of cells are added."""
+    """Sums over the cells of each group; chunks of cells are added one after the other."""
 
     n_cells: NDArray[np.int64]
     """(n_groups,) cells with an embedding."""
@@ -31,7 +31,7 @@ class GroupSums:
 
     @classmethod
     def empty(cls, n_groups: int, n_known: int, n_rows: int, n_candidates: int) -> GroupSums:
-        """Return sums of no cells."""
+        """Return sums of zero."""
         embedding, ontology, markers = (np.zeros((n_groups, n_rows)) for _ in range(3))
         return cls(
             np.zeros(n_groups, dtype=np.int64),

@@ -1,4 +1,4 @@
-"""Features of cells of held-out studies, with and without their own type among the known ones."""
+"""Features of cells of held-out studies, with and without their own type among the known types."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class HeldOut(NamedTuple):
     cells: LabelledCells
     """A sample per study and type; the types are known to the final classifier."""
     known: KnownTypes
-    """Types that the other studies hold, in the same embedding."""
+    """Types of the other studies, in the same embedding."""
     log_weight: NDArray[np.float32] | None = None
     """(n_cells, n_types of ``known``) added to log probabilities, such as for the tissue of each study."""
 
@@ -56,7 +56,7 @@ class AskedCells:
 
     @classmethod
     def of(cls, parts: Sequence[LabelledCells], known: Sequence[str]) -> AskedCells:
-        """Join the cells of folds; all types have to be known."""
+        """Concatenate the cells of folds; all types must be known."""
         place = {t: i for i, t in enumerate(known)}
         types = np.concatenate([part.types for part in parts])
         return cls(
@@ -73,7 +73,7 @@ class AskedCells:
         )
 
     def natural_weights(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Types count by their frequency in their study, studies by the square root of their calibration cells."""
+        """Weight types by their frequency in their study, and studies by the square root of their number of calibration cells."""
         studies, types = self.studies[rows], self.types[rows]
         group = pair_index(studies, types)
         weight = self.natural[rows] / np.bincount(group)[group]
@@ -82,7 +82,7 @@ class AskedCells:
 
 
 def cells_of_same_type(cells: LabelledCells) -> NDArray[np.intp]:
-    """Cells of the same type in the same study."""
+    """Return the number of cells of the same type in the same study."""
     group = pair_index(cells.studies, cells.types)
     return np.bincount(group)[group]
 
@@ -90,7 +90,7 @@ def cells_of_same_type(cells: LabelledCells) -> NDArray[np.intp]:
 def _marker_scores(
     cells: LabelledCells, rows: NDArray[np.intp], scorer: MarkerScorer
 ) -> dict[int, MarkerScores]:
-    """Scores by row."""
+    """Return the scores of each row."""
     found: dict[int, MarkerScores] = {}
     for panel in np.unique(cells.panels[rows]):
         some = rows[cells.panels[rows] == panel]
@@ -107,7 +107,7 @@ def fold_features(
     scorer: MarkerScorer,
     modes: tuple[str, ...] = ("known", "novel"),
 ) -> list[FoldFeatures]:
-    """Features in both modes; types that the fold does not know are masked throughout."""
+    """Compute features in both modes; types that are unknown to the fold are masked in both."""
     cells, fitted = fold.cells, fold.known
     scores = _marker_scores(cells, np.arange(len(cells)), scorer)
     names = model.space.known
@@ -117,7 +117,7 @@ def fold_features(
     n_known = len(names)
     in_fold = np.zeros(n_known, dtype=bool)
     in_fold[at] = True
-    below = model.space.below[:n_known] > 0  # [t, k]: k is t or below
+    below = model.space.below[:n_known] > 0  # [t, k]: k is t or a descendant
     found = []
     for mode in modes:
         for t in np.unique(truth):

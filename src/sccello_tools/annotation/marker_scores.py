@@ -31,13 +31,13 @@ _RESOURCE = "expression_background.npz"
 _SD_OFFSET = (
     0.1  # added to the sd of log expression, which is near 0 for genes that are rarely detected
 )
-_N_MARKERS = 150  # markers of a term that count, those of highest weight
-_N_SPECIFIC = 60  # of those, markers that distinguish a term from its siblings
+_N_MARKERS = 150  # maximum number of markers of a term: those of highest weight
+_N_SPECIFIC = 60  # maximum number of markers that distinguish a term from its siblings
 _N_SETS = 3
-_MIN_MEASURED = 3  # measured markers that a term needs to be scored
+_MIN_MEASURED = 3  # minimum number of measured markers of a scored term
 _ROWS_PER_THREAD = 512
 N_TOP: Final = 3
-"""Terms whose mean t-value is the scale of a cell's marker evidence."""
+"""Number of highest t-values whose mean scales the marker evidence of a cell."""
 
 
 class Background(NamedTuple):
@@ -67,7 +67,7 @@ class MarkerScores(NamedTuple):
     specific: NDArray[np.float32]
     """(n_cells, n_terms) t-values of the markers that distinguish a term from its siblings."""
     negative: NDArray[np.float32]
-    """(n_cells, n_terms) t-values of the negative markers: high values speak against the term."""
+    """(n_cells, n_terms) t-values of the negative markers: high values are evidence against the term."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +76,10 @@ class MarkerScorer:
 
     For a cell with log-normalised expression :math:`x_g = \log(1 + 10^4 c_g / \sum c)` let
     :math:`z_g = \mathrm{clip}((x_g - \mu_g) / (\sigma_g + 0.1), -1, 6)`, with mean and standard deviation over a broad range of
-    cell types. The score of a term with weights :math:`w` (0 for genes that are no marker) is the t-value of the slope in
+    cell types. The score of a term with weights :math:`w` (0 for genes that are not markers) is the t-value of the slope in
     :math:`z = a + b w` over all N measured genes, :math:`t = r \sqrt{(N - 2) / (1 - r^2)}` with the correlation
     :math:`r = \mathrm{cor}(z, w)`, as in the ULM method of decoupler. Each cell is scored by itself: its scores do not depend on the
-    other cells. Only genes that the data measure count, so gene panels can be scored as well.
+    other cells. Only measured genes are used, so gene panels can be scored as well.
     """
 
     terms: tuple[str, ...]
@@ -155,7 +155,7 @@ class MarkerScorer:
         Parameters
         ----------
         tokens
-            (n_columns,) token of each column, negative for columns that are no gene of the vocabulary.
+            (n_columns,) token of each column, negative for columns without a gene of the vocabulary.
         """
         measured = np.zeros(VOCABULARY_SIZE, dtype=bool)
         measured[tokens[tokens >= 0]] = True
@@ -229,7 +229,7 @@ class MarkerSupport(NamedTuple):
     expected: NDArray[np.float32]
     """(n_markers,) expected standardised expression: the weight."""
     contribution: NDArray[np.float32]
-    """(n_markers,) expression times expected expression: what supports the term."""
+    """(n_markers,) expression times expected expression: the contribution to the score of the term."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,7 +248,7 @@ class BoundScorer:
     sums: NDArray[np.float32]
     inverse_norm: NDArray[np.float32]
     n_measured: NDArray[np.int64]
-    """(n_terms,) positive markers that the columns hold."""
+    """(n_terms,) number of positive markers among the columns."""
 
     def __call__(self, counts: sparse.csr_matrix | sparse.csr_array) -> MarkerScores:
         """Score (n_cells, n_columns) raw counts."""
@@ -313,7 +313,7 @@ class BoundScorer:
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return standardised expression of genes in cells, and whether there is a count, (n_cells, n_tokens) each.
 
-        Genes that the counts do not measure count as not expressed.
+        Genes that are not measured are treated as not expressed.
         """
         from ._marker_kernel import LOWER, UPPER
 
@@ -326,9 +326,9 @@ class BoundScorer:
         return z.astype(np.float32), x > 0
 
     def support(self, counts: sparse.csr_matrix | sparse.csr_array, term: str) -> MarkerSupport:
-        """Measure the markers of one term in a group of cells, those that support the term most first.
+        """Measure the markers of one term in a group of cells, by descending contribution.
 
-        Markers at the end, expected but not expressed, are missing.
+        The last ones are expected but not expressed.
         """
         genes, z, detected, expected = self.expression(counts, term)
         mean = z.mean(axis=0)
@@ -349,7 +349,7 @@ def over_rows(n_rows: int, work: Callable[[slice], None]) -> None:
 
 
 def _n_total(scorer: MarkerScorer) -> NDArray[np.float64]:
-    """Markers of each set and term, measured or not; shape (n_sets, n_terms)."""
+    """Return the number of markers of each set and term, measured or not; shape (n_sets, n_terms)."""
     return np.stack(
         [
             np.bincount(scorer.entry_terms, scorer.entry_weights[:, k] != 0, len(scorer.terms))
@@ -359,7 +359,7 @@ def _n_total(scorer: MarkerScorer) -> NDArray[np.float64]:
 
 
 def _slots(tokens: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Return the place of each column's gene among the genes of several columns, -1 for other columns; empty if there are none."""
+    """Return the index of each column's gene among the genes of several columns, -1 for other columns; empty if there are none."""
     distinct, counts = np.unique(tokens[tokens >= 0], return_counts=True)
     repeated = distinct[counts > 1]
     if not len(repeated):
@@ -385,7 +385,7 @@ def _summed(
 def _weight_matrix(
     markers: CellMarkers, terms: tuple[str, ...], *, positive: bool
 ) -> sparse.csr_matrix:
-    """Weights of positive markers, or 1 for negative ones; shape (n_terms, n_tokens)."""
+    """Return weights of positive markers, or 1 for negative ones; shape (n_terms, n_tokens)."""
     place = {term: index for index, term in enumerate(terms)}
     token_of = GeneVocabulary.load().token_of
     table = markers.table[(markers.table["positive"] == positive) & markers.table[TERM].isin(place)]
@@ -398,7 +398,7 @@ def _weight_matrix(
 def _specific_weights(
     own: sparse.csr_matrix, terms: tuple[str, ...], markers: CellMarkers, ontology: CellOntology
 ) -> sparse.csr_matrix:
-    """Weight beyond the mean weight over siblings with markers, times the square root of the evidence."""
+    """Return the excess over the mean weight of siblings with markers, times the square root of the evidence."""
     evidence = _evidence_matrix(markers, terms)
     place = {term: index for index, term in enumerate(terms)}
     has_markers = np.diff(own.indptr) > 0

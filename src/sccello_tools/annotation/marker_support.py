@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
     from .marker_scores import BoundScorer, MarkerSupport
 
-_RARELY = 0.1  # fraction of a group's cells below which an expected marker is missing
+_RARELY = (
+    0.1  # an expected marker that is detected in a smaller fraction of a group's cells is missing
+)
 
 
 class MarkerNames(NamedTuple):
-    """Genes that decide about a term."""
+    """Genes that are evidence for or against a term."""
 
     supporting: tuple[str, ...]
     """Ensembl ids of expressed markers, highest contribution first."""

@@ -59,7 +59,7 @@ class CellMarkers:
         ----------
         frame
             One row per marker. Columns: ``cell_type_ontology_term_id`` or ``cell_type`` (names are looked up in the ontology);
-            ``gene_id`` or ``symbol``; optionally ``positive`` (default True) and ``evidence`` (default 1, higher counts more).
+            ``gene_id`` or ``symbol``; optionally ``positive`` (default True) and ``evidence`` (default 1, higher is stronger).
         ontology
             Cell Ontology; the packaged release if not given.
 
@@ -103,7 +103,7 @@ class CellMarkers:
             raise ArgumentError(msg)
         most = table.groupby([TERM, GENE, "positive"])["evidence"].max()
         table = most.reset_index()
-        # the more terms share a gene, the less it says
+        # genes shared by many terms are less informative
         shared = table[table["positive"]].groupby(GENE)[TERM].nunique()
         n_terms = table[TERM].nunique()
         rarity = np.log((1 + n_terms) / table[GENE].map(shared).fillna(1).to_numpy())
@@ -133,7 +133,7 @@ class CellMarkers:
         markers: pd.DataFrame | Mapping[str, Sequence[str]],
         ontology: CellOntology | None = None,
     ) -> CellMarkers:
-        """Read markers of a user's own: a table as in :meth:`from_frame`, or a mapping as in :meth:`from_dict`.
+        """Read user-defined markers: a table as in :meth:`from_frame`, or a mapping as in :meth:`from_dict`.
 
         Raises
         ------

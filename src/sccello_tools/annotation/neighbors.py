@@ -13,7 +13,7 @@ _CHUNK = 2048  # cells at a time: 2,048 x 10,000 distances are 82 MB
 
 
 def unit_rows(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Bring rows to length 1; rows of zeros stay."""
+    """Scale rows to length 1; rows of zeros are unchanged."""
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
     unit: NDArray[np.float32] = (points / np.maximum(lengths, 1e-12)).astype(np.float32)
     return unit
@@ -22,7 +22,7 @@ def unit_rows(points: NDArray[np.float32]) -> NDArray[np.float32]:
 def nearest_cells(
     cells: NDArray[np.float32], reference: NDArray[np.float32], n_neighbors: int
 ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Cosine distances and rows of the nearest reference cells, nearest first; exact, as a matrix product."""
+    """Return cosine distances and rows of the nearest reference cells, nearest first; exact, by a matrix product."""
     n_neighbors = min(n_neighbors, len(reference))
     distances = np.empty((len(cells), n_neighbors), dtype=np.float32)
     rows = np.empty((len(cells), n_neighbors), dtype=np.intp)

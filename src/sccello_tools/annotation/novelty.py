@@ -1,4 +1,4 @@
-"""Novelty of cells, comparable between known types, and its correction for shifts that affect a whole data set."""
+"""Novelty of cells, made comparable between known types and corrected for shifts of a whole data set."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SHARE_OF_OFFSET = 0.6  # of the difference between types that is removed
-_PRIOR_CELLS = 8.0  # weight of related types when the usual novelty of a type is estimated
-_RELATED = 6  # power of the Lin similarity that makes a type related
-_QUANTILE = 0.25  # of the cells assigned to a type: the confidently known among them
-_HALF_GROUP = 10  # cells of a type that count half in the shift
-_PRIOR_TYPES = 6.0  # types that a data set must hold for half of its shift to be removed
+_SHARE_OF_OFFSET = 0.6  # fraction of the difference between types that is removed
+_PRIOR_CELLS = 8.0  # weight of related types in the estimate of a type's typical novelty
+_RELATED = 6  # power of the Lin similarity that weights related types
+_QUANTILE = 0.25  # of the novelty of the cells assigned to a type, to represent those that are certainly known
+_HALF_GROUP = 10  # number of cells at which a type has half of the maximum weight in the shift
+_PRIOR_TYPES = 6.0  # number of types in a data set at which half of its shift is removed
 
 
 @dataclass(frozen=True, eq=False)
 class NoveltyCalibration:
-    r"""Usual novelty of the known types and the threshold for novel cells.
+    r"""Typical novelty of the known types and the threshold for novel cells.
 
     The novelty of a cell is the log odds that its type is an open term rather than a known one. Types with many specific
-    markers have lower values than types with few. :math:`\lambda = 0.6` of the type's usual value (shrunk towards related types) is
+    markers have lower values than types with few. :math:`\lambda = 0.6` of the type's typical value (shrunk towards related types) is
     therefore subtracted. What remains is corrected for a shift of the whole data set, the median over assigned types of the lower
-    quartile of their cells minus the value usual in held-out studies, multiplied by n² / (n² + 36) for n types: a technical effect raises
+    quartile of their cells minus the typical value in held-out studies, multiplied by n² / (n² + 36) for n types: a technical effect raises
     all types alike, whereas novel cells raise the lower quartile of few. A data set with few types is hardly corrected, because
     it may consist of novel cells only.
     """
 
     offsets: NDArray[np.float32]
-    """(n_known,) usual novelty of cells assigned to each type."""
+    """(n_known,) typical novelty of cells assigned to each type."""
     reference: float
-    """Usual lower quartile of a type's corrected novelty in a held-out study."""
+    """Typical lower quartile of a type's corrected novelty in a held-out study."""
     threshold: float
     """Corrected novelty above which a cell is called novel."""
 
     def corrected(
         self, novelty: NDArray[np.float32], assigned: NDArray[np.integer]
     ) -> NDArray[np.float32]:
-        """Subtract the share of the assigned type's usual novelty; shape (n_cells,)."""
+        """Subtract a fraction of the typical novelty of the assigned type; shape (n_cells,)."""
         found: NDArray[np.float32] = (novelty - self.offset_of(assigned)).astype(np.float32)
         return found
 
@@ -60,7 +60,7 @@ def usual_novelty(
     weight: NDArray[np.floating],
     similarity: NDArray[np.floating],
 ) -> NDArray[np.float32]:
-    """Mean novelty of each type, shrunk towards that of ontologically similar types.
+    """Return the mean novelty of each type, shrunk towards that of ontologically similar types.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def usual_novelty(
 def lower_quartiles(
     corrected: NDArray[np.floating], assigned: NDArray[np.integer]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lower quartile of the cells of each assigned type, and how much each type counts; types without cells are left out."""
+    """Return the lower quartile over the cells of each assigned type, and the weight of each type; types without cells are left out."""
     usable = np.isfinite(corrected)
     values, groups = np.asarray(corrected)[usable], np.asarray(assigned)[usable]
     present = np.unique(groups)
@@ -101,7 +101,7 @@ def lower_quartiles(
 def data_set_shift(
     corrected: NDArray[np.floating], assigned: NDArray[np.integer], reference: float
 ) -> float:
-    """See :class:`NoveltyCalibration`."""
+    """Return the shift of a data set; see :class:`NoveltyCalibration`."""
     quartiles, weight = lower_quartiles(corrected, assigned)
     if not len(quartiles):
         return 0.0
@@ -115,7 +115,7 @@ def data_set_shift(
 def weighted_quantile(
     values: NDArray[np.floating], q: float, weight: NDArray[np.floating]
 ) -> float:
-    """Smallest value below or at which a share q of the weight lies."""
+    """Return the smallest value with at least a fraction q of the weight at or below it."""
     order = np.argsort(values, kind="stable")
     cumulated = np.cumsum(weight[order])
     place = min(int(np.searchsorted(cumulated, q * cumulated[-1])), len(order) - 1)

@@ -49,7 +49,7 @@ _BLOCK = 512
 
 
 class _Block(NamedTuple):
-    """Result of a block of cells, and what is added to sums over groups, if any: arguments of :meth:`GroupSums.add`."""
+    """Result of a block of cells, and the arguments of :meth:`GroupSums.add` if there are groups."""
 
     partial: PartialAnnotation
     for_sums: tuple[Any, ...] | None
@@ -57,7 +57,7 @@ class _Block(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class OpenWorldAnnotator:
-    """Assigns known types, and open terms to cells that are like none of them."""
+    """Assigns known types, and open terms to cells that are unlike all known types."""
 
     fit: EvidenceFit
     model: EvidenceModel
@@ -69,7 +69,7 @@ class OpenWorldAnnotator:
     utility: NDArray[np.float32] | None
     """(n_known, n_known) of predicting the column type for cells of the row type; ``None`` to assign the most probable type."""
     log_weight: NDArray[np.float32] | None
-    """(n_known,) added to log probabilities of known types, such as for a tissue; ``None`` for all alike."""
+    """(n_known,) added to log probabilities of known types, such as for a tissue, if any."""
     published: Candidates | None = None
     """The candidates with their PageRank rows, for the published method."""
     candidate_rows: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, dtype=np.intp))
@@ -93,7 +93,7 @@ class OpenWorldAnnotator:
 
     @property
     def term_names(self) -> TermNames:
-        """Names of the terms, without those of a user."""
+        """Names of the terms in the ontology."""
         return TermNames(self.decisions.ontology, {}, self.fit.parents)
 
     @classmethod
@@ -117,7 +117,7 @@ class OpenWorldAnnotator:
         Parameters
         ----------
         fit
-            What was learnt of the model.
+            Fitted parameters of the model.
         ontology
             Cell Ontology.
         markers
@@ -125,11 +125,11 @@ class OpenWorldAnnotator:
         tokens
             (n_columns,) token of each column of the counts; without it there is no marker evidence until :meth:`for_columns`.
         candidates
-            Terms to choose from, known types or others. Novelty is then still that of the open world.
+            Terms to choose from, known types or others. Novelty does not depend on them.
         type_weights
             (n_known,) factors on the probabilities of known types; 0 rules a type out.
         parents
-            Term of each known type that is a name of a user's own; those of the fit if not given.
+            Parent term of each user-defined type; those of the fit if not given.
         evidence
             Sources to use.
         method
@@ -137,7 +137,7 @@ class OpenWorldAnnotator:
         level
             ``"auto"`` backs off to a broader term; ``"type"`` assigns the most probable term.
         alpha
-            Fraction of known cells whose term may be wrong.
+            Fraction of known cells whose term may be incorrect.
 
         Raises
         ------
@@ -254,7 +254,7 @@ class OpenWorldAnnotator:
                 hidden[rows], cells[rows], raw, return_scores=return_scores, keeps_parts=keeps_parts
             )
 
-        # small enough for the caches; BLAS would use the threads for one block at a time
+        # small enough for the caches; with its own threads, BLAS would process one block at a time
         with single_threaded_blas():
             blocks = in_threads(n, block, block=_BLOCK) if n else [block(0, 0)]
         if sums is not None and groups is not None:
@@ -327,13 +327,13 @@ class OpenWorldAnnotator:
         return found._replace(log_probabilities=uniform - log_sum_exp(uniform)[:, None])
 
     def _for_known(self, parts: SharedScores) -> NDArray[np.float32]:
-        """Scores that are added to the log probabilities of known types, see :func:`label_scores`."""
+        """Return scores that are added to the log probabilities of known types, see :func:`label_scores`."""
         return parts.markers if self.uses_embedding else parts.markers + parts.ontology
 
     def _assigned(
         self, markers: NDArray[np.float32], log_p: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Probabilities of the known types and the type assigned to each cell."""
+        """Return probabilities of the known types and the type assigned to each cell."""
         probabilities = softmax(
             label_scores(markers, log_p) / np.float32(self.fit.known_temperature)
         )
@@ -383,7 +383,7 @@ class OpenWorldAnnotator:
         known_parts[:, 0] = 0
         known_parts[:, 1] *= 0 if self.uses_embedding else MARKER_SHARE
         known_parts[:, 2] *= MARKER_SHARE
-        # a type that is ruled out, as by a tissue, has no log probability
+        # a type that is ruled out, for instance by a tissue, has a log probability of -inf
         floored = np.maximum(log_p, -100)
         known_parts[:, 0] += floored[at, assigned] - floored[at, runner_up]
         prior = self.model.prior
@@ -424,7 +424,7 @@ class OpenWorldAnnotator:
 
 
 def _usable(hidden: NDArray[np.float32], cells: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Cells with both representations, (n,)."""
+    """Return which cells have both representations, shape (n,)."""
     return np.asarray(np.isfinite(hidden).all(axis=1) & np.isfinite(cells).all(axis=1), dtype=bool)
 
 
@@ -447,7 +447,7 @@ def _differences(
     first: NDArray[np.integer],
     second: NDArray[np.integer],
 ) -> NDArray[np.float32]:
-    """Differences of the scores of two rows per cell by source, shape (n, 4); the prior is 0."""
+    """Return the difference of the scores of two rows per cell by source, shape (n, 4); that of the prior is 0."""
     out = np.zeros((len(at), len(CONTRIBUTIONS)), dtype=np.float32)
     for k, values in enumerate(parts):
         out[:, k] = values[at, first] - values[at, second]

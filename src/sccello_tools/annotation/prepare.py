@@ -1,4 +1,4 @@
-"""An annotator from the arguments of the public functions."""
+"""Prepare an annotator from the arguments of the public functions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .open_world import Source
     from .zero_shot import ZeroShotMethod
 
-_TISSUE_CELLS = 5_000  # that the tissues are inferred from
+_TISSUE_CELLS = 5_000  # maximum number of cells from which tissues are inferred
 _LEAST_TISSUE = 0.01
 
 
@@ -43,11 +43,11 @@ def annotator_for(
     Parameters
     ----------
     fit
-        What was learnt of the model.
+        Fitted parameters of the model.
     ontology
         Cell Ontology.
     markers
-        Markers of a user's own, which replace the packaged ones of the same terms.
+        User-defined markers, which replace the packaged ones of the same terms.
     candidates
         Terms to choose from.
     tissue
@@ -81,7 +81,7 @@ def calibration_warning(fit: EvidenceFit, name: str) -> str | None:
     Parameters
     ----------
     fit
-        What was learnt of the model.
+        Fitted parameters of the model.
     name
         Name of the model.
     """
@@ -108,7 +108,7 @@ def weights_in_tissue(
 
 
 def tissue_sample(n_cells: int) -> slice:
-    """Return the cells of a data set that its tissues are inferred from: at most 5,000, at equal distances."""
+    """Return the cells of a data set from which its tissues are inferred: at most 5,000, at equal intervals."""
     return slice(None, None, max(1, -(-n_cells // _TISSUE_CELLS)))
 
 
@@ -147,9 +147,9 @@ def calibrated_lengths(fit: EvidenceFit, max_positions: int) -> tuple[float, flo
     Parameters
     ----------
     fit
-        What was learnt of the model.
+        Fitted parameters of the model.
     max_positions
-        Number of positions of the model, to which tokens are cut.
+        Number of positions of the model, to which cells are truncated.
     """
     low, high = fit.token_range
     return min(low, max_positions), high

@@ -1,4 +1,4 @@
-"""Annotation from the prototypes of a model that has no labelled cells."""
+"""Annotation with the prototypes of a model that was not calibrated on labelled cells."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def fit_of_prototypes(prototypes: Prototypes, defaults: EvidenceFit) -> EvidenceFit:
-    r"""Return an uncalibrated fit whose known types are those of learned prototypes.
+    r"""Return an uncalibrated fit whose known types are those of the learnt prototypes.
 
     Probabilities of the known types are :math:`\mathrm{softmax}(\cos(z, p_t) / \tau)`, as in the coherence loss of scCello. Squared
     distances are :math:`2 (1 - \cos(z, p_t)) / g`, where g is the median over prototypes of one minus the cosine to the nearest other

@@ -218,7 +218,7 @@ class Reference:
             for source in (self, other)
             for part in source.parts
         ]
-        # neither calibration has seen the cells of the other reference: keep the more conservative one
+        # neither calibration covers the cells of the other reference: keep the more conservative one
         conservative = max(self, other, key=lambda r: r.temperature)
         return replace(
             conservative,
@@ -292,7 +292,7 @@ class Reference:
     def _log_votes(self, neighbors: Neighbors) -> NDArray[np.float32]:
         usable = neighbors.codes[:, 0] >= 0
         distances, codes = neighbors.distances[usable], neighbors.codes[usable]
-        # the weight halves with every half of the distance to the farthest neighbour, so there is no scale to set
+        # the weight halves with every half of the distance to the farthest neighbour, so no scale parameter is needed
         scale = np.maximum(distances[:, -1:], 1e-6)
         votes = np.exp2(-2 * distances / scale)
         sums = np.zeros((len(codes), len(self.labels)))
@@ -322,7 +322,7 @@ class Reference:
                 votes.append(self._log_votes(search_parts([part], points[out], self.n_neighbors)))
                 rows.append(out)
         if not rows:
-            return self  # nothing could be held out: votes stay uncalibrated
+            return self  # no cells could be held out: votes remain uncalibrated
         logits, held_out = np.concatenate(votes), np.concatenate(rows)
         correct = np.arange(len(self.labels)) == codes[held_out][:, None]
         temperature = fit_temperature(logits, correct)

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TermNames:
-    """How terms are shown."""
+    """Names and ids under which terms are written."""
 
     ontology: CellOntology
     names: Mapping[str, str]
-    """What the user calls a term, instead of its name in the ontology."""
+    """User-defined names of terms, used instead of their names in the ontology."""
     parents: Mapping[str, str]
-    """Term of each name of a user's own."""
+    """Parent term of each user-defined name."""
 
     def name(self, term: str) -> str:
-        """Return the name of a term; a name of a user's own is its own, and a label that is an id is shown by name."""
+        """Return the name of a term; a user-defined type is its own name, and a label that is an id is replaced by its name."""
         called = self.names.get(term)
         if called is not None and called not in self.ontology:
             return called
@@ -108,7 +108,7 @@ class OpenAnnotation(Annotation):
 
 
 class PartialAnnotation(NamedTuple):
-    """What the first pass keeps of each cell of a chunk."""
+    """Result of the first pass for a chunk of cells."""
 
     novelty: NDArray[np.float32]
     """(n,) log odds of open against known terms; NaN for cells without counts."""
@@ -117,31 +117,31 @@ class PartialAnnotation(NamedTuple):
     runner_up: NDArray[np.int32]
     """(n,) second most probable known type."""
     known_sums: NDArray[np.float16]
-    """(n, width) probability that each term of the chain of the assigned type is right."""
+    """(n, width) probability that each term of the lineage of the assigned type is correct."""
     known_parts: NDArray[np.float32]
-    """(n, 4) difference of the scores of both by source; see :data:`CONTRIBUTIONS`."""
+    """(n, 4) difference between the scores of the two types by source; see :data:`CONTRIBUTIONS`."""
     open_term: NDArray[np.int32]
     """(n,) most probable open term."""
     open_runner_up: NDArray[np.int32]
     """(n,) second most probable open term."""
     open_sums: NDArray[np.float16]
-    """(n, width) summed probability along the chain of the open term."""
+    """(n, width) summed probability along the lineage of the open term."""
     open_parts: NDArray[np.float32]
-    """(n, 4) difference of the scores of both by source."""
+    """(n, 4) difference between the scores of the two terms by source."""
     choice: NDArray[np.int32]
-    """(n,) best candidate; 0 without candidates, as in the following."""
+    """(n,) best candidate; 0 without candidates."""
     choice_runner_up: NDArray[np.int32]
     """(n,) second best candidate."""
     choice_confidence: NDArray[np.float32]
     """(n,) probability of the best candidate; NaN with the published method."""
     choice_parts: NDArray[np.float32]
-    """(n, 4) difference of the scores of both by source."""
+    """(n, 4) difference between the scores of the two terms by source."""
     scores: NDArray[np.float32]
-    """(n, n_columns) probabilities of known types or scores of candidates; no columns unless asked for."""
+    """(n, n_columns) probabilities of known types or scores of candidates; no columns unless requested."""
 
 
 def _status_column(status: NDArray[np.str_]) -> pd.Categorical[object]:
-    """Return statuses as a category; "" is missing."""
+    """Return statuses as a categorical; "" is missing."""
     codes = np.full(len(status), -1)
     for code, value in enumerate(_keys.STATUSES):
         codes[status == value] = code
@@ -154,7 +154,7 @@ def _status_column(status: NDArray[np.str_]) -> pd.Categorical[object]:
 def _category(
     codes: NDArray[np.integer], values: list[str | None] | list[str]
 ) -> pd.Categorical[object]:
-    """Return a column of the values in use, sorted, of object dtype, which every version of anndata writes.
+    """Return a categorical of the sorted values in use, of object dtype, which every version of anndata can write.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def _category(
     used = np.unique(codes[codes >= 0]).tolist()
     distinct = sorted({value for i in used if (value := values[i]) is not None})
     place = {value: code for code, value in enumerate(distinct)}
-    table = np.full(len(values) + 1, -1, dtype=np.int64)  # code -1 takes the last
+    table = np.full(len(values) + 1, -1, dtype=np.int64)  # code -1 selects the last entry
     for i in used:
         value = values[i]
         table[i] = -1 if value is None else place[value]

@@ -1,4 +1,4 @@
-"""Terms that annotation chooses from, and how each relates to the known types in the Cell Ontology."""
+"""Terms that can be assigned, and their relations to the known types in the Cell Ontology."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = "CL:0000000"
 ABNORMAL: Final = "CL:0001061"
-"""Abnormal cell, such as malignant cell: not told from its cell of origin by marker genes, so never assigned unless asked for."""
+"""Abnormal cell, such as malignant cell: marker genes do not distinguish it from its cell of origin, so it is assigned on request only."""
 _LEAST_SIMILARITY = 1e-7
 
 
@@ -33,13 +33,13 @@ class TermSpace:
     """Known types, followed by the open terms: terms without training cells that may be assigned as well."""
 
     known: tuple[str, ...]
-    """Known types: Cell Ontology ids, or names of a user's own."""
+    """Known types: Cell Ontology ids, or user-defined names."""
     open: tuple[str, ...]
     """Terms without a known type at or below them."""
     placed: NDArray[np.bool_]
-    """(n_known,) whether a known type has a place in the ontology."""
+    """(n_known,) whether a known type or its parent is in the ontology."""
     below: NDArray[np.float32]
-    """(n_rows, n_known): 1 where the known type is the row's term or one below it."""
+    """(n_rows, n_known): 1 where the known type is the row's term or a descendant."""
     lin: NDArray[np.float32]
     """(n_rows, n_known) similarity by information content (Lin 1998)."""
     log_pagerank: NDArray[np.float32]
@@ -49,9 +49,9 @@ class TermSpace:
     depth: NDArray[np.float32]
     """(n_rows,) longest path to the root."""
     n_sources: NDArray[np.float32]
-    """(n_rows,) resources that list markers of the term: how commonly it is used."""
+    """(n_rows,) number of resources that list markers of the term, as a measure of how commonly it is used."""
     siblings: tuple[tuple[str, ...], ...]
-    """Of each row: terms that share a parent."""
+    """Siblings of each row: terms that share a parent."""
     extra: tuple[str, ...] = ()
     """Further terms that are scored only if they are candidates."""
 
@@ -86,7 +86,7 @@ class TermSpace:
         markers
             Terms with markers may be assigned.
         parents
-            Term of each known type that is a name of a user's own.
+            Parent term of each user-defined type.
         candidates
             Terms to choose from besides the known types, instead of all terms with markers.
         extra
@@ -159,12 +159,12 @@ def _human(ontology: CellOntology) -> frozenset[str]:
 
 
 def human_terms(ontology: CellOntology) -> frozenset[str]:
-    """Terms of healthy human cells that say more than "cell"."""
+    """Return the terms of healthy human cells that are more specific than "cell"."""
     return _human(ontology)
 
 
 def siblings_of(term: str, ontology: CellOntology) -> list[str]:
-    """Terms that share a parent with a term, ascending."""
+    """Return the terms that share a parent with a term, ascending."""
     if term not in ontology:
         return []
     return sorted(
@@ -173,7 +173,7 @@ def siblings_of(term: str, ontology: CellOntology) -> list[str]:
 
 
 def up(ontology: CellOntology, term: str) -> frozenset[str]:
-    """Ancestors of a term and the term itself; only itself for a name that is not a term."""
+    """Return the ancestors of a term and the term itself; only itself for a name that is not a term."""
     return ontology.ancestors(term, include_self=True) if term in ontology else frozenset((term,))
 
 
@@ -184,7 +184,7 @@ def _below(
     found = np.array([[row in own for own in above] for row in rows], dtype=np.float32).reshape(
         len(rows), len(place)
     )
-    # two names of a user's own under one term are not below each other
+    # two user-defined types of the same parent are not descendants of each other
     same = np.array(
         [[a == b and i != j for j, b in enumerate(place)] for i, a in enumerate(rows[:n_known])]
     )
@@ -195,7 +195,7 @@ def _below(
 def lin_similarity(
     rows: Sequence[str], place: Sequence[str], ontology: CellOntology
 ) -> NDArray[np.float32]:
-    """2 IC(most informative common ancestor) / (IC(a) + IC(b)), IC(t) = log(n_terms / (1 + descendants of t))."""
+    """Return 2 IC(most informative common ancestor) / (IC(a) + IC(b)), IC(t) = log(n_terms / (1 + descendants of t))."""
     content = _content(ontology)
     terms = sorted({a for t in {*rows, *place} for a in up(ontology, t)} - {ROOT})
     column = {t: i for i, t in enumerate(terms)}

@@ -1,4 +1,4 @@
-"""Which known types a tissue may hold, and how usual they are in it."""
+"""Known types that occur in a tissue, and their frequencies."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 _LEAST_WEIGHT = 1e-6
 _MAX_ITER = 100
 _EVERYWHERE = ("CL:0000115", "CL:0000057", "CL:0000669", "CL:0000232", "CL:0000136")
-"""Endothelial cells, fibroblasts, pericytes, erythrocytes, adipocytes: recorded in few tissues, at home in most."""
+"""Endothelial cells, fibroblasts, pericytes, erythrocytes, adipocytes: recorded in few tissues, but present in most."""
 _LEUKOCYTE = "CL:0000738"
-_ROAMING = ("blood", "spleen")  # what passes here passes everywhere
-_GENERIC = 10  # a term with as many kinds is no more bound to an organ than "epithelial cell" is
+_ROAMING = ("blood", "spleen")  # cells of these tissues circulate through all others
+_GENERIC = 10  # terms with at least as many descendants are not specific to an organ, such as "epithelial cell"
 
 
 @cache
@@ -48,7 +48,7 @@ def tissue_types() -> Mapping[str, tuple[str, ...]]:
 
 
 def check_tissues(tissue: str | Sequence[str]) -> list[str]:
-    """Return the tissues as a list, or raise LabelError if nothing is recorded of one."""
+    """Return the tissues as a list, or raise LabelError if one has no recorded types."""
     table = tissue_types()
     asked = [tissue] if isinstance(tissue, str) else list(tissue)
     if unknown := [name for name in asked if name not in table]:
@@ -64,11 +64,11 @@ def allowed_types(
     *,
     parents: Mapping[str, str] | None = None,
 ) -> NDArray[np.bool_]:
-    """Tell which known types a tissue may hold.
+    """Return which known types may occur in a tissue.
 
-    A type is ruled out if it is bound to other organs: recorded in one or two other tissues only. Of leukocytes, which roam, those are
-    bound that were recorded in a single tissue (Hofbauer cells, in placenta), and none that were in blood or spleen. Broad terms, and types that
-    were recorded nowhere, are allowed. Names that are no terms of the ontology go by their parent; without one they are allowed.
+    A type is ruled out if it was recorded in one or two other tissues only. Leukocytes, which migrate between tissues, are ruled out only
+    if they were recorded in a single other tissue (Hofbauer cells, in placenta), but not in blood or spleen. Broad terms, and types without
+    records, are allowed. User-defined types are treated like their parents; without one they are allowed.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def allowed_types(
     ontology
         Cell Ontology.
     parents
-        The term that a name of a user's own belongs under.
+        Parent term of each user-defined type.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def allowed_types(
 
 @dataclass(frozen=True, eq=False)
 class TissueWeights:
-    """How usual the known types are in tissues: factors on their probabilities."""
+    """Frequencies of the known types in tissues, as factors on their probabilities."""
 
     names: tuple[str, ...]
     """Tissues."""
@@ -152,11 +152,11 @@ class TissueWeights:
         probabilities
             (n_cells, n_types) without a tissue prior.
         prior_cells
-            Pseudo-count, distributed equally over tissues, so that a few cells decide nothing.
+            Pseudo-count, distributed equally over tissues, so that a few cells have little influence.
 
         Returns
         -------
-        (n_tissues,), sum 1.
+        (n_tissues,), summing to 1.
         """
         q = self.weights.astype(float)
         q = q / q.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Names for cells of types that no training cell had, by their place in the Cell Ontology (METHOD: Novel cell types)."""
+"""Assign terms without training cells, by their position in the Cell Ontology (arXiv 2408.12373, novel cell type classification)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 ZeroShotMethod = Literal["published", "combined"]
 Organism = Literal["human", "any"]
-# what a term is said to be meant for, unless people are among it
+# the taxa that a term is restricted to in its name or definition, unless they include humans
 _SENSU = re.compile(
     r"\(sensu (?!Vertebrata|Mammalia|Primates|Homo)|\((?:Mmus|Mus musculus)\)|\bin taxon some (?!Eukaryota|Homo)"
 )
 _CELL = "CL:0000000"
-_LEAST_DEPTH = 3  # "native cell", "animal cell", "eukaryotic cell" and the like say nothing
+_LEAST_DEPTH = 3  # "native cell", "animal cell", "eukaryotic cell" and the like are uninformative
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,19 +88,19 @@ def resolve_candidates(
     exclude: Sequence[str] = (),
     organism: Organism = "human",
 ) -> tuple[str, ...]:
-    """Turn what a user gave as candidates into current terms.
+    """Convert requested candidates to current terms.
 
     Parameters
     ----------
     candidates
-        Ids or names; or one id or name, which stands for everything below it. If not given, every term below "cell" that is at
+        Ids or names; or one id or name, which stands for all of its descendants. If not given, every term below "cell" that is at
         least three steps down.
     ontology
-        Where to look them up.
+        Ontology in which they are looked up.
     exclude
         Terms to leave out.
     organism
-        ``"human"`` leaves out terms that the ontology keeps for other creatures ("hemocyte (sensu Arthropoda)") and what is below
+        ``"human"`` leaves out terms that are restricted to other organisms ("hemocyte (sensu Arthropoda)") and what is below
         them, where terms are not named one by one; ``"any"`` keeps them.
 
     Returns
@@ -110,7 +110,7 @@ def resolve_candidates(
     Raises
     ------
     LabelError
-        If a candidate is unknown, ambiguous, or obsolete without a successor; the message names it and what is near.
+        If a candidate is unknown, ambiguous, or obsolete without a successor; the message names it and similar terms.
     """
     if candidates is None or isinstance(candidates, str):
         top = _CELL if candidates is None else _term(candidates, ontology)
@@ -133,7 +133,7 @@ def resolve_candidates(
 
 @cache
 def _foreign(ontology: CellOntology) -> frozenset[str]:
-    """Terms of creatures other than people, and all below them."""
+    """Return the terms of organisms other than humans, and their descendants."""
     named = [
         term
         for term in ontology.terms

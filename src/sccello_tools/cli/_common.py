@@ -1,4 +1,4 @@
-"""What the commands share: options, messages in the vocabulary of the command line, groups, JSON output."""
+"""Shared by all commands: options, messages in the vocabulary of the command line, groups, JSON output."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def run_command(function: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             typer.echo("sccello: interrupted", err=True)
             raise typer.Exit(130) from None
-        except BrokenPipeError:  # the reader of standard output has ended; typer knows what to do
+        except BrokenPipeError:  # the reader of standard output was closed, which typer handles
             raise
         except (ScCelloError, OSError, ValueError, MemoryError) as error:
             message = for_the_shell(str(error), options) or type(error).__name__

@@ -132,7 +132,7 @@ def annotate_files(
     >>> int(found.summary["n_cells"].sum())
     50
     """
-    CountsSource(layer, gene_ids, counts, min_matched)  # checks
+    CountsSource(layer, gene_ids, counts, min_matched)  # validates the arguments
     check_at_least("cells_per_block", cells_per_block, 1)
     check_alpha(alpha)
     parameters: dict[str, str | float | tuple[str, ...] | None] = {

@@ -1,4 +1,4 @@
-"""What is computed from the cells of a block: tokens, embeddings, annotations. Pure functions without input or output."""
+"""Computations on the cells of a block: tokens, embeddings, annotations. Pure functions without input or output."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ARROW_KINDS = {"string": NAMES, "bool": pa.bool_(), "int64": pa.int64(), "float
 PARTIAL = "partial_"
 """Prefix of the columns of a block that are joined and decided for the file as a whole."""
 
-# tasks that share a worker read and tokenize side by side, but use its cores or its GPU in turn
+# tasks on the same worker read and tokenize concurrently, but use its cores or GPU one at a time
 _computing = Lock()
 
 
@@ -67,7 +67,7 @@ def tokenize(
 
     Returns
     -------
-    The cells, and why the values are not raw counts, "" if they are.
+    The cells, and the reason why the values are not raw counts, "" if they are.
     """
     tokens, counts = [], []
     for chunk in chunks:

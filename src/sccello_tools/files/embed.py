@@ -121,7 +121,7 @@ def embed_files(
     >>> cells.shape
     (50, 256)
     """
-    CountsSource(layer, gene_ids, counts, min_matched)  # checks
+    CountsSource(layer, gene_ids, counts, min_matched)  # validates the arguments
     if representation not in {"cls", "cell"}:
         msg = f"representation must be 'cls' or 'cell', got {representation!r}"
         raise ArgumentError(msg)

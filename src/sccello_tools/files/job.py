@@ -50,14 +50,14 @@ if TYPE_CHECKING:
     from .worker import Setup
 
 
-_N_WARNINGS = 3  # about the genes of single files
+_N_WARNINGS = 3  # maximum number of warnings about the genes of single files
 C = TypeVar("C", bound="Record")
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class Facts(NamedTuple):
-    """What a worker says about the model."""
+    """Properties of the model, as determined on a worker."""
 
     name: str
     sha256: str
@@ -67,7 +67,7 @@ class Facts(NamedTuple):
     n_dimensions: int
     ontology_release: str
     warning: str = ""
-    """For the user."""
+    """Warning for the user, "" for none."""
     infers_tissues: bool = False
     """Whether the model infers tissues from the cells, for annotation without ``tissue``."""
     calibrated: tuple[float, float] = (0.0, float("inf"))

@@ -1,4 +1,4 @@
-"""Plan a job over a collection of files: inputs, gene matches, blocks of rows, and what an earlier call has finished."""
+"""Plan a job over a collection of files: inputs, gene matches, blocks of rows, and the results of an earlier call."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ EMBEDDING: Final = "embedding"
 
 
 class EmbedConfig(Config):
-    """What decides embeddings."""
+    """Configuration that determines embeddings."""
 
     weights_sha256: str
     representation: Literal["cls", "cell"]
@@ -54,7 +54,7 @@ class EmbedConfig(Config):
 
 
 class AnnotateConfig(Config):
-    """What decides annotations."""
+    """Configuration that determines annotations."""
 
     weights_sha256: str
     precision: str
@@ -130,7 +130,7 @@ class Task(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """What was found in one input."""
+    """Description of one input."""
 
     input: Input
     labels: Mapping[str, int] = MappingProxyType({})
@@ -143,7 +143,7 @@ class Planned(NamedTuple):
 
 @dataclass(frozen=True)
 class Look:
-    """How an input is examined before any cell is read; runs on workers, so that it must be small."""
+    """Examines an input before any cell is read; it is sent to workers, so it must be small."""
 
     config: Config
     min_matched: int

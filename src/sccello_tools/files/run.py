@@ -34,7 +34,7 @@ AGAIN: Final = "Call again with the same arguments: finished blocks are kept."
 _NOT_THE_FILE = (OutputError, WeightsError, BackendError, MissingExtraError)
 _LOG_EVERY = 60.0  # seconds between lines in the log, for batch jobs without a terminal
 _PLUGIN: Final = "sccello-tools"
-_ATTEMPTS = 5  # of a task whose scheduler was restarted
+_ATTEMPTS = 5  # for a task whose scheduler was restarted
 _CHECK_WORKERS_EVERY = 5.0  # seconds; clusters grow and shrink
 
 

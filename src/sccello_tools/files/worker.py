@@ -1,4 +1,4 @@
-"""What a worker does with a task: read the rows of its blocks, compute, and write one file per block."""
+"""Tasks of a worker: read the rows of blocks, compute, and write one file per block."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ _lock = Lock()
 
 
 class Setup(NamedTuple):
-    """What a worker must know besides the manifest in the output folder. Tasks carry this and row ranges, never matrices."""
+    """Arguments that workers need besides the manifest in the output folder. Tasks carry these and row ranges, never matrices."""
 
     out: Path
     plan: str

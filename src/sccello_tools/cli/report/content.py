@@ -59,7 +59,7 @@ class MarkerRow:
 
 @dataclass(frozen=True)
 class EvidenceRow:
-    """Why cells of a type received it."""
+    """Evidence for the type of some cells."""
 
     name: str
     cells: int
@@ -74,7 +74,7 @@ class EvidenceRow:
 
 @dataclass(frozen=True)
 class Content:
-    """Everything that the report shows as text."""
+    """Texts and tables of a report."""
 
     cells: int
     genes: int

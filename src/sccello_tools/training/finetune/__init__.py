@@ -1,4 +1,4 @@
-"""Fine-tuning on Lightning: a classifier of a user's labels on a frozen or trained encoder."""
+"""Fine-tuning on Lightning: a classifier of user-defined labels on a frozen or trained encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A classifier of a user's labels, stored next to the weights of its model, and the model folder that contains both."""
+"""A classifier of user-defined labels, stored next to the weights of its model, and the model folder that contains both."""
 
 from __future__ import annotations
 
