@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sccello_tools.ontology import CellOntology
 
-    from .held_out import AskedCells
+    from .held_out import HeldOutCells
     from .known_types import KnownTypes
     from .term_space import TermSpace
 
@@ -102,7 +102,7 @@ def novelty_calibration(usual: KnownNovelty, space: TermSpace) -> NoveltyCalibra
 
 def known_confidence(
     scores: NDArray[np.float32],
-    cells: AskedCells,
+    cells: HeldOutCells,
     rows: NDArray[np.intp],
     known: KnownTypes,
     ontology: CellOntology,

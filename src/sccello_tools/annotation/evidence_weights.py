@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .evidence import EvidenceModel, EvidenceWeights
-    from .held_out import AskedCells, FoldFeatures
+    from .held_out import FoldFeatures, HeldOutCells
 
 # typical standard deviation of each pair feature, so that one penalty suits all
 _FEATURE_SD = np.array([0.35, 0.35, 0.35, 0.2, 0.35, 3.0, 0.25, 0.3], dtype=np.float32)
@@ -24,7 +24,7 @@ _PENALTY = 1e-3  # of squared weights
 _MAX_CELLS = 4_000  # of more cells, a random sample is used
 
 
-def row_weights(data: FoldFeatures, cells: AskedCells) -> NDArray[np.float64]:
+def row_weights(data: FoldFeatures, cells: HeldOutCells) -> NDArray[np.float64]:
     """Weight each type of a study by its number of cells to the power of 0.3; both modes have equal weight, synthetic cells half."""
     key = np.char.add(np.char.add(cells.studies[data.rows], "|"), cells.types[data.rows])
     key = np.char.add(key, np.where(data.novel, "|n", "|k"))

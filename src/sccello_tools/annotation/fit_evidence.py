@@ -17,8 +17,8 @@ from .evidence_fit import EvidenceFit
 from .evidence_weights import fit_weights, row_weights, scored
 from .head import softmax
 from .held_out import (
-    AskedCells,
     HeldOut,
+    HeldOutCells,
     cells_of_same_type,
     fold_features,
     joined,
@@ -188,7 +188,7 @@ def calibrate_evidence(
     if not blocks or all(block.novel.any() for block in blocks):
         msg = "No cell type occurs in two groups, so nothing can be held out. Pass a batch_key (studies or donors) whose groups share cell types, or omit it."
         raise LabelError(msg)
-    cells = AskedCells.of([fold.cells for fold in held_out], known.types)
+    cells = HeldOutCells.of([fold.cells for fold in held_out], known.types)
     data = joined(blocks)
     quarter = _quarters(cells, data.rows)
     is_learnt = weights is None
@@ -244,6 +244,6 @@ def _sample(cells: LabelledCells, n: int, rng: np.random.Generator) -> NDArray[n
     return np.sort(np.concatenate(kept))
 
 
-def _quarters(cells: AskedCells, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+def _quarters(cells: HeldOutCells, rows: NDArray[np.intp]) -> NDArray[np.intp]:
     names, member = np.unique(cells.studies[rows], return_inverse=True)
     return (np.arange(len(names)) % 4)[member]

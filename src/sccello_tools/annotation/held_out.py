@@ -45,7 +45,7 @@ class FoldFeatures(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class AskedCells:
+class HeldOutCells:
     """Labels of the cells of all folds."""
 
     types: NDArray[np.str_]
@@ -55,7 +55,7 @@ class AskedCells:
     truth: NDArray[np.intp]  # index of the known type
 
     @classmethod
-    def of(cls, parts: Sequence[LabelledCells], known: Sequence[str]) -> AskedCells:
+    def of(cls, parts: Sequence[LabelledCells], known: Sequence[str]) -> HeldOutCells:
         """Concatenate the cells of folds; all types must be known."""
         place = {t: i for i, t in enumerate(known)}
         types = np.concatenate([part.types for part in parts])

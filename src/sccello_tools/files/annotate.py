@@ -18,9 +18,9 @@ from sccello_tools.tokens import GeneVocabulary
 
 from .blocks import annotator_of
 from .job import (
-    facts_of_model,
     files_job,
     length_of,
+    model_info,
     process_blocks,
     report,
     results_of,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sccello_tools.nn import AttentionName
     from sccello_tools.tokens.counts import CountsPolicy
 
-    from .job import Facts, FilesJob
+    from .job import FilesJob, ModelInfo
     from .plan import CellsRecord
     from .run import OnError
 
@@ -143,25 +143,25 @@ def annotate_files(
         "method": method,
     }
 
-    def config_of(facts: Facts) -> AnnotateConfig:
+    def config_of(info: ModelInfo) -> AnnotateConfig:
         return AnnotateConfig(
             vocabulary_sha256=GeneVocabulary.load().sha256,
             layer=layer,
             gene_ids=gene_ids,
-            max_length=length_of(None, facts),
+            max_length=length_of(None, info),
             cells_per_block=cells_per_block,
-            weights_sha256=facts.sha256,
-            precision=facts.precision,
+            weights_sha256=info.sha256,
+            precision=info.precision,
             ontology_release=CellOntology.load().release,
             parameters=parameters,
-            infers_tissues=facts.infers_tissues,
+            infers_tissues=info.infers_tissues,
         )
 
     folder = Path(out).absolute()
     given = Setup(folder, "", counts, min_matched, model, device, precision, attention, batch_tokens)  # fmt: skip
     workers: Any = {"client": client, "n_workers": n_workers, "errors": errors}
     with files_job(
-        inputs, given, config_of, facts_of=partial(_facts_of, parameters), **workers
+        inputs, given, config_of, info_of=partial(_annotation_info, parameters), **workers
     ) as job:
         manifest, run = job.manifest, job.run
         digest = manifest.config.digest
@@ -169,15 +169,15 @@ def annotate_files(
         left = [file for file in manifest.inputs if file.source not in joined]
         finished = job.finished_blocks()
         size = sum(f.fingerprint.n_bytes for f in manifest.inputs if f.fingerprint and write_back)
-        if job.facts.infers_tissues:
+        if job.info.infers_tissues:
             n_missing = sum(f.n_cells for f in left) - sum(r.n_rows for r in finished.values())
-            size += max(0, n_missing) * 4 * job.facts.n_dimensions
+            size += max(0, n_missing) * 4 * job.info.n_dimensions
         check_output(folder, needed=size)
         if job.is_new or left:
             manifest.write(folder)
-        step = "annotate_files (embedding)" if job.facts.infers_tissues else "annotate_files"
+        step = "annotate_files (embedding)" if job.info.infers_tissues else "annotate_files"
         failed = process_blocks(run, job.setup, manifest, finished, name=step, errors=errors, skip=joined)  # fmt: skip
-        if job.facts.infers_tissues:
+        if job.info.infers_tissues:
             failed |= _annotate_embedded(job, finished, {*joined, *failed}, errors)
         good = [i for i, f in enumerate(manifest.inputs) if f.n_cells and f.source not in failed]
         summaries = results_of(run, partial(join, job.setup), good)
@@ -192,7 +192,7 @@ def annotate_files(
         name: (record.n_uncalibrated, record.n_rows - record.n_empty)
         for name, record in found.records.items()
     }
-    warn_of_uncalibrated_files(counted, job.facts.calibrated)
+    warn_of_uncalibrated_files(counted, job.info.calibrated)
     report("annotate_files", found.failures)
     logger.info(
         "annotate_files: wrote the annotations of %d files to %s", len(found.records), folder
@@ -200,15 +200,15 @@ def annotate_files(
     return found
 
 
-def _facts_of(parameters: Mapping[str, Any], setup: Setup) -> Facts:
+def _annotation_info(parameters: Mapping[str, Any], setup: Setup) -> ModelInfo:
     """Raise errors about the annotation's arguments before any file is read, and describe the model; runs on a worker."""
     from sccello_tools.annotation import calibrated_lengths, calibration_warning
     from sccello_tools.models import load
 
-    facts = facts_of_model(setup)
+    info = model_info(setup)
     model = load(setup.model, device=setup.device)
     fit = annotator_of(model, parameters).fit
-    return facts._replace(
+    return info._replace(
         warning=calibration_warning(fit, model.name) or "",
         infers_tissues=parameters["tissue"] is None and fit.tissues is not None,
         calibrated=calibrated_lengths(fit, model.config.max_positions),

@@ -13,7 +13,7 @@ from sccello_tools._validation import check_at_least
 from sccello_tools.errors import ArgumentError
 from sccello_tools.tokens import GeneVocabulary
 
-from .job import facts_of_model, files_job, length_of, process_blocks, report, warn_of_cells
+from .job import files_job, length_of, model_info, process_blocks, report, warn_of_cells
 from .plan import EmbedConfig
 from .results import EmbeddedCells
 from .worker import Setup
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sccello_tools.nn import AttentionName, Representation
     from sccello_tools.tokens.counts import CountsPolicy
 
-    from .job import Facts
+    from .job import ModelInfo
     from .run import OnError
 
 
@@ -127,24 +127,24 @@ def embed_files(
         raise ArgumentError(msg)
     check_at_least("cells_per_block", cells_per_block, 1)
 
-    def config_of(facts: Facts) -> EmbedConfig:
+    def config_of(info: ModelInfo) -> EmbedConfig:
         return EmbedConfig(
             vocabulary_sha256=GeneVocabulary.load().sha256,
             layer=layer,
             gene_ids=gene_ids,
-            max_length=length_of(max_length, facts),
+            max_length=length_of(max_length, info),
             cells_per_block=cells_per_block,
-            weights_sha256=facts.sha256,
+            weights_sha256=info.sha256,
             representation=representation,
-            precision=facts.precision,
-            n_dimensions=facts.n_dimensions,
+            precision=info.precision,
+            n_dimensions=info.n_dimensions,
         )
 
     folder = Path(out).absolute()
     given = Setup(folder, "", counts, min_matched, model, device, precision, attention, batch_tokens)  # fmt: skip
     workers: Any = {"client": client, "n_workers": n_workers, "errors": errors}
     with files_job(
-        inputs, given, config_of, facts_of=facts_of_model, tokens_allowed=True, **workers
+        inputs, given, config_of, info_of=model_info, tokens_allowed=True, **workers
     ) as job:
         finished = job.finished_blocks()
         n_missing = sum(file.n_cells for file in job.manifest.inputs)

@@ -56,7 +56,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Facts(NamedTuple):
+class ModelInfo(NamedTuple):
     """Properties of the model, as determined on a worker."""
 
     name: str
@@ -80,7 +80,7 @@ class FilesJob(NamedTuple):
     run: Here | OnCluster
     setup: Setup
     manifest: FilesManifest
-    facts: Facts
+    info: ModelInfo
     is_new: bool
     """Whether no earlier call has written to the folder."""
 
@@ -102,9 +102,9 @@ class FilesJob(NamedTuple):
 def files_job(
     inputs: Any,
     setup: Setup,
-    config_of: Callable[[Facts], FilesConfig],
+    config_of: Callable[[ModelInfo], FilesConfig],
     *,
-    facts_of: Callable[[Setup], Facts],
+    info_of: Callable[[Setup], ModelInfo],
     client: Any,
     n_workers: int,
     errors: OnError,
@@ -120,7 +120,7 @@ def files_job(
         Arguments of the call; ``plan`` is filled in.
     config_of
         Returns the configuration, given the model.
-    facts_of
+    info_of
         Checks on a worker what depends on the model, and describes it.
     tokens_allowed
         Whether corpora of tokens are valid inputs.
@@ -132,27 +132,27 @@ def files_job(
     if Path(setup.model).is_dir():  # workers may have another working directory
         setup = setup._replace(model=Path(setup.model).absolute())
     with executor(client, n_workers) as run:
-        facts = on_worker(run, partial(facts_of, setup))
-        config = config_of(facts)
-        if facts.warning:
-            warn_user(facts.warning)
+        info = on_worker(run, partial(info_of, setup))
+        config = config_of(info)
+        if info.warning:
+            warn_user(info.warning)
         earlier = earlier_manifest(setup.out, config, list(named), FilesManifest)
         look = Look(config, setup.min_matched, tokens_allowed)
         manifest = FilesManifest(
             schema_version=FilesManifest.SCHEMA,
             config=config,
             inputs=tuple(planned.input for planned in examine(run, look, named, errors)),
-            model=facts.name,
-            ontology_release=facts.ontology_release,
+            model=info.name,
+            ontology_release=info.ontology_release,
             sccello_tools_version=__version__,
         )
         check_output(setup.out)
         with locked(setup.out, FilesManifest.ERROR):
-            ready = setup._replace(plan=manifest.plan, precision=facts.precision)
-            yield FilesJob(run, ready, manifest, facts, earlier is None)
+            ready = setup._replace(plan=manifest.plan, precision=info.precision)
+            yield FilesJob(run, ready, manifest, info, earlier is None)
 
 
-def facts_of_model(setup: Setup) -> Facts:
+def model_info(setup: Setup) -> ModelInfo:
     """Load the model and check that device, precision and attention backend are available; runs on a worker."""
     from sccello_tools.engine import resolve_precision
     from sccello_tools.models import load
@@ -162,7 +162,7 @@ def facts_of_model(setup: Setup) -> Facts:
     computed = resolve_precision(setup.precision, loaded.device)
     resolve_attention(setup.attention, loaded.device, computed)
     resolved: Any = str(computed).removeprefix("torch.")
-    return Facts(loaded.name, loaded.sha256, resolved, loaded.config.max_positions, loaded.config.hidden_size, loaded.ontology_release or "")  # fmt: skip
+    return ModelInfo(loaded.name, loaded.sha256, resolved, loaded.config.max_positions, loaded.config.hidden_size, loaded.ontology_release or "")  # fmt: skip
 
 
 def results_of(run: Here | OnCluster, function: Callable[[T], R], tasks: Iterable[T]) -> list[R]:
@@ -180,11 +180,11 @@ def on_worker(run: Here | OnCluster, function: Callable[[], Any]) -> Any:
     return results_of(run, lambda call: call(), [function])[0]
 
 
-def length_of(max_length: int | None, facts: Facts) -> int:
+def length_of(max_length: int | None, info: ModelInfo) -> int:
     """Return the maximum number of tokens of a cell."""
-    length = facts.max_length if max_length is None else max_length
-    if not 2 <= length <= facts.max_length:
-        msg = f"max_length must be in [2, {facts.max_length}], the number of positions of {facts.name}, got {max_length}"
+    length = info.max_length if max_length is None else max_length
+    if not 2 <= length <= info.max_length:
+        msg = f"max_length must be in [2, {info.max_length}], the number of positions of {info.name}, got {max_length}"
         raise ArgumentError(msg)
     return length
 
