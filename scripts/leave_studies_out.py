@@ -13,6 +13,7 @@ hierarchical F1, averaged over studies; runs that are in the results file are no
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
 import json
 import time
@@ -246,6 +247,7 @@ def main() -> None:
                 fold = Fold(name, prepare(train, kept, ontology, twin=True), test)
             features = args.features if (arm, seed) == (args.arms[0], args.seeds[0]) else None
             results[key] = run(common | ARMS[arm], fold, seed, ontology, args.steps, args.out.parent, features, args.device)  # fmt: skip
+            gc.collect()  # the trainer and its sampler, gigabytes, are parts of a reference cycle
             args.out.write_text(json.dumps(results, indent=1))
             means = {prior: np.round(np.mean(list(s.values()), axis=0), 3).tolist() for prior, s in results[key]["scores"].items()}  # fmt: skip
             print(key, f"{results[key]['seconds']:.0f} s", means, flush=True)
