@@ -44,7 +44,7 @@ _TEXTS = {
     # the arguments of every plot, in the order of the signatures
     "figure": """
         figsize
-            Width and height of a new figure in inches; by its content if None.
+            Width and height of a new figure in inches; determined by its content if None.
         show
             Show the figure. By default it is shown unless it is saved, returned with ``return_fig=True`` or drawn into ``ax``.
         save
@@ -64,10 +64,10 @@ _TEXTS = {
         client
             A ``dask.distributed.Client``. Its workers must see the inputs and ``out`` under the same paths.
         n_workers
-            Without a client: number of local processes, one thread each. 1 works in this process, without dask. Scripts that pass
-            more must guard their calls with ``if __name__ == "__main__":``.
+            Without a client: number of local processes, with one thread each. With 1, everything runs in this process, without dask.
+            Scripts that use more must guard their calls with ``if __name__ == "__main__":``.
         errors
-            ``"report"`` leaves out files that cannot be processed and warns about them; ``"raise"`` raises at the first.""",
+            ``"report"`` skips files that cannot be processed, with a warning; ``"raise"`` raises an error at the first one.""",
     "device": """
         Device of torch, such as ``"cpu"`` or ``"cuda:1"``; ``"auto"`` uses a GPU if available.""",
 }

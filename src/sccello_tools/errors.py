@@ -138,7 +138,7 @@ class FilesError(ScCelloError, ValueError):
 
 
 class SchemaError(ScCelloError, ValueError):
-    """Cells lack what the schema of an archive requires."""
+    """Fields that the schema of an archive requires are missing or invalid."""
 
 
 class MissingExtraError(ScCelloError, ImportError):

@@ -42,7 +42,7 @@ def save_evidence(
     Parameters
     ----------
     fit
-        What was learnt.
+        The fit.
     folder
         Folder of the model.
     weights_sha256
@@ -162,7 +162,7 @@ def default_fit() -> EvidenceFit:
 
 
 def evidence_of(model: LoadedModel) -> EvidenceFit:
-    """Return what annotation knows of a loaded model; read once per model.
+    """Return the evidence fit of a loaded model; it is read once per model.
 
     A model without ``annotation.safetensors`` gets an uncalibrated fit from its prototypes; see :func:`fit_of_prototypes`.
 

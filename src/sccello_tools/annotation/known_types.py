@@ -70,10 +70,10 @@ class LabelledCells:
 
 @dataclass(frozen=True, eq=False)
 class KnownTypes:
-    """What is learnt of the known types from embeddings."""
+    """Classifier, prototypes and distances of the known types, fitted to embeddings."""
 
     types: tuple[str, ...]
-    """Cell Ontology ids, or names of a user's own."""
+    """Cell Ontology ids, or user-defined names."""
     scale: FeatureScale
     weight: NDArray[np.float32]
     """(n_types, 2 d) of the classifier; see :meth:`FeatureScale.features`."""

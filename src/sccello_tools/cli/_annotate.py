@@ -47,7 +47,7 @@ def annotate(
     tissue: Annotated[
         list[str] | None,
         typer.Option(
-            help="Tissue of the cells, such as 'blood', repeatable. Types of other organs are excluded."
+            help="Tissue of the cells, such as 'blood', repeatable. Types that are rare there become less probable."
         ),
     ] = None,
     level: Annotated[

@@ -1,4 +1,4 @@
-"""Small real data sets shipped with the package, and readers of published data sets."""
+"""Small real data sets bundled with the package, and readers of published data sets."""
 
 from __future__ import annotations
 

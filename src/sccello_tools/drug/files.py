@@ -133,7 +133,7 @@ def load(
     device
         Device of the encoder, such as ``"cpu"`` or ``"cuda:1"``; ``"auto"`` uses a GPU if available. The networks run on the CPU.
     manifest
-        A manifest to read on top of the packaged one.
+        A manifest to read in addition to the packaged one.
     offline
         Do not download; by default ``settings.offline``, which also follows ``HF_HUB_OFFLINE``.
     keep

@@ -29,7 +29,7 @@ def annotation_df(
     key: str = _keys.CELL_TYPE,
     n_markers: int = 5,
 ) -> pd.DataFrame:
-    """Return the result of :func:`sccello_tools.tl.annotate_novel` or :func:`sccello_tools.tl.annotate` as a table, with its reasons.
+    """Return the result of :func:`sccello_tools.tl.annotate_novel` or :func:`sccello_tools.tl.annotate` as a table with its evidence.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def annotation_df(
     ``runner_up`` : category
         Most probable other type.
     ``embedding``, ``ontology``, ``markers``, ``prior`` : float32
-        By how much each source of evidence favours the type over the runner-up, in log odds. For a broader term, they are those of its most
+        How much each source of evidence favours the type over the runner-up, in log odds; for a broader term, those of its most
         probable subtype.
     ``supporting_markers``, ``missing_markers`` : str
         Symbols of marker genes of the term (:func:`sccello_tools.datasets.cell_markers`) that are expressed, by their

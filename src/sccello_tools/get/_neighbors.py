@@ -66,7 +66,7 @@ def neighbor_fractions(
 ) -> pd.DataFrame:
     """Return the fraction of the nearest reference cells of each donor, study or label.
 
-    Neighbours from one donor or study only mean that the match rests on little evidence, or that batches are not mixed.
+    If nearly all neighbours come from one donor or study, the match is supported by little evidence, or the embedding separates batches.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def neighbor_fractions(
 
     Returns
     -------
-    DataFrame of cells (or groups) by values of the column; rows sum to 1. Neighbours without a value count for a column "missing".
+    DataFrame of cells (or groups) by values of the column; rows sum to 1. Neighbours without a value are counted in the column "missing".
     Cells without counts have NaN.
 
     Raises

@@ -91,7 +91,7 @@ def list_models(manifest: str | Path | None = None) -> pd.DataFrame:
     Parameters
     ----------
     manifest
-        A manifest to read on top of the packaged one.
+        A manifest to read in addition to the packaged one.
 
     Returns
     -------
@@ -124,7 +124,7 @@ def info(name_or_folder: str | Path, *, manifest: str | Path | None = None) -> M
     name_or_folder
         Name of a model, path of a model folder, or a repository on the Hugging Face Hub, ``"hf://owner/name@revision"``.
     manifest
-        A manifest to read on top of the packaged one.
+        A manifest to read in addition to the packaged one.
 
     Returns
     -------

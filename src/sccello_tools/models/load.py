@@ -63,7 +63,7 @@ class LoadedModel:
 
     @property
     def address(self) -> str:
-        """What :func:`load` finds this model by: its name, ``"hf://owner/name@revision"`` or the path of its folder."""
+        """The argument with which :func:`load` finds this model: its name, ``"hf://owner/name@revision"`` or the path of its folder."""
         entry = self.entry
         if read_manifest().get(entry.name) == entry:
             return entry.name
@@ -195,7 +195,7 @@ def load(
     device
         "auto" (CUDA if available, else the CPU), "cpu", "cuda", "cuda:1", "mps" and so on.
     manifest
-        A manifest to read on top of the packaged one.
+        A manifest to read in addition to the packaged one.
     offline
         Do not download; by default ``settings.offline``, which also follows ``HF_HUB_OFFLINE``.
     keep
@@ -249,7 +249,7 @@ def find_model(
     name_or_folder
         As for :func:`load`.
     manifest
-        A manifest to read on top of the packaged one.
+        A manifest to read in addition to the packaged one.
     offline
         Do not download the description of a repository on the Hugging Face Hub.
 

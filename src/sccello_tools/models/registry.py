@@ -255,7 +255,7 @@ def find_entry(name: str, manifest: str | Path | None = None) -> ModelEntry:
     name
         Such as ``"sccello-zeroshot"`` or ``"katarinayuan/scCello-zeroshot"``.
     manifest
-        A manifest to read on top of the packaged one.
+        A manifest to read in addition to the packaged one.
 
     Raises
     ------

@@ -62,12 +62,12 @@ class CellOntology:
 
     @classmethod
     def load(cls, path: Path | str | None = None) -> CellOntology:
-        """Load the release shipped with the package (once per process), or an OBO file.
+        """Load the bundled release (once per process), or an OBO file.
 
         Parameters
         ----------
         path
-            Release file of the Cell Ontology, ``cl.obo`` or ``cl.obo.gz``; by default the shipped release. Terms of other
+            Release file of the Cell Ontology, ``cl.obo`` or ``cl.obo.gz``; by default the bundled release. Terms of other
             ontologies and relations other than is_a are ignored.
 
         Raises
@@ -94,7 +94,7 @@ class CellOntology:
         return self._any_term(term).name
 
     def synonyms(self, term: str, *, scope: Literal["exact", "any"] = "exact") -> tuple[str, ...]:
-        """Exact synonyms of a term; with ``scope="any"`` also narrow, broad and related ones (absent from the shipped release)."""
+        """Exact synonyms of a term; with ``scope="any"`` also narrow, broad and related ones (absent from the bundled release)."""
         return tuple(
             synonym.text
             for synonym in self._any_term(term).synonyms

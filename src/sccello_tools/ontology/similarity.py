@@ -71,7 +71,7 @@ def pagerank_rows(
 
     Notes
     -----
-    arXiv 2408.12373 (structural similarity of the ontology alignment loss); see "The ontology" in ``docs/how_it_works.md``.
+    arXiv 2408.12373 (structural similarity of the ontology alignment loss); see "Ontology similarity" in ``docs/how_it_works.md``.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def similarity_levels(similarity: ArrayLike) -> NDArray[np.int8]:
 
     Notes
     -----
-    arXiv 2408.12373; see "The ontology" in ``docs/how_it_works.md``.
+    arXiv 2408.12373; see "Ontology similarity" in ``docs/how_it_works.md``.
 
     Examples
     --------
@@ -129,7 +129,7 @@ def similarity_levels(similarity: ArrayLike) -> NDArray[np.int8]:
 def ancestor_mask(
     ontology: CellOntology, rows: Sequence[str], columns: Sequence[str] | None = None
 ) -> NDArray[np.bool_]:
-    """Return which terms are ancestors of which, as needed by the ontology alignment loss (arXiv 2408.12373).
+    """Return a mask of ancestors among terms, as used by the ontology alignment loss (arXiv 2408.12373).
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ def spearman_matrix(
 
 
 class RankedRows:
-    """Rows that many blocks of cells are correlated with: their ranks are computed once.
+    """Candidate rows with precomputed ranks, to be correlated with many blocks of cells.
 
     Parameters
     ----------

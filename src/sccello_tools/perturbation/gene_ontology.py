@@ -51,7 +51,7 @@ class GeneOntology:
 
     @classmethod
     def load(cls, obo: str | Path | None = None, gaf: str | Path | None = None) -> GeneOntology:
-        """Load the shipped release, or other files.
+        """Load the bundled release, or other files.
 
         Parameters
         ----------

@@ -59,8 +59,8 @@ def build_corpus(
     """Tokenize a collection of files into a corpus of Parquet files, optionally on a dask cluster.
 
     Files are read in blocks of rows. If the call is interrupted at any moment and called again with the same arguments, finished shards
-    are kept, and the corpus is the same as that of an undisturbed run, whatever the number of workers. Inputs can be added at the end
-    by a later call. Cells without a label or without any gene of the vocabulary are left out and counted in the manifest.
+    are kept, and the corpus is the same as that of an uninterrupted run, regardless of the number of workers. A later call can add
+    inputs at the end. Cells without a label or without any gene of the vocabulary are left out and counted in the manifest.
 
     Parameters
     ----------
@@ -85,12 +85,12 @@ def build_corpus(
     cells_per_shard
         Number of rows of an input per file of the corpus.
     ontology
-        Cell Ontology to update the labels with; by default the release of this package.
+        Cell Ontology to update the labels with; the bundled release by default.
     %(workers)s
 
     Returns
     -------
-    The corpus. Its ``manifest`` describes what became of each input. Columns: ``gene_token_ids`` (list of uint16), ``length`` (int32),
+    The corpus. Its ``manifest`` states how many cells of each input were kept and left out. Columns: ``gene_token_ids`` (list of uint16), ``length`` (int32),
     ``cell_type_ontology_term_id``, ``source``, ``source_row`` (int64, row of the input), and those of ``obs_keys``.
 
     Raises
@@ -102,8 +102,8 @@ def build_corpus(
     FileFormatError
         If an input is missing, damaged or of an unsupported type.
     CorpusError
-        If ``out`` holds something else, or a corpus of other arguments or another vocabulary, or shards of an input that was changed;
-        if another call is writing there; or if no cell is left.
+        If ``out`` contains other files, a corpus with other arguments or another vocabulary, or shards of an input that has changed;
+        if another call is writing there; or if no cells are left.
     FilesError
         If workers were lost. Finished shards are kept.
     OutputError

@@ -62,7 +62,7 @@ def match_genes(
     Raises
     ------
     GeneMatchError
-        If too few variables match, ``gene_ids`` is not a column, or ``organism`` is another one.
+        If too few variables match, ``gene_ids`` is not a column, or ``organism`` is not supported.
     ArgumentError
         If ``key_added`` cannot be stored in a file.
     BackedDataError
@@ -80,8 +80,8 @@ def match_genes(
     unique ("CD3E-1" next to "CD3E") and symbols converted to dates ("2-Sep").
 
     Mouse data with symbols in upper case cannot be recognised: pass ``organism="mouse"`` here, and all other functions use the
-    result. Of 18,295 mouse genes with an orthologue, 1,607 share it with another one and are summed (Ins1, Ins2), and 328 further
-    genes with several equally supported orthologues are left out (Fcgr4).
+    result. Of the 18,295 mouse genes with a unique human orthologue, 1,607 share it with another mouse gene and are summed (Ins1,
+    Ins2). Another 328 genes have several equally supported orthologues and are left out (Fcgr4).
 
     Examples
     --------

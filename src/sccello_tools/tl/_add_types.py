@@ -1,4 +1,4 @@
-"""Known types of a user's own for a model, without training."""
+"""Add known types to a model without training."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def add_types(
     ontology: CellOntology | None = None,
     rng: RNGLike = 0,
 ) -> LoadedModel:
-    """Add known types to a model from a few cells of each, without training its network; this takes seconds.
+    """Add known types to a model from a few cells of each, without training its network. This takes seconds.
 
-    The new model is written to a folder of its own with the same weights. :func:`annotate_novel` then assigns the new types like those
-    that it was calibrated on.
+    The new model is written to a new folder, with the same weights. :func:`annotate_novel` then assigns the new types like those
+    that the model was calibrated on.
 
-    What the new cells have in common besides their type is learnt as well. If they are the model's only cells of their study or
-    technique, other types of that study look like the new one (tutorial 6). It may help to also add cells of similar types of that study
-    under names of your own; with many labels, use :func:`annotate` with a reference, or :func:`calibrate`.
+    Everything else that the new cells have in common is learnt as well. If the model was not trained on other cells of their study or
+    technology, other types of that study are therefore assigned to the new type (tutorial 6). It may help to also add cells of similar
+    types of that study, under other names; with many labels, use :func:`annotate` with a reference, or :func:`calibrate`.
 
     Parameters
     ----------
@@ -69,8 +69,8 @@ def add_types(
     model
         %(model)s
     parents
-        Term (id or name) that each name of your own belongs under, so that back-off can climb from it, and marker genes of
-        the term support it.
+        Parent term (id or name) of each label that is not a Cell Ontology term. Back-off then includes its ancestors, and its marker
+        genes are used as evidence.
     use_rep
         Key of ``adata.obsm`` with an embedding that :func:`embed` computed with this model.
     layer
@@ -86,11 +86,11 @@ def add_types(
     ontology
         Cell Ontology; the bundled release by default.
     rng
-        Seed or generator of the points that stand for the known types.
+        Seed or generator of the simulated points that represent the known types.
 
     Returns
     -------
-    The new model. Its thresholds of confidence and novelty are those of the old one; :func:`calibrate` computes new ones.
+    The new model. Its thresholds of confidence and novelty are those of the original model; :func:`calibrate` computes new ones.
 
     Raises
     ------

@@ -69,9 +69,9 @@ def annotate(
 ) -> AnnData | None:
     r"""Transfer labels from reference cells by nearest neighbours in the embedding.
 
-    The neighbours of a cell by cosine distance vote, weighted by :math:`2^{-2 d / d_k}` with the distance :math:`d_k` of the farthest.
-    Temperature and back-off threshold are calibrated on held-out reference cells by split-conformal prediction. Both hold for cells
-    like those of the reference, and may not hold for other tissues or technologies.
+    The nearest reference cells by cosine distance vote with weights :math:`2^{-2 d / d_k}`, where :math:`d_k` is the distance of the
+    farthest one. Temperature and back-off threshold are calibrated on held-out reference cells (the latter by split-conformal
+    prediction). They are valid for cells like those of the reference, and may not be for other tissues or technologies.
 
     Parameters
     ----------
@@ -95,9 +95,9 @@ def annotate(
     return_scores
         Also write the probabilities of all labels.
     return_neighbors
-        Also write the nearest reference cells, which vote, as :func:`search` does.
+        Also write the nearest reference cells, as :func:`search` does.
     obs_keys
-        Columns of ``reference.obs`` to report with the neighbours, such as donor and study; of a built reference, those it holds.
+        Columns of ``reference.obs`` to report with the neighbours, such as donor and study; by default, those stored in a built reference.
     key_added
         Column of ``adata.obs``, and prefix of the other fields.
     layer
@@ -111,7 +111,7 @@ def annotate(
     device
         %(device)s
     ontology
-        Cell Ontology; by default the release of this package.
+        Cell Ontology; the bundled release by default.
     copy
         %(copy)s
 
@@ -120,7 +120,7 @@ def annotate(
     ``None``, or the changed copy with ``copy=True``. Fields written:
 
     `adata.obs[key_added]`, `adata.obs[key_added + "_ontology_term_id"]` : category
-        Label, or name of a broader term, and its id where it has one; missing for cells without counts.
+        Label, or name of a broader term, and its id if it has one; missing for cells without counts.
     `adata.obs[key_added + "_confidence"]` : float32
         Calibrated probability that the label is correct.
     `adata.obsm[key_added + "_scores"]` : DataFrame of float32, shape (n_obs, n_labels)

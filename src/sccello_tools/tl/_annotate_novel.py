@@ -62,12 +62,12 @@ def annotate_novel(
     ontology: CellOntology | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Annotate each cell with a Cell Ontology term, known to the model or not, and a calibrated confidence.
+    r"""Annotate each cell with a Cell Ontology term, of a known or an unseen type, and a calibrated confidence.
 
-    Three sources of evidence are combined: the embedding (a classifier of the known types and the distance to them), the ontology (how
-    well the similarities of the cell to the known types agree with the place of a term, the zero-shot score of scCello) and
-    published marker genes. Cells like those of a known type get this type, or a broader term if they cannot be assigned with
-    enough confidence. The others get the best supported of all human terms with known markers.
+    Three sources of evidence are combined: the embedding (a classifier of the known types and the distance to them), the ontology (rank
+    correlation between the similarities of the cell and those of a term to the known types, the zero-shot score of scCello) and
+    published marker genes. Cells that resemble a known type are assigned to it, or to a broader term if the confidence is too low. The
+    other cells are assigned to the term with the highest score among all human terms with known markers.
 
     Parameters
     ----------
@@ -85,18 +85,20 @@ def annotate_novel(
         :meth:`sccello_tools.annotation.CellMarkers.from_frame`). They replace those of the same terms in
         :func:`sccello_tools.datasets.cell_markers`.
     candidates
-        Terms to choose from instead: ids or names, or a single one that stands for all its descendants. By default, the known types
+        Candidate terms, as a list of ids or names, or a single id or name for all descendants of a term. By default, the known types
         and all human terms with markers (``method="combined"``), or all human terms (``method="published"``).
     tissue
-        Tissue of the cells, such as ``"pancreas"`` or ``["lung", "heart"]``: known types are weighted by how usual they are there, or
+        Tissue of the cells, such as ``"pancreas"`` or ``["lung", "heart"]``: known types are weighted by how common they are there, or
         excluded if they are restricted to other organs (see :func:`sccello_tools.annotation.allowed_types`), depending on the model. By default,
         models with tissue weights infer the tissues from the cells.
     organism
-        ``"human"`` excludes terms of other species where ``candidates`` is an ancestor or None.
+        ``"human"`` excludes terms of other species unless they are listed in ``candidates``. This is not the species of the cells; for
+        mouse genes see :func:`sccello_tools.pp.match_genes`.
     level
-        ``"auto"`` backs off to a broader term; ``"type"`` assigns the most probable type. Without effect on ``candidates``.
+        ``"auto"`` backs off to a broader term if the confidence is low; ``"type"`` assigns the most probable type. Has no effect on
+        ``candidates``.
     alpha
-        Fraction of known cells that may have a wrong term. The threshold of confidence is set for the data set as a whole.
+        Accepted fraction of wrong terms among cells of known types. The threshold of confidence is set for the data set as a whole.
     groupby
         Column of ``adata.obs`` with clusters, which are annotated as well, by the mean evidence of their cells.
     return_scores
@@ -128,9 +130,9 @@ def annotate_novel(
     `adata.obs[key_added]`, `adata.obs[key_added + "_ontology_term_id"]` : category
         Name and id of the term; missing for cells without counts.
     `adata.obs[key_added + "_confidence"]` : float32
-        Calibrated probability that the cell is of that term or one below it; for novel cells the probability among open terms.
+        Calibrated probability that the cell is of this type or a subtype; for novel cells, the probability among open terms.
     `adata.obs["sccello_novelty"]` : float32
-        Log odds of an open term against the known types, corrected for what is usual for the type and for a shift of the whole
+        Log odds of an open term against the known types, corrected for the typical value of the type and for a shift of the whole
         data set. Cells above 0 are novel.
     `adata.obs[key_added + "_status"]` : category
         "known"; "novel_subtype": novel, and a specific term is supported; "unknown": novel, and only a broad term (fewer than three levels
@@ -140,7 +142,7 @@ def annotate_novel(
     `adata.obs[key_added + "_cluster"]`, with the suffixes of the cells' columns : category, float32
         With ``groupby``: annotation of the cell's cluster.
     `adata.obsm[key_added + "_evidence"]` : DataFrame of float32
-        By how much each source favours the most probable type over the runner-up, in log odds; see :func:`sccello_tools.get.annotation_df`.
+        How much each source favours the most probable type over the runner-up, in log odds; see :func:`sccello_tools.get.annotation_df`.
     `adata.obsm[key_added + "_scores"]` : DataFrame of float32
         With ``return_scores``: one column per known type or candidate.
     `adata.uns[key_added]` : dict

@@ -49,7 +49,7 @@ def build_reference(
 ) -> Reference:
     """Embed labelled cells as a reference for :func:`annotate` and :func:`search`.
 
-    Labels may be Cell Ontology ids, names of terms, or names of your own. Confidence is calibrated by three-fold cross-validation.
+    Labels may be Cell Ontology ids, names of terms, or any other names. Confidence is calibrated by three-fold cross-validation.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def build_reference(
     device
         %(device)s
     ontology
-        Cell Ontology; by default the release of this package.
+        Cell Ontology; the bundled release by default.
     rng
         Seed or generator of the cross-validation folds.
 

@@ -58,7 +58,7 @@ def calibrate(
     ontology: CellOntology | None = None,
     rng: RNGLike = 0,
 ) -> EvidenceFit:
-    """Learn from labelled cells what :func:`annotate_novel` needs to know of a model, and calibrate its confidence and novelty.
+    """Fit what :func:`annotate_novel` needs for a model on labelled cells: classifier, evidence weights, confidence and novelty.
 
     Groups of ``batch_key`` are held out in turn: a classifier of the known types is fitted to the others, and the evidence on the
     held-out cells shows how reliable its probabilities are and how much their novelty varies. With ten or more types in two or more groups, the
@@ -78,8 +78,8 @@ def calibrate(
         Model folder to write the result to: that of the model itself, or a new folder, to which the model is copied. By default
         nothing is written.
     batch_key
-        Column of ``adata.obs`` with studies (or donors, if all cells are of one study), which are held out whole. Without it,
-        random cells are held out, and confidence is too high for new studies.
+        Column of ``adata.obs`` with studies (or donors, if all cells are from one study), which are held out as a whole. Without it,
+        random cells are held out, and the confidence is too high for new studies.
     layer
         %(layer)s
     gene_ids
@@ -97,7 +97,7 @@ def calibrate(
 
     Returns
     -------
-    What was learnt. Fields written to ``adata`` are those of :func:`embed`, if the embedding was computed.
+    The fit. Fields written to ``adata`` are those of :func:`embed`, if the embedding was computed.
 
     Raises
     ------

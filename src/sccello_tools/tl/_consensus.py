@@ -60,8 +60,8 @@ def consensus(
 
     .. math:: \frac{\sum_k w_k\,[t \in \mathrm{anc}(t_k)]}{\sum_k w_k} > \mathrm{min\_agreement}.
 
-    Annotators without a label, with a label that cannot be mapped, or with one that is true of every cell ("cell", "unknown") do not
-    vote in that cell.
+    Annotators without a label, with a label that cannot be mapped, or with an uninformative label ("cell", "unknown") do not vote in
+    that cell.
 
     Parameters
     ----------

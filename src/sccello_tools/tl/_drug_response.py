@@ -74,7 +74,8 @@ def drug_response(
     center
         With ``groupby``: shift the mean profile of the groups to the mean of the training lines, which removes technical effects that
         are shared by all groups. The prediction of a group then depends on the other groups, which should be several and as different
-        as cancers are. For five lung cancer lines it improved the order of lines from random to that of bulk expression.
+        as cancers are. For five lung cancer lines it increased the mean Spearman correlation with the measured order of lines from
+        0.06 to 0.14 (0.27 from bulk expression).
     drugs
         Names of drugs of the model in any spelling, or a mapping of names to SMILES for new drugs, which requires rdkit and is much
         less accurate. By default all drugs of the model.

@@ -77,7 +77,7 @@ def embed(
         Key of ``adata.obsm`` and ``adata.uns`` to write.
     representation
         ``"cls"``: last hidden state at ``<cls>``, which the published clustering scores use.
-        ``"cell"``: L2-normalised output of the cell head, which the losses train; for novel cell types and drug response.
+        ``"cell"``: L2-normalised output of the cell head, which the losses optimise; comparable with cell type prototypes.
     max_length
         Maximum number of tokens per cell, including ``<cls>``; by default, the number of positions of the model.
     batch_tokens

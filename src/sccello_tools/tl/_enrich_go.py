@@ -78,7 +78,7 @@ def enrich_go(
     ontology
         ``"BP"`` biological process, ``"MF"`` molecular function, ``"CC"`` cellular component.
     go
-        Terms and annotations; by default the shipped release. See :meth:`sccello_tools.perturbation.GeneOntology.load`.
+        Terms and annotations; the bundled release by default. See :meth:`sccello_tools.perturbation.GeneOntology.load`.
     gene_ids
         Column of ``adata.var`` with Ensembl ids or symbols; by default ``var_names``.
     min_size, max_size

@@ -65,7 +65,7 @@ def marker_genes(
     rng: RNGLike = 0,
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Rank genes by the shift of a group's cells when the gene is masked.
+    r"""Rank genes by how far the cells of a group move in the embedding when the gene is masked.
 
     In a sample of the cells of each group, each gene in turn is replaced by ``<mask>``. The score of gene :math:`j` in cell :math:`i` is
 
@@ -85,7 +85,7 @@ def marker_genes(
         %(model)s
     method
         ``"perturb"``: exact, one pass per gene of each cell. ``"fast"``: approximation for all genes at the cost of a few passes, with a
-        similar ranking. ``"screen"``: exact for the 100 genes of each cell that rank highest by ``"fast"``, ``"fast"`` for the others.
+        similar ranking; exact for models with one layer, such as the bundled one. ``"screen"``: exact for the 100 genes of each cell that rank highest by ``"fast"``, ``"fast"`` for the others.
     genes
         Names from ``adata.var_names``; by default all genes that the sampled cells express.
     n_cells_per_group
@@ -153,8 +153,8 @@ def marker_genes(
 
     Notes
     -----
-    arXiv 2408.12373, marker gene prediction by in-silico perturbation. Cells of one donor are not independent samples: the p-values
-    rank genes, they are no evidence of reproducibility.
+    arXiv 2408.12373, marker gene prediction by in-silico perturbation. Cells of one donor are not independent samples: use the p-values
+    to rank genes, not as evidence of reproducibility.
 
     With a single group, scanpy's plots of expression require a ``groupby=``.
 

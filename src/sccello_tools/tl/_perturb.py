@@ -129,7 +129,7 @@ def perturb(
         Where to write the shifts of single cells: a layer for single genes, a table in ``adata.obsm`` if there are gene sets. Not
         written by default.
     ontology
-        The Cell Ontology; by default the shipped release.
+        Cell Ontology; the bundled release by default.
     rng
         Seed or generator of the sample of cells and of the control sets.
     copy

@@ -100,7 +100,7 @@ def pretrain(
     ontology
         Cell Ontology for the alignment loss; by default the bundled release.
     validation
-        Labelled cells that are not trained on. Their zero-shot scores (nearest neighbours among training cells, clustering) are recorded
+        Labelled cells that are not used for training. Their zero-shot scores (nearest neighbours among training cells, clustering) are recorded
         every ``config.validate_every`` steps and used for early stopping with ``config.patience``.
     checkpoint_dir
         Folder for checkpoints. If it contains a checkpoint of the same run, the run is resumed.

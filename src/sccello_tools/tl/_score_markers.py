@@ -50,8 +50,8 @@ def score_markers(
         A mapping from term (id or name) to marker genes (symbols or Ensembl ids), or a table (see
         :meth:`sccello_tools.annotation.CellMarkers.from_frame`). By default :func:`sccello_tools.datasets.cell_markers`.
     terms
-        Terms to score: ids or names, or a single one that stands for all its descendants. By default all with markers; for a
-        million cells, these are 3 GB.
+        Terms to score, as a list of ids or names, or a single id or name for all descendants of a term. By default all terms with
+        markers, which takes 3 GB for a million cells.
     key_added
         Key of ``adata.obsm``.
     layer

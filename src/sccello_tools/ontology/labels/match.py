@@ -148,7 +148,7 @@ def match_label(label: str, ontology: CellOntology | None = None) -> LabelMatch:
     label
         The label.
     ontology
-        The ontology; by default the shipped release.
+        The ontology; the bundled release by default.
 
     Returns
     -------
@@ -195,7 +195,7 @@ def match_labels(
     labels
         Labels; repeats are matched once.
     ontology
-        The ontology; by default the shipped release.
+        The ontology; the bundled release by default.
     overrides
         Mapping of labels to ids or names, which takes precedence over all rules.
 
