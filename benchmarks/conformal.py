@@ -44,7 +44,7 @@ def calibration_cells(args: argparse.Namespace, fit: EvidenceFit, ontology: Cell
     from sccello_tools.annotation.evidence import EvidenceModel
     from sccello_tools.annotation.evidence_weights import scored
     from sccello_tools.annotation.head import softmax
-    from sccello_tools.annotation.held_out import AskedCells, fold_features, joined
+    from sccello_tools.annotation.held_out import HeldOutCells, fold_features, joined
     from sccello_tools.annotation.term_space import TermSpace, human_terms
 
     markers = CellMarkers.load()
@@ -59,7 +59,7 @@ def calibration_cells(args: argparse.Namespace, fit: EvidenceFit, ontology: Cell
         rng = np.random.default_rng((0, i))
         out = held_out(args.folds / f"fold_{i}.npz", fold, cells, fit.known.types, profiles, ontology, rng)  # fmt: skip
         features = joined(fold_features(out, model, scorer, modes=("known",)))
-        asked = AskedCells.of([out.cells], fit.known.types)
+        asked = HeldOutCells.of([out.cells], fit.known.types)
         _, scores, _ = scored(features, model, fit.weights)
         probabilities.append(softmax(scores / np.float32(fit.known_temperature)))
         types.append(asked.types[features.rows])
