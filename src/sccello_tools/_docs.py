@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from inspect import cleandoc
+from textwrap import indent
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -73,14 +74,21 @@ _TEXTS = {
 }
 
 
+# the arguments of every function that reads raw counts, where they follow each other
+_TEXTS["counts_source"] = "\n".join(
+    f"{name}\n{indent(cleandoc(_TEXTS[name]), '    ')}"
+    for name in ("layer", "gene_ids", "counts", "min_matched")
+)
+
+
 def shared_docs(function: F) -> F:
     """Replace lines that begin with ``%(name)s`` by the shared text, indented to their place; the rest of the line follows it."""
     lines = []
     for line in cleandoc(function.__doc__ or "").splitlines():
         if found := _KEY.fullmatch(line):
-            indent, name, rest = found.groups()
+            margin, name, rest = found.groups()
             *text, last = cleandoc(_TEXTS[name]).splitlines()
-            lines += [f"{indent}{part}" for part in (*text, last + rest)]
+            lines += [f"{margin}{part}" for part in (*text, last + rest)]
         else:
             lines.append(line)
     function.__doc__ = "\n".join(lines)

@@ -7,23 +7,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Final
 
-GENE_ID: Final = (
-    "sccello_gene_id"  # var: unversioned Ensembl ID, "" if unmatched, missing if not matched yet
-)
+# var: unversioned Ensembl ID, "" if unmatched, missing if not matched yet
+GENE_ID: Final = "sccello_gene_id"
 N_TOKENS: Final = "sccello_n_tokens"  # obs: int32, number of tokens including <cls>
-TRUNCATED: Final = (
-    "sccello_truncated"  # obs: bool, whether a cell has more genes than max_length allows
-)
+# obs: bool, whether a cell has more genes than max_length allows
+TRUNCATED: Final = "sccello_truncated"
 EMBEDDING: Final = "X_sccello"  # obsm: float32 (n_obs, d); uns: provenance
 CELL_TYPE: Final = "sccello_cell_type"  # obs: category
 CONFIDENCE_SUFFIX: Final = "_confidence"  # obs: float32 in [0, 1], calibrated
-STATUS_SUFFIX: Final = (
-    "_status"  # obs: category of the STATUS_* values; missing for cells without counts
-)
+# obs: category of the STATUS_* values; missing for cells without counts
+STATUS_SUFFIX: Final = "_status"
 STATUS_KNOWN: Final = "known"
-STATUS_NOVEL_SUBTYPE: Final = (
-    "novel_subtype"  # unlike known cells, but a specific term is supported
-)
+# unlike known cells, but a specific term is supported
+STATUS_NOVEL_SUBTYPE: Final = "novel_subtype"
 STATUS_UNKNOWN: Final = "unknown"  # unlike known cells, and no specific term is supported
 STATUSES: Final = (STATUS_KNOWN, STATUS_NOVEL_SUBTYPE, STATUS_UNKNOWN)
 RUNNER_UP_SUFFIX: Final = "_runner_up"  # obs: category, most probable other term
@@ -32,9 +28,8 @@ CLUSTER_SUFFIX: Final = "_cluster"  # obs: category, prediction for the cluster 
 SCORES_SUFFIX: Final = "_scores"  # obsm: DataFrame, columns are CL IDs
 NOVELTY: Final = "sccello_novelty"  # obs: float32, higher means less similar to any known type
 MAPPED_CELL_TYPE: Final = "sccello_mapped_cell_type"  # obs: category, name of the mapped term
-TERM_ID_SUFFIX: Final = (
-    "_ontology_term_id"  # obs: category, IDs of the terms named in the column without suffix
-)
+# obs: category, IDs of the terms named in the column without suffix
+TERM_ID_SUFFIX: Final = "_ontology_term_id"
 MATCH_SUFFIX: Final = "_match"  # obs: category, how each label was mapped
 MARKER_SCORES: Final = "sccello_marker_scores"  # obsm: DataFrame, columns are CL IDs
 MARKER_GENES: Final = "sccello_marker_genes"  # uns: in the structure of scanpy's rank_genes_groups
@@ -48,9 +43,8 @@ NEIGHBORS_SUFFIX: Final = "_neighbors"  # uns: the same, of an annotation
 INDICES_SUFFIX: Final = "_indices"  # obsm: int64 (n_obs, n_neighbors), rows of the reference
 DISTANCES_SUFFIX: Final = "_distances"  # obsm: float32 (n_obs, n_neighbors), cosine distances
 PERTURBATION: Final = "sccello_perturbation"  # uns: table of groups and perturbations
-DRUG_RESPONSE: Final = (
-    "sccello_drug_response"  # obsm: DataFrame (n_obs, n_drugs) of ln IC50 (µM); uns: groups
-)
+# obsm: DataFrame (n_obs, n_drugs) of ln IC50 (µM); uns: groups
+DRUG_RESPONSE: Final = "sccello_drug_response"
 STD_SUFFIX: Final = "_std"  # obsm: DataFrame, standard deviation over an ensemble
 PREDICTION: Final = "sccello_prediction"  # obs: category, label of a fine-tuned classifier
 

@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from .markers import CellMarkers
 
 _RESOURCE = "expression_background.npz"
-_SD_OFFSET = (
-    0.1  # added to the sd of log expression, which is near 0 for genes that are rarely detected
-)
+# added to the sd of log expression, which is near 0 for genes that are rarely detected
+_SD_OFFSET = 0.1
 _N_MARKERS = 150  # maximum number of markers of a term: those of highest weight
 _N_SPECIFIC = 60  # maximum number of markers that distinguish a term from its siblings
 _N_SETS = 3

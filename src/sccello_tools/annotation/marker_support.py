@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 
     from .marker_scores import BoundScorer, MarkerSupport
 
-_RARELY = (
-    0.1  # an expected marker that is detected in a smaller fraction of a group's cells is missing
-)
+# an expected marker that is detected in a smaller fraction of a group's cells is missing
+_RARELY = 0.1
 
 
 class MarkerNames(NamedTuple):

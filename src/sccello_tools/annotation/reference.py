@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
 _FILE = "reference.json"
 _FORMAT = 2
-_N_CALIBRATION = (
-    3_000  # held-out cells used for calibration; enough for quantiles to within one per cent
-)
+# held-out cells used for calibration; enough for quantiles to within one per cent
+_N_CALIBRATION = 3_000
 _SMOOTHING = 0.5  # pseudo-votes distributed over all labels, so that no probability is 0
 
 
@@ -314,9 +313,8 @@ class Reference:
         votes, rows = [], []
         for number in range(fold.max() + 1):
             rest, out = np.flatnonzero(fold != number), sample[fold[sample] == number]
-            out = out[
-                np.isin(codes[out], codes[rest])
-            ]  # a type without other cells cannot be predicted
+            # a type without other cells cannot be predicted
+            out = out[np.isin(codes[out], codes[rest])]
             if len(out) and len(rest) > self.n_neighbors:
                 part = ReferencePart.of(points[rest], codes[rest])
                 votes.append(self._log_votes(search_parts([part], points[out], self.n_neighbors)))

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 _HEADER: Final = "sccello_reference_part"
 _EXACT_UP_TO = 50_000  # cells; for fewer, a matrix product is faster than building an index
-_SPARE = (
-    3  # the index is approximate: this many times the neighbours are requested and ranked exactly
-)
+# the index is approximate: this many times the neighbours are requested and ranked exactly
+_SPARE = 3
 
 NAME: Final = "cell"
 """Column with the names of the reference cells."""

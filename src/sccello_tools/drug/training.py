@@ -38,9 +38,8 @@ _CONFIGURED: Final = {
     "gradient_clip_val": "learning_rate",
     "accumulate_grad_batches": "batch_lines",
 }
-_MEMBER_SEEDS: Final = (
-    1_000  # distance of seeds, so that ensembles of neighbouring seeds share no member
-)
+# distance of seeds, so that ensembles of neighbouring seeds share no member
+_MEMBER_SEEDS: Final = 1_000
 _WARMUP: Final = 0.1  # fraction of the steps
 
 

@@ -83,14 +83,7 @@ def annotate_files(
     %(files)s
     model
         %(model)s A model without calibration annotates from its prototypes; see :func:`sccello_tools.tl.calibrate`.
-    layer
-        %(layer)s
-    gene_ids
-        %(gene_ids)s
-    counts
-        %(counts)s
-    min_matched
-        %(min_matched)s
+    %(counts_source)s
     candidates, tissue, level, alpha, method
         As in :func:`sccello_tools.tl.annotate_novel`.
     device

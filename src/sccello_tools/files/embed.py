@@ -63,14 +63,7 @@ def embed_files(
         Corpora of :func:`sccello_tools.pp.build_corpus` are also valid inputs.
     model
         %(model)s
-    layer
-        %(layer)s
-    gene_ids
-        %(gene_ids)s
-    counts
-        %(counts)s
-    min_matched
-        %(min_matched)s
+    %(counts_source)s
     representation
         ``"cls"`` or ``"cell"``, as in :func:`sccello_tools.tl.embed`.
     max_length

@@ -191,9 +191,8 @@ def write_any(adata: AnnData, path: Path) -> None:
     if path.suffix == ".zarr":
         import_zarr(path)
         with atomic_folder(path) as part, warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # anndata and zarr about each other's versions
+            # anndata and zarr about each other's versions
+            warnings.simplefilter("ignore", UserWarning)
             warnings.simplefilter("ignore", FutureWarning)
             adata.write_zarr(part)
     elif path.suffix == ".h5ad":

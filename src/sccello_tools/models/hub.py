@@ -186,9 +186,8 @@ def hub_entry(repo: str, revision: str, *, offline: bool | None = None) -> Model
     listing = _list_repository(repo, revision, offline=offline)
     check_contents(listing.names, f"{HUB_SCHEME}{repo}@{revision}")
     if not offline and revision != listing.commit:
-        _hub_download(
-            repo, CONFIG_FILE, revision, offline=False
-        )  # the cache remembers the revision
+        # the cache remembers the revision
+        _hub_download(repo, CONFIG_FILE, revision, offline=False)
     for name in DESCRIPTION_FILES:
         if name in listing.files:
             _hub_download(repo, name, listing.commit, offline=offline)
@@ -399,9 +398,8 @@ def _is_intact(path: Path, file: ModelFile) -> bool:
     """Compare the hash of a file with the manifest, and with the one by which the hub names it in the cache."""
     if file.is_verified and sha256_of(path) != file.sha256:
         return False
-    etag = (
-        path.resolve().name
-    )  # if the cache uses links: sha256 of a large file, git hash of a small one
+    # if the cache uses links: sha256 of a large file, git hash of a small one
+    etag = path.resolve().name
     if re.fullmatch(r"[0-9a-f]{64}", etag):
         return etag == sha256_of(path)
     if re.fullmatch(r"[0-9a-f]{40}", etag):

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
 AttentionName = Literal["auto", "flash", "torch_varlen", "sdpa"]
 _HALF = (torch.bfloat16, torch.float16)
-_MAX_PADDING = (
-    1 / 8
-)  # wastes up to a quarter of a block's attention, for at most 57 calls at 2,048 positions
+# wastes up to a quarter of a block's attention, for at most 57 calls at 2,048 positions
+_MAX_PADDING = 1 / 8
 _MULTIPLE = 8  # masks and rows of this alignment suit the tensor cores of a GPU
 
 

@@ -174,9 +174,8 @@ def _read(
     tree = TermTree.of([term for term in column.terms if term], ontology)
     by_term = lineage_colors(tree)
     default = [by_term.get(term, UNKNOWN) for term in column.terms]
-    stored = (
-        adata if level is None else None
-    )  # stored colours belong to the categories of the column
+    # stored colours belong to the categories of the column
+    stored = adata if level is None else None
     colors = category_colors(stored, key, column.names, palette, default)
     labels = [
         ontology.name(term) if term and name.startswith("CL:") else name

@@ -69,14 +69,7 @@ def build_corpus(
         Column of ``obs`` that holds Cell Ontology ids. Obsolete ids are replaced by their successors.
     obs_keys
         Further columns of ``obs`` to keep: strings, numbers or booleans. Every input must have them.
-    layer
-        %(layer)s
-    gene_ids
-        %(gene_ids)s
-    counts
-        %(counts)s
-    min_matched
-        %(min_matched)s
+    %(counts_source)s
     unknown_labels
         ``"leave_out"`` leaves out cells whose label is not a current Cell Ontology id and reports them, instead of raising. Cells
         without a label, or with one that does not name a cell type ("unknown", CL:0000003), are always left out and reported.

@@ -73,14 +73,7 @@ def add_types(
         genes are used as evidence.
     use_rep
         Key of ``adata.obsm`` with an embedding that :func:`embed` computed with this model.
-    layer
-        %(layer)s
-    gene_ids
-        %(gene_ids)s
-    counts
-        %(counts)s
-    min_matched
-        %(min_matched)s
+    %(counts_source)s
     device
         %(device)s
     ontology

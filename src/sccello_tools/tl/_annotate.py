@@ -100,14 +100,7 @@ def annotate(
         Columns of ``reference.obs`` to report with the neighbours, such as donor and study; by default, those stored in a built reference.
     key_added
         Column of ``adata.obs``, and prefix of the other fields.
-    layer
-        %(layer)s
-    gene_ids
-        %(gene_ids)s
-    counts
-        %(counts)s
-    min_matched
-        %(min_matched)s
+    %(counts_source)s
     device
         %(device)s
     ontology

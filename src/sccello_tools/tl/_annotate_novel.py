@@ -108,14 +108,7 @@ def annotate_novel(
         scores are not probabilities, so there is no confidence.
     key_added
         Column of ``adata.obs`` and prefix of the names of the others.
-    layer
-        %(layer)s
-    gene_ids
-        %(gene_ids)s
-    counts
-        %(counts)s
-    min_matched
-        %(min_matched)s
+    %(counts_source)s
     device
         %(device)s
     ontology

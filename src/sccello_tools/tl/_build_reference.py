@@ -71,14 +71,7 @@ def build_reference(
     obs_keys
         Columns of ``adata.obs`` to store with the cells, to be reported with neighbours by :func:`search`; ``batch_key`` is always
         stored.
-    layer
-        %(layer)s
-    gene_ids
-        %(gene_ids)s
-    counts
-        %(counts)s
-    min_matched
-        %(min_matched)s
+    %(counts_source)s
     device
         %(device)s
     ontology

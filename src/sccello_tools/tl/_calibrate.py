@@ -80,14 +80,7 @@ def calibrate(
     batch_key
         Column of ``adata.obs`` with studies (or donors, if all cells are from one study), which are held out as a whole. Without it,
         random cells are held out, and the confidence is too high for new studies.
-    layer
-        %(layer)s
-    gene_ids
-        %(gene_ids)s
-    counts
-        %(counts)s
-    min_matched
-        %(min_matched)s
+    %(counts_source)s
     device
         %(device)s
     ontology

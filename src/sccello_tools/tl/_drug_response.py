@@ -81,14 +81,7 @@ def drug_response(
         less accurate. By default all drugs of the model.
     key_added
         Key of ``adata.obsm`` and ``adata.uns``.
-    layer
-        %(layer)s
-    gene_ids
-        %(gene_ids)s
-    counts
-        %(counts)s
-    min_matched
-        %(min_matched)s
+    %(counts_source)s
     device
         %(device)s
         It concerns the encoder of a model loaded by name or folder; the small networks of drug response run on the CPU.

@@ -74,14 +74,7 @@ def finetune(
         Schedule, early stopping, fraction of validation cells, rank of the updates; by default the published recipe.
     name
         Name of the new model; by default that of the folder.
-    layer
-        %(layer)s
-    gene_ids
-        %(gene_ids)s
-    counts
-        %(counts)s
-    min_matched
-        %(min_matched)s
+    %(counts_source)s
     device
         %(device)s
     trainer_kwargs

@@ -55,14 +55,7 @@ def predict(
         Also write the probabilities of all labels.
     key_added
         Column of ``adata.obs`` for the labels; prefix of the other fields.
-    layer
-        %(layer)s
-    gene_ids
-        %(gene_ids)s
-    counts
-        %(counts)s
-    min_matched
-        %(min_matched)s
+    %(counts_source)s
     device
         %(device)s
     copy

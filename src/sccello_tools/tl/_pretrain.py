@@ -89,14 +89,7 @@ def pretrain(
         A model to continue training, of the size set in ``config``: its name, its folder, or a loaded model. Random weights by default.
     name
         Name of the model; by default that of the folder.
-    layer
-        %(layer)s
-    gene_ids
-        %(gene_ids)s
-    counts
-        %(counts)s
-    min_matched
-        %(min_matched)s
+    %(counts_source)s
     ontology
         Cell Ontology for the alignment loss; by default the bundled release.
     validation

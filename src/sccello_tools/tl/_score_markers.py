@@ -54,14 +54,7 @@ def score_markers(
         markers, which takes 3 GB for a million cells.
     key_added
         Key of ``adata.obsm``.
-    layer
-        %(layer)s
-    gene_ids
-        %(gene_ids)s
-    counts
-        %(counts)s
-    min_matched
-        %(min_matched)s
+    %(counts_source)s
     ontology
         Cell Ontology; the bundled release by default.
     copy

@@ -70,14 +70,7 @@ def search(
         Key of ``adata.obsm`` with an embedding that :func:`embed` computed with this model.
     key_added
         Key of ``adata.uns``, and prefix of the keys of ``adata.obsm``.
-    layer
-        %(layer)s
-    gene_ids
-        %(gene_ids)s
-    counts
-        %(counts)s
-    min_matched
-        %(min_matched)s
+    %(counts_source)s
     device
         %(device)s
     copy

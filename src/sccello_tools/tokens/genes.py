@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
 # GENCODE up to release 24 wrote the pseudoautosomal genes of chromosome Y as ENSGR...
 _ENSEMBL = re.compile(r"(ENSG[\dR]\d{10})(\.\d+)?(_PAR_Y)?", re.IGNORECASE)
-_MADE_UNIQUE = re.compile(
-    r"(.+?)(?:[-.]|__?)\d+"
-)  # var_names_make_unique, make.unique of R, pandas
+# var_names_make_unique, make.unique of R, pandas
+_MADE_UNIQUE = re.compile(r"(.+?)(?:[-.]|__?)\d+")
 _DATE = "date "  # start of the key under which the genes of a date are looked up
 _MANY_COLUMNS = 3  # an alias of this many columns is a placeholder, such as "U6", and not one gene
 # a targeted panel: few genes, nearly all of them human

@@ -175,9 +175,8 @@ def several_names(words: Words, index: LabelIndex) -> Found | None:
     """Match "monocyte macrophage": a sequence of several full names."""
     best: list[tuple[str, ...] | None] = [(), *[None] * len(words)]
     for stop in range(1, len(words) + 1):
-        for start in range(
-            stop - 1, -1, -1
-        ):  # shortest names first: "T NK cells" are T and NK cells
+        # shortest names first: "T NK cells" are T and NK cells
+        for start in range(stop - 1, -1, -1):
             before = best[start]
             if before is None or (start, stop) == (0, len(words)):
                 continue
