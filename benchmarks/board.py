@@ -169,6 +169,14 @@ ENTRIES = (
     ),
     Entry(
         QUALITY,
+        "recipe",
+        "Effect of each component of the training recipe, and quality and speed of encoders of several sizes.",
+        full=("--plot", "docs/_static/encoder_size.png"),
+        takes_data=False,
+        figure="_static/encoder_size.png",
+    ),
+    Entry(
+        QUALITY,
         "conformal",
         "Back-off compared with conformal prediction sets on the ontology.",
         full=("--folds", "runs/folds", "--model", "runs/sccello-small-eval"),

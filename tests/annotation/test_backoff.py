@@ -37,6 +37,14 @@ def test_a_sure_cell_gets_its_type_and_an_unsure_one_what_its_types_share(lineag
     np.testing.assert_allclose(answer.probability, [0.97, 0.95, 0.95], atol=1e-6)
 
 
+def test_types_that_share_nothing_are_called_cell(lineages, ontology):
+    """Not "eukaryotic cell", which is as uninformative."""
+    answer = lineages.back_off(probabilities([0.26, 0.25, 0.24, 0.25]), threshold=0.99)
+    assert ontology.name(answer.terms[0]) == "cell"
+    terms = {term for lineage in lineages.lineages for term in lineage.terms}
+    assert {"CL:0000255", "CL:0000548"}.isdisjoint(terms)
+
+
 def test_nothing_to_reach_never_climbs(lineages):
     given_rows = probabilities([0.3, 0.2, 0.25, 0.25], [0.1, 0.2, 0.3, 0.4])
     assert lineages.back_off(given_rows, threshold=0).terms.tolist() == [CD4, NEURON]

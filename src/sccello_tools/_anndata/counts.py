@@ -332,7 +332,8 @@ def warn_user(message: str) -> None:
 def _level_of_caller() -> int:
     """Return the stack level of the code that called this package."""
     frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("sccello_tools"):
+    package = "sccello_tools"
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(package):
         frame, level = frame.f_back, level + 1
     return level
 

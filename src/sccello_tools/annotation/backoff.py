@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sccello_tools.ontology import is_uninformative
+from sccello_tools.ontology.graph import ROOT
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -227,8 +230,10 @@ def _lineages(
         return -hierarchy.depth(term), term
 
     lineages = []
-    for own in ancestors:
-        terms = tuple(sorted(own, key=key))
+    for name, own in zip(types, ancestors):
+        # "eukaryotic cell" says no more than "cell", the root
+        kept = {t for t in own if t in {name, ROOT} or not is_uninformative(t)}
+        terms = tuple(sorted(kept, key=key))
         lineages.append(Lineage(terms, np.stack([correct(term) for term in terms], axis=1)))
     return Lineages(types, tuple(lineages), hierarchy)
 
