@@ -169,7 +169,7 @@ ENTRIES = (
     ),
     Entry(
         QUALITY,
-        "recipe",
+        "training_recipe",
         "Effect of each component of the training recipe, and quality and speed of encoders of several sizes.",
         full=("--plot", "docs/_static/encoder_size.png"),
         takes_data=False,

@@ -153,7 +153,7 @@ def print_results(found: dict[str, dict[str, list[float]]]) -> None:
         ["study", *methods],
         rows,
         "All methods train on measured and synthetic cells of the other studies; baselines on a sample of them. Baselines assign the most probable label, this package "
-        "the type of highest expected utility.",
+        "the type of highest expected utility. scANVI is fitted to each file as well, without its labels, and tl.annotate_novel and scANVI annotate at most 25 cells per type and study.",
     )
 
 

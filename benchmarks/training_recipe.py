@@ -1,10 +1,10 @@
 """The recipe of the bundled model: effect of each component, and quality against speed for encoders of several sizes.
 
-    python scripts/leave_studies_out.py --data ../shared/data --folds 0 3 --seeds 0 1 2 --steps 800 --out benchmarks/results/recipe.json \\
+    python scripts/leave_studies_out.py --data ../shared/data --folds 0 3 --seeds 0 1 2 --steps 800 --out benchmarks/results/training_recipe.json \\
         --arms base "no styles" ... --set hidden_size=128 max_length=256 learning_rate=0.002 gene_every=0
-    python scripts/leave_studies_out.py --data ../shared/data --folds 0 3 --steps 800 --out benchmarks/results/recipe.json \\
+    python scripts/leave_studies_out.py --data ../shared/data --folds 0 3 --steps 800 --out benchmarks/results/training_recipe.json \\
         --set hidden_size=256 max_length=384 n_layers=1 gene_every=0
-    python benchmarks/recipe.py --plot docs/_static/encoder_size.png
+    python benchmarks/training_recipe.py --plot docs/_static/encoder_size.png
 
 Reads what these runs wrote and trains nothing. Speed is measured here, with random weights of the same sizes.
 """
@@ -27,7 +27,7 @@ from sccello_tools.nn import EncoderConfig, ScCelloModel
 if TYPE_CHECKING:
     from typing import Any
 
-RESULTS = Path(__file__).parent / "results" / "recipe.json"
+RESULTS = Path(__file__).parent / "results" / "training_recipe.json"
 PRIOR = "tissue inferred"
 OTHER_ORGANS = (
     "hao",
