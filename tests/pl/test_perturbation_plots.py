@@ -74,7 +74,7 @@ def test_files(tmp_path, effects):
     ("options", "error", "message"),
     [
         ({"kind": "pie"}, ArgumentError, "'volcano', 'matrix'"),
-        ({"value": "pval"}, ArgumentError, "'log2_ratio' or 'toward'"),
+        ({"value": "pval"}, ArgumentError, "'log2_ratio', 'toward'"),
         ({"value": "toward"}, ArgumentError, "toward="),
         ({"groups": "z"}, NotFoundError, "'z'"),
         ({"key": "other"}, NotFoundError, "tl.perturb"),

@@ -443,7 +443,7 @@ def test_no_genes():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"counts": "yes"}, "'check' or 'trust', got 'yes'"),
+        ({"counts": "yes"}, "'check', 'trust', got 'yes'"),
         ({"max_length": 1}, "max_length.*got 1"),
         ({"chunk_cells": 0}, "chunk_cells.*got 0"),
         ({"chunk_cells": -1}, "chunk_cells.*got -1"),

@@ -68,7 +68,7 @@ MISTAKES = [
     Mistake("More tokens than the model has positions", "sccello.tl.embed(adata, max_length=4096)", ARGUMENT, r"4096", r"512"),
     Mistake("One token per cell", "sccello.pp.tokenize(adata, max_length=1)", ARGUMENT, r"got 1", r"at least 2"),
     Mistake("No tokens per batch", "sccello.tl.embed(adata, batch_tokens=0)", ARGUMENT, r"got 0", r"positive integer"),
-    Mistake("An unknown policy", "sccello.pp.tokenize(adata, counts='ignore')", ARGUMENT, r"'ignore'", r"'check' or 'trust'"),
+    Mistake("An unknown policy", "sccello.pp.tokenize(adata, counts='ignore')", ARGUMENT, r"'ignore'", r"'check', 'trust'"),
     Mistake("An unknown representation", "sccello.tl.embed(adata, representation='mean')", CONFIG, r"'mean'", r"'cls'"),
     Mistake("A copy of a backed AnnData", "sccello.tl.embed(backed, copy=True)", BACKED, r"cells.h5ad", r"to_memory"),
     Mistake("A view of a backed AnnData", "sccello.tl.embed(backed[:5])", BACKED, r"cells.h5ad", r"to_memory"),

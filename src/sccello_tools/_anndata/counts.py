@@ -15,7 +15,8 @@ from sccello_tools import _keys
 from sccello_tools._logging import logger
 from sccello_tools._messages import quoted
 from sccello_tools._settings import settings
-from sccello_tools.errors import ArgumentError, GeneMatchError, NotCountsError
+from sccello_tools._validation import check_choice
+from sccello_tools.errors import GeneMatchError, NotCountsError
 from sccello_tools.tokens import (
     DEFAULT_MIN_MATCHED,
     ValueSummary,
@@ -73,9 +74,7 @@ class CountsSource:
     """Minimum number of matched genes; see :func:`~sccello_tools.tokens.match_gene_names` about targeted panels."""
 
     def __post_init__(self) -> None:
-        if self.counts not in {"check", "trust"}:
-            msg = f"counts must be 'check' or 'trust', got {self.counts!r}"
-            raise ArgumentError(msg)
+        check_choice("counts", self.counts, ("check", "trust"))
 
     @property
     def name(self) -> str:

@@ -114,9 +114,9 @@ class MarkerScorer:
             return _scorer_of_all(markers, ontology)
         background = Background.load()
         names = tuple(terms)
-        own = _weight_matrix(markers, names, positive=True)
+        own = _matrix(markers, names, "weight")
         specific = _keep_largest(_specific_weights(own, names, markers, ontology), _N_SPECIFIC)
-        negative = _weight_matrix(markers, names, positive=False)
+        negative = _matrix(markers, names, None, positive=False)
         stacked = [_keep_largest(own, _N_MARKERS), specific, negative]
         pattern = sparse.csc_matrix(abs(stacked[0]) + abs(stacked[1]) + abs(stacked[2]))
         pattern.sort_indices()
@@ -381,16 +381,18 @@ def _summed(
     return sparse.csr_matrix(counts @ to_gene), distinct.astype(np.int32)
 
 
-def _weight_matrix(
-    markers: CellMarkers, terms: tuple[str, ...], *, positive: bool
+def _matrix(
+    markers: CellMarkers, terms: tuple[str, ...], column: str | None, *, positive: bool = True
 ) -> sparse.csr_matrix:
-    """Return weights of positive markers, or 1 for negative ones; shape (n_terms, n_tokens)."""
+    """Return a column of the table of positive or negative markers, or ones, as a matrix of shape (n_terms, n_tokens)."""
     place = {term: index for index, term in enumerate(terms)}
     token_of = GeneVocabulary.load().token_of
     table = markers.table[(markers.table["positive"] == positive) & markers.table[TERM].isin(place)]
-    values = table["weight"].to_numpy(np.float32) if positive else np.ones(len(table), np.float32)
     rows = table[TERM].astype(str).map(place).to_numpy()
     columns = table[GENE].astype(str).map(token_of).to_numpy()
+    values = (
+        np.ones(len(table), np.float32) if column is None else table[column].to_numpy(np.float32)
+    )
     return sparse.csr_matrix((values, (rows, columns)), shape=(len(terms), VOCABULARY_SIZE))
 
 
@@ -398,7 +400,7 @@ def _specific_weights(
     own: sparse.csr_matrix, terms: tuple[str, ...], markers: CellMarkers, ontology: CellOntology
 ) -> sparse.csr_matrix:
     """Return the excess over the mean weight of siblings with markers, times the square root of the evidence."""
-    evidence = _evidence_matrix(markers, terms)
+    evidence = _matrix(markers, terms, "evidence")
     place = {term: index for index, term in enumerate(terms)}
     has_markers = np.diff(own.indptr) > 0
     rows = []
@@ -416,22 +418,6 @@ def _specific_weights(
         rows.append(row)
     excess = sparse.vstack(rows, format="csr") if rows else own
     return sparse.csr_matrix(excess.multiply(evidence.sqrt()))
-
-
-def _evidence_matrix(markers: CellMarkers, terms: tuple[str, ...]) -> sparse.csr_matrix:
-    place = {term: index for index, term in enumerate(terms)}
-    token_of = GeneVocabulary.load().token_of
-    table = markers.table[markers.table["positive"] & markers.table[TERM].isin(place)]
-    return sparse.csr_matrix(
-        (
-            table["evidence"].to_numpy(np.float32),
-            (
-                table[TERM].astype(str).map(place).to_numpy(),
-                table[GENE].astype(str).map(token_of).to_numpy(),
-            ),
-        ),
-        shape=(len(terms), VOCABULARY_SIZE),
-    )
 
 
 def _keep_largest(matrix: sparse.csr_matrix, n: int) -> sparse.csr_matrix:

@@ -9,8 +9,7 @@ from sccello_tools._anndata.counts import CountsSource
 from sccello_tools._docs import shared_docs
 from sccello_tools._io import check_output
 from sccello_tools._logging import logger
-from sccello_tools._validation import check_at_least
-from sccello_tools.errors import ArgumentError
+from sccello_tools._validation import check_at_least, check_choice
 from sccello_tools.tokens import GeneVocabulary
 
 from .job import files_job, length_of, model_info, process_blocks, report, warn_of_cells
@@ -115,9 +114,7 @@ def embed_files(
     (50, 256)
     """
     CountsSource(layer, gene_ids, counts, min_matched)  # validates the arguments
-    if representation not in {"cls", "cell"}:
-        msg = f"representation must be 'cls' or 'cell', got {representation!r}"
-        raise ArgumentError(msg)
+    check_choice("representation", representation, ("cls", "cell"))
     check_at_least("cells_per_block", cells_per_block, 1)
 
     def config_of(info: ModelInfo) -> EmbedConfig:

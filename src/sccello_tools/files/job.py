@@ -18,6 +18,7 @@ from sccello_tools._anndata.counts import (
 )
 from sccello_tools._io import check_output
 from sccello_tools._logging import logger
+from sccello_tools._validation import check_choice
 from sccello_tools.corpus import read_record
 from sccello_tools.corpus.manifest import Input
 from sccello_tools.errors import ArgumentError
@@ -125,9 +126,7 @@ def files_job(
     tokens_allowed
         Whether corpora of tokens are valid inputs.
     """
-    if errors not in {"raise", "report"}:
-        msg = f"errors must be 'raise' or 'report', got {errors!r}"
-        raise ArgumentError(msg)
+    check_choice("errors", errors, ("raise", "report"))
     named = named_inputs(inputs)
     if Path(setup.model).is_dir():  # workers may have another working directory
         setup = setup._replace(model=Path(setup.model).absolute())

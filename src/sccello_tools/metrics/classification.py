@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sccello_tools._validation import check_at_least
+from sccello_tools._validation import check_at_least, check_choice
 from sccello_tools.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -128,9 +128,7 @@ def knn_vote(
         msg = f"reference has {reference.shape[1]} dimensions, query has {query.shape[1]}. Embed both with the same model."
         raise ArgumentError(msg)
     check_at_least("n_neighbors", n_neighbors, 1)
-    if metric not in {"cosine", "euclidean"}:
-        msg = f"metric must be 'cosine' or 'euclidean', got {metric!r}"
-        raise ArgumentError(msg)
+    check_choice("metric", metric, ("cosine", "euclidean"))
     usable = np.isfinite(reference).all(axis=1)
     if not usable.any():
         msg = f"All {len(reference)} reference rows contain NaN. Embed the reference, or pass other reference cells."

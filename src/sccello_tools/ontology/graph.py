@@ -9,7 +9,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sccello_tools.errors import ArgumentError, LabelError
+from sccello_tools._validation import check_choice
+from sccello_tools.errors import LabelError
 
 from .obo import CL_ID, read_obo
 from .search import NameIndex
@@ -155,9 +156,7 @@ class CellOntology:
         Along the longest path by default, so that a term is always deeper than its ancestors. "cell" (CL:0000000) has depth 0, and
         so have the few terms that are not cells and have no parent.
         """
-        if path not in {"longest", "shortest"}:
-            msg = f"path must be 'longest' or 'shortest', got {path!r}"
-            raise ArgumentError(msg)
+        check_choice("path", path, ("longest", "shortest"))
         found = self._current_term(term)
         return found.depth if path == "longest" else found.level
 

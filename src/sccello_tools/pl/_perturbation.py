@@ -122,9 +122,7 @@ def perturbation(
     path = save_path(save, "perturbation")
     check_choice("kind", kind, _KINDS)
     table = perturbation_df(adata, groups, key=key, gene_symbols=gene_symbols)
-    if value not in {"auto", *_LABELS}:
-        msg = f"value must be 'auto', 'log2_ratio' or 'toward', got {value!r}"
-        raise ArgumentError(msg)
+    check_choice("value", value, ("auto", *_LABELS))
     if value == "toward" and "toward" not in table:
         msg = "value='toward' requires a target. Call tl.perturb with toward=, or use value='log2_ratio'."
         raise ArgumentError(msg)

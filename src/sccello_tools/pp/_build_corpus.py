@@ -11,6 +11,7 @@ from sccello_tools._anndata.counts import CountsSource
 from sccello_tools._docs import shared_docs
 from sccello_tools._io import check_output
 from sccello_tools._logging import logger
+from sccello_tools._validation import check_choice
 from sccello_tools.corpus import Corpus, shard_path
 from sccello_tools.corpus.manifest import (
     RESERVED,
@@ -119,12 +120,8 @@ def build_corpus(
     (583, 6)
     """
     CountsSource(layer, gene_ids, counts, min_matched)  # checks
-    if errors not in {"raise", "report"}:
-        msg = f"errors must be 'raise' or 'report', got {errors!r}"
-        raise ArgumentError(msg)
-    if unknown_labels not in {"error", "leave_out"}:
-        msg = f"unknown_labels must be 'error' or 'leave_out', got {unknown_labels!r}"
-        raise ArgumentError(msg)
+    check_choice("errors", errors, ("raise", "report"))
+    check_choice("unknown_labels", unknown_labels, ("error", "leave_out"))
     if cells_per_shard < 1 or max_length < 2:
         msg = f"cells_per_shard must be >= 1 and max_length >= 2, got {cells_per_shard} and {max_length}"
         raise ArgumentError(msg)
