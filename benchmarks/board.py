@@ -192,6 +192,7 @@ ENTRIES = (
         QUALITY,
         "finetuning",
         "Fine-tuning to labels that were not used for pretraining.",
+        full=("--seeds", "3"),
         needs_data=True,
     ),
     Entry(

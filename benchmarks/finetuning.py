@@ -124,13 +124,29 @@ def main() -> None:
                 [run.get(name, np.nan) for run in runs]
                 for name in ("accuracy", "macro_f1", "log_loss", "held_out_macro_f1", "seconds")
             ]
-            rows.append([method, *(f"{np.mean(v):.3f} ± {np.std(v):.3f}" for v in means)])
-        columns = ["method", "accuracy", "macro F1", "log loss", "macro F1, early stop", "seconds"]
+            rows.append([method, *map(_mean_and_spread, means[:4]), f"{np.mean(means[4]):.0f}"])
+        columns = [
+            "method",
+            "accuracy",
+            "macro F1",
+            "log loss",
+            "macro F1 of the donor for early stopping",
+            "seconds",
+        ]
         print_table(
-            f"{key} ({len(np.unique(truth))} labels), donors not seen in fine-tuning", columns, rows
+            f"{key} ({len(np.unique(truth))} labels), donors not seen in fine-tuning",
+            columns,
+            rows,
+            f"{args.seeds} seeds, ± standard deviation; logistic regression has none.",
         )
     if args.json:
         args.json.write_text(json.dumps(out, indent=2))
+
+
+def _mean_and_spread(values: list[float]) -> str:
+    if np.isnan(values).any():
+        return "–"
+    return f"{np.mean(values):.3f}" + (f" ± {np.std(values):.3f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":
