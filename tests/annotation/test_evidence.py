@@ -306,7 +306,7 @@ def test_contributions_add_up_to_the_difference_of_scores(
     some = cells.take(np.arange(0, len(cells), 12))
     part = annotator.partial(some.hidden, some.cells, some.counts)
     evidence = fit.known.evidence(some.hidden, some.cells, annotator.scorer(some.counts))
-    shared = annotator.model.shared_scores(evidence)
+    shared = annotator.model.shared_parts(evidence).total
     n = len(fit.known.types)
     at = np.arange(len(some))
     markers = annotator.model.shared_parts(evidence).markers[:, :n]
@@ -341,7 +341,7 @@ def test_novelty_is_the_log_odds_of_open_terms(fit: EvidenceFit, cells: Labelled
     evidence = fit.known.evidence(some.hidden, some.cells, annotator.scorer(some.counts))
     model, n = annotator.model, len(fit.known.types)
     by_cell, by_term = model.open_scores(evidence)
-    shared = model.shared_scores(evidence)
+    shared = model.shared_parts(evidence).total
     opened = shared[:, n:] + by_term[n:] + by_cell[:, None]
     known = shared[:, :n] + model.known_scores(evidence)
     expected = logsumexp(opened, axis=1) - logsumexp(known, axis=1)
@@ -432,7 +432,7 @@ def test_fused_scores_equal_weighted_features(
     slow = np.einsum(
         "nfr,f->nr", model.pair_features(evidence), weights.array()[: len(PAIR_FEATURES)]
     )
-    np.testing.assert_allclose(model.shared_scores(evidence), slow, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(model.shared_parts(evidence).total, slow, rtol=1e-3, atol=1e-3)
 
 
 def test_empty_cells_have_no_term(fit: EvidenceFit, cells: LabelledCells) -> None:

@@ -40,7 +40,7 @@ SOURCES: Final = {
     "ontology": ("rank",),
     "prior": ("depth", "log_sources", "bias"),
 }
-"""Which weights belong to which source of evidence."""
+"""Weights of each source of evidence."""
 _LEAST_LOG_PROBABILITY = -12.0
 
 
@@ -96,7 +96,7 @@ class EvidenceWeights:
 
 
 class CellEvidence(NamedTuple):
-    """What the sources say of some cells; one row per cell."""
+    """Evidence of each source on some cells, one row per cell."""
 
     log_probabilities: NDArray[np.float32]
     """(n_cells, n_known) of the classifier; -inf for types that are ruled out."""
@@ -109,7 +109,7 @@ class CellEvidence(NamedTuple):
 
 
 class SharedScores(NamedTuple):
-    """Part of the scores that known and open terms share, by source; each of shape (n_cells, n_rows)."""
+    """The part of the scores that known and open terms have in common, by source; each of shape (n_cells, n_rows)."""
 
     embedding: NDArray[np.float32]
     ontology: NDArray[np.float32]
@@ -196,7 +196,7 @@ class EvidenceModel:
         if ranked is None:
             rows = self.space.rank_rows[:, kept[self.space.placed]]
             ranked = RankedRows(np.ascontiguousarray(rows))
-            self._ranked.clear()  # while weights are fitted, other types are masked in each block
+            self._ranked.clear()  # while weights are fitted, each block masks other types
             self._ranked[key] = ranked
         found = ranked.correlations(np.ascontiguousarray(cells.cosines[:, kept]))
         # of constant cosines
@@ -204,7 +204,7 @@ class EvidenceModel:
         return found
 
     def shared_parts(self, cells: CellEvidence) -> SharedScores:
-        """Return the part of the scores that known and open terms share by source: weights times pair features."""
+        """Return the part of the scores that known and open terms have in common, by source: weights times pair features."""
         w = self.weights
         probabilities = np.exp(cells.log_probabilities)
         similarity = (
@@ -240,13 +240,9 @@ class EvidenceModel:
             over_rows(len(markers), part)
         return SharedScores(embedding, ontology, markers)
 
-    def shared_scores(self, cells: CellEvidence) -> NDArray[np.float32]:
-        """Return the sum of :meth:`shared_parts`, shape (n_cells, n_rows)."""
-        return self.shared_parts(cells).total
-
     @property
     def prior(self) -> NDArray[np.float32]:
-        """(n_rows,) what is added to the scores of open terms for every cell."""
+        """(n_rows,) terms of the scores of open terms that are the same for every cell."""
         sources = np.log1p(self.space.n_sources)
         found: NDArray[np.float32] = np.asarray(
             self.weights.depth * self.space.depth + self.weights.log_sources * sources,
@@ -255,12 +251,12 @@ class EvidenceModel:
         return found
 
     def open_scores(self, cells: CellEvidence) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return what is added to the scores of open terms: (n_cells,) by cell and (n_rows,) by term."""
+        """Return the terms of the scores of open terms that depend on the cell, (n_cells,), and on the term, (n_rows,)."""
         by_cell = self.weights.bias + self.weights.distance * cells.log_distance
         return by_cell.astype(np.float32), self.prior
 
     def known_scores(self, cells: CellEvidence) -> NDArray[np.float32]:
-        """Return what is added to the scores of known types, shape (n_cells, n_known)."""
+        """Return the terms of the scores that only known types have, shape (n_cells, n_known)."""
         clipped = np.maximum(cells.log_probabilities, _LEAST_LOG_PROBABILITY)
         found: NDArray[np.float32] = np.float32(self.weights.log_probability) * clipped
         return found

@@ -1,4 +1,4 @@
-"""What annotation has learnt of a model, in one safetensors file of the model's folder."""
+"""The fit that annotation with a model needs, in one safetensors file of the model's folder."""
 
 from __future__ import annotations
 
