@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,9 +23,6 @@ from _common import print_table, time_all
 import sccello_tools as sccello
 from sccello_tools.engine import encode
 from sccello_tools.nn import EncoderConfig, ScCelloModel
-
-if TYPE_CHECKING:
-    from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "training_recipe.json"
 PRIOR = "tissue inferred"
@@ -52,78 +49,97 @@ class Size(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Scores of one arm, size and seed, by study."""
+    """Scores of one arm, size, seed and fold, by study."""
 
     arm: str
     size: Size
     seed: int
     steps: int
+    fold: str
     scores: dict[str, list[float]]
     """Mean recall and hierarchical F1 of each study."""
 
-    def mean(self, *, new_organs: bool | None = None, place: int = 0) -> float:
-        """Average the studies, or those of organs with or without measured training cells."""
-        kept = [v[place] for study, v in self.scores.items() if new_organs is None or (study in OTHER_ORGANS) != new_organs]  # fmt: skip
-        return float(np.mean(kept))
-
 
 def read(path: Path) -> list[Run]:
-    """Merge the folds of each arm, size and seed."""
-    merged: dict[tuple[Any, ...], dict[str, list[float]]] = {}
+    """Read all runs."""
+    runs = []
     for key, run in json.loads(path.read_text(encoding="utf-8")).items():
-        arm, _, seed, steps, *changed = key.split("|")
+        arm, fold, seed, steps, *changed = key.split("|")
         values = dict(item.split("=", 1) for item in changed)
         size = Size(int(values.get("n_layers", 1)), int(values["hidden_size"]), int(values["max_length"]))  # fmt: skip
-        merged.setdefault((arm, size, int(seed), int(steps)), {}).update(run["scores"][PRIOR])
-    return [Run(*key, scores) for key, scores in merged.items()]
+        runs.append(Run(arm, size, int(seed), int(steps), fold, run["scores"][PRIOR]))
+    return runs
+
+
+def mean(runs: list[Run], *, new_organs: bool | None = None, place: int = 0) -> float:
+    """Average the studies of runs, or those of organs with or without measured training cells."""
+    values = [
+        v[place]
+        for run in runs
+        for study, v in run.scores.items()
+        if new_organs is None or (study in OTHER_ORGANS) != new_organs
+    ]
+    return float(np.mean(values))
 
 
 def print_components(runs: list[Run]) -> None:
-    """Print each arm of the size that has several arms, with the difference to the whole recipe by seed."""
+    """Print each arm of the size that has several arms by fold, with the difference to the whole recipe by seed."""
     size = next(run.size for run in runs if run.arm != "base")
-    by_arm: dict[str, dict[int, Run]] = {}
-    for run in runs:
-        if run.size == size:
-            by_arm.setdefault(run.arm, {})[run.seed] = run
-    rows = []
-    for arm, of_seed in by_arm.items():
-        rows.append([
-            "the recipe" if arm == "base" else arm, str(len(of_seed)),
-            _spread([run.mean() for run in of_seed.values()]),
-            "" if arm == "base" else _spread([run.mean() - by_arm["base"][seed].mean() for seed, run in of_seed.items()], sign="+"),
-            _spread([run.mean(new_organs=True) for run in of_seed.values()]),
-            _spread([run.mean(new_organs=False) for run in of_seed.values()]),
-            _spread([run.mean(place=1) for run in of_seed.values()]),
-        ])  # fmt: skip
-    base = by_arm["base"][0]
+    runs = [run for run in runs if run.size == size]
+    rows: dict[str, list[str]] = {}
+    columns, notes = ["recipe"], []
+    for number, fold in enumerate(dict.fromkeys(run.fold for run in runs)):
+        arms: dict[str, dict[int, Run]] = {}
+        for run in runs:
+            if run.fold == fold:
+                arms.setdefault(run.arm, {})[run.seed] = run
+        # seeds that all arms have
+        seeds = sorted(set.intersection(*(set(of_seed) for of_seed in arms.values())))
+        letter = "ABCD"[number]
+        columns += [f"recall, fold {letter}", "difference", "hierarchical F1"]
+        for arm, of_seed in arms.items():
+            found = [mean([of_seed[seed]]) for seed in seeds]
+            changes = [x - mean([arms["base"][seed]]) for x, seed in zip(found, seeds, strict=True)]
+            rows.setdefault(arm, []).extend([
+                _spread(found), "" if arm == "base" else _spread(changes, sign="+"),
+                _spread([mean([of_seed[seed]], place=1) for seed in seeds]),
+            ])  # fmt: skip
+        n = len(arms["base"][seeds[0]].scores)
+        plural = "s" if len(seeds) > 1 else ""
+        notes.append(f"fold {letter} ({fold}): {n} studies, {len(seeds)} seed{plural}")
     print_table(
-        f"Studies left out: mean recall after {base.steps:,} steps, {size}",
-        ["recipe", "seeds", "all studies", "difference", "organs without measured training cells", "other organs", "hierarchical F1"],
-        rows,
-        f"Mean over {len(base.scores)} studies of two folds, ± half the range over seeds. Classifier without markers, tissues inferred. Differences are paired by seed. "
-        "The small encoder makes three seeds affordable; the recipe here is without masked gene prediction, which is an arm.",
-    )  # fmt: skip
+        f"Studies left out: mean recall after {runs[0].steps:,} steps, {size}",
+        columns,
+        [["whole recipe" if arm == "base" else arm, *values] for arm, values in rows.items()],
+        f"Means over studies, ± half the range over seeds: {'; '.join(notes)}. Classifier without markers, tissues inferred. Differences are paired by seed. "
+        "A small encoder makes several seeds affordable; masked gene prediction, a part of the final recipe, is here an addition.",
+    )
 
 
 def print_sizes(runs: list[Run], plot: Path | None, n_runs: int) -> None:
     """Print quality and speed by size of the encoder."""
-    quality = {run.size: run for run in runs if run.arm == "base" and run.seed == 0}
-    rates = speeds(sorted(quality), n_runs)
+    quality: dict[Size, list[Run]] = {}
+    for run in runs:
+        if run.arm == "base" and run.seed == 0:
+            quality.setdefault(run.size, []).append(run)
+    most = max(len(of_size) for of_size in quality.values())
+    quality = {size: quality[size] for size in sorted(quality) if len(quality[size]) == most}
+    rates = speeds(list(quality), n_runs)
     table = [
-        [str(size), f"{quality[size].mean():.3f}", f"{quality[size].mean(new_organs=True):.3f}", f"{quality[size].mean(new_organs=False):.3f}",
-         f"{quality[size].mean(place=1):.3f}", f"{rates[size]:,.0f}"]
-        for size in sorted(quality)
+        [str(size), f"{mean(own):.3f}", f"{mean(own, new_organs=True):.3f}", f"{mean(own, new_organs=False):.3f}",
+         f"{mean(own, place=1):.3f}", f"{rates[size]:,.0f}"]
+        for size, own in quality.items()
     ]  # fmt: skip
-    any_run = next(iter(quality.values()))
+    own = next(iter(quality.values()))
     print_table(
-        f"Studies left out: quality and speed by size of the encoder, {any_run.steps:,} steps",
+        f"Studies left out: quality and speed by size of the encoder, {own[0].steps:,} steps",
         ["encoder", "mean recall", "organs without measured training cells", "other organs", "hierarchical F1", "cells/s"],
         table,
-        f"One seed, {len(any_run.scores)} studies of two folds, without masked gene prediction. Speed: tokens to embeddings of {N_CELLS} cells of a pancreas study, "
+        f"One seed, {sum(len(run.scores) for run in own)} studies of {len(own)} folds, without masked gene prediction. Speed: tokens to embeddings of {N_CELLS} cells of a pancreas study, "
         "random weights, float32.",
     )  # fmt: skip
     if plot:
-        draw(quality, rates, plot)
+        draw({size: mean(of_size) for size, of_size in quality.items()}, rates, plot)
 
 
 def speeds(sizes: list[Size], n_runs: int) -> dict[Size, float]:
@@ -141,7 +157,7 @@ def speeds(sizes: list[Size], n_runs: int) -> dict[Size, float]:
     return {size: cells.n_obs / found[str(size)].median for size in sizes}
 
 
-def draw(quality: dict[Size, Run], rates: dict[Size, float], path: Path) -> None:
+def draw(quality: dict[Size, float], rates: dict[Size, float], path: Path) -> None:
     """Draw mean recall against speed."""
     import matplotlib as mpl
 
@@ -154,7 +170,7 @@ def draw(quality: dict[Size, Run], rates: dict[Size, float], path: Path) -> None
         shapes, ("#1f6f8b", "#c8553d", "#588157", "#7b2d8b"), strict=False
     ):
         own = sorted(size for size in quality if (size.layers, size.width) == (layers, width))
-        x, y = [rates[size] for size in own], [quality[size].mean() for size in own]
+        x, y = [rates[size] for size in own], [quality[size] for size in own]
         axis.plot(x, y, "o-", color=color, label=f"{layers} layer{'s' * (layers > 1)} of {width}")
         for size, *at in zip(own, x, y, strict=True):
             axis.annotate(f"{size.tokens}", at, xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)  # fmt: skip
