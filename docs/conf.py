@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import re
+import tempfile
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,6 +103,13 @@ def plain_text(*event: Any) -> None:
         lines[0] = f": {lines[0]}"
 
 
+# kernels warn that they are reached by TCP, which stays on this machine; kept until the end, when the folder is removed
+quiet_kernels = tempfile.TemporaryDirectory()
+profile = Path(quiet_kernels.name) / "profile_default"
+profile.mkdir()
+(profile / "ipython_kernel_config.py").write_text('c.IPKernelApp.log_level = "ERROR"\n')
+
+
 def run_tutorials(app: Sphinx) -> None:
     """Run side by side the tutorials that have yet to run; the pages then find them done. Failures are left to the pages to report."""
     from jupyter_cache import get_cache
@@ -109,6 +117,7 @@ def run_tutorials(app: Sphinx) -> None:
 
     if app.config.nb_execution_mode != "cache":
         return
+    os.environ["IPYTHONDIR"] = quiet_kernels.name
     quiet = logging.getLogger("tutorials")
     quiet.setLevel(logging.CRITICAL)
     cache = get_cache(app.config.nb_execution_cache_path)
