@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import platform
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -352,3 +355,31 @@ def test_progress_counts_every_cell_once(network, tokens):
     encode(network, tokens, batch_tokens=100, on_progress=done.append)
     assert sum(done) == len(tokens)
     assert len(done) > 3
+
+
+FAULTS = """
+import resource
+import numpy as np, torch
+from sccello_tools.engine import encode
+from sccello_tools.nn import EncoderConfig, ScCelloModel
+from sccello_tools.tokens import RaggedTokens
+
+torch.set_num_threads(1)
+config = EncoderConfig(n_layers=1, max_positions=512)
+network = ScCelloModel(config).eval()
+ids = np.random.default_rng(0).integers(10, 2_000, size=(64, 512)).astype(np.int32)
+tokens = RaggedTokens(np.arange(65) * 512, ids.ravel())
+encode(network, tokens, precision="float32")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+encode(network, tokens, precision="float32")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's malloc")
+def test_memory_of_intermediate_results_is_reused():
+    """Otherwise most operations get new pages: 24,000 in this example."""
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, timeout=300
+    )
+    assert int(done.stdout) < 8_000
