@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import os
 import re
+import shutil
 import tempfile
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -103,11 +105,14 @@ def plain_text(*event: Any) -> None:
         lines[0] = f": {lines[0]}"
 
 
-# kernels warn that they are reached by TCP, which stays on this machine; kept until the end, when the folder is removed
-quiet_kernels = tempfile.TemporaryDirectory()
-profile = Path(quiet_kernels.name) / "profile_default"
-profile.mkdir()
-(profile / "ipython_kernel_config.py").write_text('c.IPKernelApp.log_level = "ERROR"\n')
+def quiet_kernels() -> str:
+    """Return a profile folder, removed at exit, for kernels that log errors only: they warn that they are reached by TCP, which stays on this machine."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    profile = Path(folder) / "profile_default"
+    profile.mkdir()
+    (profile / "ipython_kernel_config.py").write_text('c.IPKernelApp.log_level = "ERROR"\n')
+    return folder
 
 
 def run_tutorials(app: Sphinx) -> None:
@@ -117,7 +122,7 @@ def run_tutorials(app: Sphinx) -> None:
 
     if app.config.nb_execution_mode != "cache":
         return
-    os.environ["IPYTHONDIR"] = quiet_kernels.name
+    os.environ["IPYTHONDIR"] = quiet_kernels()
     quiet = logging.getLogger("tutorials")
     quiet.setLevel(logging.CRITICAL)
     cache = get_cache(app.config.nb_execution_cache_path)
