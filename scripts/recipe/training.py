@@ -13,7 +13,7 @@ import torch
 from labels.label_space import term_of
 from recipe.sampling import Batch
 
-from sccello_tools.engine import autocast, cell_representation, encode, keep_freed_memory
+from sccello_tools.engine import autocast, cell_representation, encode
 from sccello_tools.nn import (
     EncoderConfig,
     ScCelloModel,
@@ -241,7 +241,6 @@ class Trainer:
         if checkpoint.exists():
             self._load(checkpoint)
         self.network.train()
-        keep_freed_memory()
         while self.step < self.config.steps:
             started = time.monotonic()
             batch = self.sampler(self.step, self.config.batch_cells)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Precision = Literal["auto", "float32", "bfloat16"]
 
 # On a CPU a batch should stay in the last-level cache; on a GPU it should fill the device.
-_LARGEST_ADAPTIVE_BLOCK = 31 << 20  # bytes; blocks above 32 MB do not change glibc's threshold
 _BATCH_TOKENS = {"cpu": 8_192, "cuda": 131_072, "mps": 32_768}
 
 
@@ -87,7 +86,6 @@ def encode(
     device = next(network.parameters()).device
     dtype = resolve_precision(precision, device)
     backend = resolve_attention(attention, device, dtype)
-    keep_freed_memory()
     budget = _BATCH_TOKENS.get(device.type, 8_192) if batch_tokens == "auto" else batch_tokens
     if not isinstance(budget, int | np.integer) or budget < 1:
         msg = f"batch_tokens must be a positive integer or 'auto', got {batch_tokens!r}"
@@ -153,15 +151,6 @@ def pack(
     ids = torch.from_numpy(batch.ids.astype(np.int64)).to(device)
     cu_seqlens = torch.from_numpy(batch.indptr.astype(np.int32)).to(device)
     return ids, cu_seqlens, int(batch.lengths.max())
-
-
-def keep_freed_memory() -> None:
-    """Let glibc reuse the memory of intermediate results instead of returning it to the system after each operation.
-
-    glibc returns free memory above twice the largest block that was mapped and freed, up to 32 MB. Without this, getting the pages of
-    8 MB results back took three quarters of the time of the encoder. Up to 64 MB of free memory stay with the process.
-    """
-    torch.empty(_LARGEST_ADAPTIVE_BLOCK, dtype=torch.uint8)
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:

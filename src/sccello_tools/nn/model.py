@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .config import EncoderConfig
 
 Representation = Literal["cls", "cell"]
+_LARGEST_ADAPTIVE_BLOCK = 31 << 20  # bytes; blocks above 32 MB do not change glibc's threshold
 
 
 class EncoderLayer(nn.Module):
@@ -89,6 +90,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
+        _keep_freed_memory()
         self.config = config
         d = config.hidden_size
         self.word_embeddings = nn.Embedding(config.vocab_size, d)
@@ -308,6 +310,15 @@ class ScCelloModel(nn.Module):
     def cell_representation(self, hidden: Tensor) -> Tensor:
         """Map (B, d) hidden states at ``<cls>`` to (B, d) float32 unit vectors with the cell head."""
         return functional.normalize(self.cell_cls(hidden).float(), dim=-1)
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc reuse the memory of intermediate results instead of returning it to the system after each operation.
+
+    glibc returns free memory above twice the largest block that was mapped and freed, up to 32 MB. Without this, getting the pages of
+    8 MB results back took three quarters of the time of the encoder. Up to 64 MB of free memory stay with the process.
+    """
+    torch.empty(_LARGEST_ADAPTIVE_BLOCK, dtype=torch.uint8, device="cpu")
 
 
 def attend_from_first(

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from sccello_tools._logging import logger
-from sccello_tools.engine import keep_freed_memory
 from sccello_tools.errors import ConfigError, LabelError
 from sccello_tools.ontology import ancestor_mask, pagerank_rows, similarity_levels
 from sccello_tools.training.trainer import (
@@ -194,7 +193,6 @@ def fit(
             data.names,
         )
         trainer = L.Trainer(**options)
-        keep_freed_memory()
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
         except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit
