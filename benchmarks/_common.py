@@ -16,11 +16,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from sccello_tools.models import LoadedModel
 
@@ -137,6 +140,13 @@ def print_table(
         }
         with Path(path).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def mean_and_spread(values: Sequence[float] | NDArray[np.floating]) -> str:
+    """Format mean and standard deviation, the mean alone of a single value, and a dash without a value."""
+    if np.isnan(values).all():
+        return "–"
+    return f"{np.mean(values):.3f}" + (f" ± {np.std(values):.3f}" if len(values) > 1 else "")
 
 
 def load_models(names: Sequence[str]) -> dict[str, LoadedModel]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
-from _common import load_models, print_table
+from _common import load_models, mean_and_spread, print_table
 from embedding import log_cp10k
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -124,7 +124,7 @@ def main() -> None:
                 [run.get(name, np.nan) for run in runs]
                 for name in ("accuracy", "macro_f1", "log_loss", "held_out_macro_f1", "seconds")
             ]
-            rows.append([method, *map(_mean_and_spread, means[:4]), f"{np.mean(means[4]):.0f}"])
+            rows.append([method, *map(mean_and_spread, means[:4]), f"{np.mean(means[4]):.0f}"])
         columns = [
             "method",
             "accuracy",
@@ -141,12 +141,6 @@ def main() -> None:
         )
     if args.json:
         args.json.write_text(json.dumps(out, indent=2))
-
-
-def _mean_and_spread(values: list[float]) -> str:
-    if np.isnan(values).any():
-        return "–"
-    return f"{np.mean(values):.3f}" + (f" ± {np.std(values):.3f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import anndata as ad
 import numpy as np
 import torch
-from _common import load_models, print_table
+from _common import load_models, mean_and_spread, print_table
 from embedding import EVALUATION, LABEL, log_cp10k, token_counts
 from sklearn.decomposition import PCA
 
@@ -160,7 +160,7 @@ def main() -> None:
             f"{name}: {adata.n_obs:,} cells, {adata.obs[label].nunique()} types, batches: {key or 'none'}",
             ["embedding", "NMI", "ARI", "ASW", "AvgBio", "AvgBatch"],
             [
-                [method, *(_mean_and_spread(column) for column in np.array(values).T)]
+                [method, *(mean_and_spread(column) for column in np.array(values).T)]
                 for method, values in found.items()
             ],
         )
@@ -182,12 +182,6 @@ def main() -> None:
     )
     if args.json:
         args.json.write_text(json.dumps(results, indent=1))
-
-
-def _mean_and_spread(values: np.ndarray) -> str:
-    if np.isnan(values).all():
-        return "–"
-    return f"{values.mean():.3f} ± {values.std():.3f}"
 
 
 if __name__ == "__main__":
